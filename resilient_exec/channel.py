@@ -1,0 +1,185 @@
+"""The wire between a lane and its worker: framed messages over a socket pair of their own.
+
+One channel joins one lane with one worker, nobody else has an end of it, and only the parent reads its side:
+so a worker that is killed in the middle of a message harms no other (a queue or a lock that several workers
+share is what most pools hang on when one of them dies).
+
+A frame is a header, ``<BBIQ``: a magic byte, the kind, the serial number of the attempt in this worker, and the
+length of the body, which follows.  The parent's side never blocks: :class:`Framer` takes what has come and gives
+the whole frames in it.  The worker's side, :class:`WorkerChannel`, blocks: it has nothing else to do.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ChannelLost", "Frame", "Framer", "Kind", "WorkerChannel", "header"]
+
+_HEADER = struct.Struct("<BBIQ")
+_MAGIC = 0xA7
+_CHUNK = 1 << 16  # bytes: a shorter body is joined to its header, a longer one goes by itself
+_LARGEST = 1 << 40  # a length beyond this is not a length
+
+
+class Kind(IntEnum):
+    """What a frame says."""
+
+    # to the worker
+    ATTEMPT = 1  # context, then call
+    QUIT = 2
+    # from the worker
+    HELLO = 10  # our code runs, the initializer is next; the serial is the number of the stacks descriptor
+    READY = 11
+    START_FAILED = 12  # text
+    BEGUN = 13
+    RETURNED = 14  # pickled value
+    RAISED = 15  # packed exception
+    NOT_SENDABLE = 16  # text
+
+
+class Frame(NamedTuple):
+    """One message."""
+
+    kind: Kind
+    serial: int
+    body: memoryview
+
+
+class ChannelLost(Exception):
+    """The channel is closed, is no longer ours, or carries what is not a frame."""
+
+
+def header(kind: Kind, serial: int, length: int) -> bytes:
+    """The bytes that go before a body of ``length`` bytes."""
+    return _HEADER.pack(_MAGIC, kind, serial, length)
+
+
+def _parse(data: bytes | bytearray) -> tuple[Kind, int, int]:
+    magic, kind, serial, length = _HEADER.unpack_from(data)
+    try:
+        if magic == _MAGIC and length <= _LARGEST:
+            return Kind(kind), serial, length
+    except ValueError:
+        pass
+    raise ChannelLost(f"what came over the channel is not a message (it starts with {bytes(data[:8])!r})")
+
+
+class Framer:
+    """Puts frames together from a non-blocking socket, copying each body once."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._head = bytearray()
+        self._body: bytearray | None = None
+        self._filled = 0
+        self._frame = (Kind.HELLO, 0)
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames that are complete by now.
+
+        Raises:
+            ChannelLost: what came is not a frame.  (A closed far end only ends the frames: who is dead is
+                for the process to say.)
+        """
+        while True:
+            if self._body is None and not self._read_head():
+                return
+            if self._body is not None and not self._read_body(self._body):
+                return
+            kind, serial = self._frame
+            body, self._body = memoryview(self._body or b""), None
+            yield Frame(kind, serial, body)
+
+    def _read_head(self) -> bool:
+        missing = _HEADER.size - len(self._head)
+        data = self._receive(missing)
+        self._head += data
+        if len(data) < missing:
+            return False
+        kind, serial, length = _parse(self._head)
+        self._head.clear()
+        self._frame = (kind, serial)
+        self._body = bytearray(length)
+        self._filled = 0
+        return True
+
+    def _read_body(self, body: bytearray) -> bool:
+        while self._filled < len(body):
+            with memoryview(body) as view:
+                try:
+                    got = self._sock.recv_into(view[self._filled :])
+                except (BlockingIOError, InterruptedError):
+                    return False
+                except OSError:
+                    return False
+            if not got:
+                return False
+            self._filled += got
+        return True
+
+    def _receive(self, size: int) -> bytes:
+        try:
+            return self._sock.recv(size)
+        except OSError:  # would block, or reset: then the process says what happened
+            return b""
+
+
+class WorkerChannel:
+    """The worker's end.  The task may close or replace descriptors: so it is looked at before each use."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(True)
+        self._identity = self._identify()
+
+    def _identify(self) -> tuple[int, int]:
+        status = os.fstat(self._socket.fileno())
+        return status.st_dev, status.st_ino
+
+    def _check(self) -> None:
+        # A task that closes descriptors may get our number for a file of its own: never write into that.
+        try:
+            if self._identify() == self._identity:
+                return
+        except OSError:
+            pass
+        raise ChannelLost("the task closed descriptors that belong to the pool")
+
+    def send(self, kind: Kind, serial: int = 0, body: bytes | memoryview = b"") -> None:
+        """Send one frame, however long it takes."""
+        self._check()
+        try:
+            if len(body) < _CHUNK:
+                self._socket.sendall(header(kind, serial, len(body)) + bytes(body))
+            else:
+                self._socket.sendall(header(kind, serial, len(body)))
+                self._socket.sendall(body)
+        except OSError as error:
+            raise ChannelLost("the parent has closed the channel") from error
+
+    def receive(self) -> Frame:
+        """Wait for one frame."""
+        self._check()
+        kind, serial, length = _parse(self._exactly(_HEADER.size))
+        return Frame(kind, serial, memoryview(self._exactly(length)))
+
+    def _exactly(self, size: int) -> bytearray:
+        data = bytearray(size)
+        view = memoryview(data)
+        filled = 0
+        while filled < size:
+            try:
+                got = self._socket.recv_into(view[filled:])
+            except OSError as error:
+                raise ChannelLost("the channel was closed") from error
+            if not got:
+                raise ChannelLost("the parent has closed the channel")
+            filled += got
+        return data

@@ -1,0 +1,138 @@
+"""The errors a caller can meet, each saying what happened, to which task, and what to do.
+
+::
+
+    ResilientError
+    ├── AttemptError            the infrastructure failed and no retry saved the task
+    │   ├── WorkerDied          .exitcode .signal
+    │   ├── TaskTimeout         also a TimeoutError
+    │   ├── TaskKilled          future.kill() or shutdown(kill=True)
+    │   └── NotSendable         the arguments or the result could not travel; says which
+    ├── PoolClosed              also a RuntimeError
+    ├── PoolBroken              also a concurrent.futures.BrokenExecutor
+    └── InternalError           a bug in resilient_exec; carries the story
+        └── IllegalTransition
+
+An exception that the task itself raised is never one of these: it comes back as it was, with its own
+type and ``args``, and the remote traceback as its ``__cause__``.  Every class here pickles.
+"""
+
+from __future__ import annotations
+
+import signal as _signal
+from concurrent.futures import BrokenExecutor
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from resilient_exec.events import Event
+
+__all__ = [
+    "AttemptError",
+    "IllegalTransition",
+    "InternalError",
+    "NotSendable",
+    "PoolBroken",
+    "PoolClosed",
+    "ResilientError",
+    "TaskKilled",
+    "TaskTimeout",
+    "WorkerDied",
+    "signal_name",
+]
+
+
+def signal_name(exitcode: int | None) -> str | None:
+    """Name of the signal behind a negative ``exitcode`` (``-9`` is ``"SIGKILL"``), else ``None``."""
+    if exitcode is None or exitcode >= 0:
+        return None
+    try:
+        return _signal.Signals(-exitcode).name
+    except ValueError:
+        return f"signal {-exitcode}"
+
+
+def _rebuild(cls: type[ResilientError], message: str, state: dict[str, Any]) -> ResilientError:
+    error = cls.__new__(cls, message)
+    error.args = (message,)
+    error.__dict__.update(state)
+    return error
+
+
+class ResilientError(Exception):
+    """Root of all errors of this package."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception pickles as cls(*args) by default, which drops what __init__ takes by keyword.
+        return _rebuild, (type(self), str(self), self.__dict__)
+
+
+class AttemptError(ResilientError):
+    """An attempt failed for a reason that is not the task's own exception, and no retry was left.
+
+    Attributes:
+        key: the task's key.
+        attempt: the number of the last attempt that began (0: none did).
+        story: the events of the task, in order.
+        stacks: Python stacks of all threads of the worker, taken just before it was killed; ``""`` if none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: Hashable = None,
+        attempt: int = 0,
+        story: tuple[Event, ...] = (),
+        stacks: str = "",
+    ) -> None:
+        # One positional argument only: an OSError (TaskTimeout is one) takes two for an errno.
+        super().__init__(message)
+        self.key = key
+        self.attempt = attempt
+        self.story = story
+        self.stacks = stacks
+
+
+class WorkerDied(AttemptError):
+    """The worker process ended while it ran the task: a signal, ``os._exit``, a crash of the interpreter.
+
+    Attributes:
+        exitcode: as ``multiprocessing`` gives it (negative: killed by that signal); ``None`` if not known.
+    """
+
+    exitcode: int | None = None
+
+    @property
+    def signal(self) -> str | None:
+        """Name of the signal that killed the worker, or ``None``."""
+        return signal_name(self.exitcode)
+
+
+class TaskTimeout(AttemptError, TimeoutError):
+    """An attempt was still running when its ``timeout`` (seconds) was over; its worker has been killed."""
+
+
+class TaskKilled(AttemptError):
+    """The task was ended on request, by ``future.kill()`` or ``shutdown(kill=True)``."""
+
+
+class NotSendable(AttemptError):
+    """The function, an argument or the result could not be pickled or unpickled; the message names it."""
+
+
+class PoolClosed(ResilientError, RuntimeError):
+    """The pool takes no more tasks: it was shut down, or the interpreter is exiting, or this is a forked child."""
+
+
+class PoolBroken(ResilientError, BrokenExecutor):
+    """No worker could be started, several times in a row without progress; carries the worker's own words."""
+
+
+class InternalError(ResilientError):
+    """This is a bug in resilient_exec: please report it, with the story in the message."""
+
+
+class IllegalTransition(InternalError):
+    """A task was asked to make a move that is not in the table of transitions; nothing was changed."""

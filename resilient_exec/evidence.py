@@ -1,0 +1,71 @@
+"""Memory that a worker and its lane share, and that outlives the worker: what it had begun, where it stood.
+
+Two anonymous files (``memfd``: no path, nothing to clean up, no disk to fill) are inherited by the worker.
+
+* The **register** is mapped by the worker: two numbers, the serial of the attempt last begun and of the one last
+  ended.  Writing one is a store to memory, so it is true however the process ends, and blame is read, not guessed.
+* The **stacks** file is where ``faulthandler`` writes when it is asked by a signal: a C-level handler that works
+  even under a held GIL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import struct
+import tempfile
+
+__all__ = ["REGISTER_SIZE", "Register", "anonymous_file", "read_register", "read_text", "same_file"]
+
+REGISTER_SIZE = 4096
+_NUMBER = struct.Struct("<Q")
+_BOTH = struct.Struct("<QQ")
+
+
+def anonymous_file(name: str, size: int = 0) -> int:
+    """A descriptor of a file without a path, ``size`` bytes long; the caller closes it."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create(name)
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    if size:
+        os.ftruncate(fd, size)
+    return fd
+
+
+def read_register(fd: int) -> tuple[int, int]:
+    """The serials of the attempt last begun and last ended, by the parent's own descriptor."""
+    begun, ended = _BOTH.unpack(os.pread(fd, _BOTH.size, 0))
+    return begun, ended
+
+
+def read_text(fd: int, most: int = 1 << 20) -> str:
+    """What is written in the file (its first ``most`` bytes), as text."""
+    return os.pread(fd, most, 0).decode(errors="replace")
+
+
+def same_file(pid: int, theirs: int, ours: int) -> bool:
+    """Whether descriptor ``theirs`` of process ``pid`` is our file ``ours`` (Linux; elsewhere it is taken to be)."""
+    if not os.path.isdir("/proc/self/fd"):
+        return True
+    with contextlib.suppress(OSError):
+        there, here = os.stat(f"/proc/{pid}/fd/{theirs}"), os.fstat(ours)
+        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+    return False
+
+
+class Register:
+    """The worker's side of the register."""
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, REGISTER_SIZE)
+
+    def begin(self, serial: int) -> None:
+        """The attempt has begun: from here on it is to blame for what happens to the process."""
+        _NUMBER.pack_into(self._map, 0, serial)
+
+    def end(self, serial: int) -> None:
+        """The attempt has ended and its outcome is sent."""
+        _NUMBER.pack_into(self._map, 8, serial)

@@ -1,0 +1,388 @@
+"""One slot that runs attempts: a thread that owns one worker at a time.
+
+The thread is the only one that touches its worker.  Everybody else posts: the supervisor an order (and rings the
+bell), the kernel a death (the pidfd turns readable), the worker a frame (the socket does).  The thread waits for all
+three at once, in one ``poll``, and never in anything else, with two exceptions that the supervisor bounds by giving
+the lane up: loky's start of a process, and the unpickling of a result.
+
+**A kill** is: stop the worker, read what it has sent, and look again.  If the attempt has ended meanwhile, the
+result has beaten the kill: let the worker run on.  If it is still the one that the kill names, take the stacks, kill
+the tree, and read once more, because the worker ran for an instant while its stacks were taken.
+
+**A death** is: read what was sent, then the register.  A whole outcome counts, however the process ended after it;
+otherwise the attempt is charged if the register says that it had begun, and given back if not.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import pickle
+import select
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec import payload
+from resilient_exec.channel import ChannelLost, Frame, Kind
+from resilient_exec.lease import Lease, end_marked
+from resilient_exec.messages import (
+    AttemptEnded,
+    Begun,
+    Kill,
+    LaneClosed,
+    LaneReady,
+    Progress,
+    Send,
+    StartFailed,
+    Stimulus,
+    WorkerGone,
+)
+from resilient_exec.task import Died, NotSent, Outcome, Raised, Returned
+from resilient_exec.worker import CHANNEL_LOST_STATUS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LokyLane"]
+
+_logger = logging.getLogger(__name__)
+
+_LOOK_INTERVAL = 0.5  # s, between two looks at the descendants of a busy worker
+_PROGRESS_INTERVAL = 1.0  # s, between two words about a large call on its way
+
+
+class _Bell:
+    """Wakes the lane's thread out of its poll."""
+
+    def __init__(self) -> None:
+        self._near, self._far = socket.socketpair()
+        self._near.setblocking(False)
+        self._far.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._near.fileno()
+
+    def ring(self) -> None:
+        with contextlib.suppress(OSError):  # full: it is ringing; closed: nobody is left to wake
+            self._far.send(b"\0")
+
+    def hush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._near.recv(4096)
+
+    def close(self) -> None:
+        self._near.close()
+        self._far.close()
+
+
+class LokyLane:
+    """A lane on a loky executor with one worker.  ``post`` is called, from this lane's thread, with each fact."""
+
+    def __init__(
+        self,
+        number: int,
+        post: Callable[[Stimulus], None],
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        self.number = number
+        self._post = post
+        self._initializer = initializer
+        self._initargs = initargs
+        self._orders: collections.deque[Callable[[], None]] = collections.deque()
+        self._bell = _Bell()
+        self._lease: Lease | None = None
+        self._ready = False  # the worker has said so
+        self._stopping = False  # it was asked to end
+        self._closing = False  # the lane itself is to end
+        self._ended = False
+        self._current: Send | None = None
+        self._serial = 0  # of the current attempt in this worker
+        self._start_words = "its interpreter did not come up"
+        self._progress_at = 0.0
+        self._look_at = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"resilient-lane-{number}", daemon=True)
+        self._started = False
+
+    # -- from any thread: none of these blocks ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start a worker; told by ``LaneReady`` or ``StartFailed``."""
+        if not self._started:
+            self._started = True
+            self._thread.start()
+        self._order(self._start)
+
+    def send(self, send: Send, call: bytes, previous_pids: tuple[int, ...]) -> None:
+        """Have the worker run an attempt; told by ``Begun``, then ``AttemptEnded`` or ``WorkerGone``."""
+        self._order(lambda: self._send(send, call, previous_pids))
+
+    def kill(self, kill: Kill) -> None:
+        """End that attempt, or the start, or the stop; a late kill does nothing."""
+        self._order(lambda: self._kill(kill))
+
+    def stop(self) -> None:
+        """End the idle worker in peace; told by ``WorkerGone``."""
+        self._order(self._stop)
+
+    def close(self) -> None:
+        """End the worker, then the lane; told by ``LaneClosed``."""
+        self._order(self._close)
+
+    def abandon(self) -> None:
+        """Kill whatever the lane holds from outside; its thread ends when it comes back from where it hangs."""
+        self._closing = self._ended = True
+        lease = self._lease
+        if lease is not None:
+            reaper = threading.Thread(target=end_marked, args=(lease.mark,), name="resilient-reaper", daemon=True)
+            reaper.start()
+        self._bell.ring()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the lane's thread to end, at most ``timeout`` s; whether it has."""
+        if self._started:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _order(self, order: Callable[[], None]) -> None:
+        self._orders.append(order)
+        self._bell.ring()
+
+    # -- the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._ended:
+                self._turn()
+        except BaseException:
+            # Nothing here is expected to raise: whatever did, the task must not be lost with the lane.
+            _logger.exception("lane %d failed; please report this", self.number)
+        finally:
+            self._end_lease(kill=True)
+            self._bell.close()
+            self._post(LaneClosed(self.number))
+
+    def _turn(self) -> None:
+        ready = self._wait()
+        if self._bell.fileno() in ready:
+            self._bell.hush()
+        while self._orders and not self._ended:
+            self._orders.popleft()()
+        lease = self._lease
+        if lease is None:
+            return
+        if lease.sending:
+            self._pump(lease)
+        if lease.socket.fileno() in ready:
+            self._read(lease)
+        if self._lease is lease and lease.is_gone():
+            self._worker_died(lease)
+        elif self._current is not None and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_INTERVAL
+            lease.remember_tree()
+
+    def _wait(self) -> set[int]:
+        """Wait for an order, a frame, room to write, a death, or the time to look at the tree."""
+        poller = select.poll()
+        poller.register(self._bell.fileno(), select.POLLIN)
+        timeout = None
+        lease = self._lease
+        if lease is not None:
+            poller.register(lease.socket, select.POLLIN | (select.POLLOUT if lease.sending else 0))
+            if lease.watch is not None:
+                if lease.watch.fileno() >= 0:
+                    poller.register(lease.watch.fileno(), select.POLLIN)
+                timeout = lease.watch.poll_interval
+            if self._current is not None:
+                look = max(0.0, self._look_at - time.monotonic())
+                timeout = look if timeout is None else min(timeout, look)
+        if self._orders:
+            timeout = 0.0
+        return {fd for fd, _ in poller.poll(None if timeout is None else timeout * 1000 + 1)}
+
+    # -- orders ----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._lease is not None:
+            return
+        self._ready = self._stopping = False
+        self._start_words = "its interpreter did not come up"
+        try:
+            self._lease = Lease(self._initializer, self._initargs)
+            self._lease.open(on_hint=self._bell.ring)
+        except BaseException as error:
+            # No process, no memory, no descriptor, an initializer that does not pickle: all one to the core.
+            self._start_failed(f"the start of a process raised {type(error).__name__}: {error}")
+
+    def _start_failed(self, words: str) -> None:
+        self._end_lease(kill=True)
+        self._post(StartFailed(self.number, words))
+
+    def _send(self, send: Send, call: bytes, previous_pids: tuple[int, ...]) -> None:
+        lease = self._lease
+        if lease is None or not self._ready:
+            return  # the worker went meanwhile; the core has been told, and has taken the attempt back
+        self._current = send
+        self._serial += 1
+        self._look_at = time.monotonic() + _LOOK_INTERVAL
+        self._progress_at = time.monotonic() + _PROGRESS_INTERVAL
+        about = _pickled_context(send, previous_pids)
+        lease.send(Kind.ATTEMPT, self._serial, len(about).to_bytes(4, "little") + about, call)
+        lease.pump()
+
+    def _stop(self) -> None:
+        lease = self._lease
+        if lease is None or self._current is not None:
+            return
+        self._stopping = True
+        lease.end_in_peace()
+
+    def _close(self) -> None:
+        self._closing = True
+        if self._lease is None:
+            self._ended = True
+        elif self._ready and self._current is None:
+            self._stop()
+        else:
+            self._ended = True  # still starting: `_run` kills what there is
+
+    def _kill(self, kill: Kill) -> None:
+        lease = self._lease
+        if lease is None:
+            return
+        if kill.key is None:
+            self._kill_start_or_stop(lease)
+        elif self._current is not None and (self._current.key, self._current.attempt) == (kill.key, kill.attempt):
+            self._kill_attempt(lease, unless_begun=kill.unless_begun)
+
+    def _kill_start_or_stop(self, lease: Lease) -> None:
+        if self._stopping:
+            self._gone(lease, "it did not end in peace")
+        elif not self._ready:
+            lease.stop()
+            self._read(lease)
+            if self._lease is not lease or self._ready:  # it has just said that it is ready, or that it never will be
+                lease.resume()
+                return
+            stacks = lease.take_stacks()
+            self._start_failed(f"it took too long: {self._start_words}{_indented(stacks)}")
+
+    def _kill_attempt(self, lease: Lease, *, unless_begun: bool) -> None:
+        lease.stop()
+        self._read(lease)
+        if self._lease is not lease:
+            return
+        has_begun = lease.begun_and_ended()[0] == self._serial
+        if self._current is None or (unless_begun and has_begun):
+            lease.resume()
+            return
+        stacks = lease.take_stacks() if has_begun else ""
+        self._gone(lease, "it was killed", stacks)
+
+    # -- what comes from the worker --------------------------------------------------------------------------------
+
+    def _pump(self, lease: Lease) -> None:
+        if lease.pump() and time.monotonic() >= self._progress_at:
+            self._progress_at = time.monotonic() + _PROGRESS_INTERVAL
+            self._post(Progress(self.number))
+
+    def _read(self, lease: Lease) -> None:
+        try:
+            for frame in lease.frames():
+                self._take(lease, frame)
+                del frame
+                if self._lease is not lease:
+                    return
+        except ChannelLost as lost:
+            self._gone(lease, str(lost))
+
+    def _take(self, lease: Lease, frame: Frame) -> None:
+        kind = frame.kind
+        if kind is Kind.HELLO:
+            lease.stacks_fd = frame.serial
+            self._start_words = "its initializer did not return"
+        elif kind is Kind.READY:
+            self._ready = True
+            self._post(LaneReady(self.number, lease.pid or 0))
+        elif kind is Kind.START_FAILED:
+            self._start_failed(bytes(frame.body).decode(errors="replace"))
+        elif self._current is None or frame.serial != self._serial:
+            return
+        elif kind is Kind.BEGUN:
+            self._post(Begun(self.number, self._current.key, self._current.attempt, lease.pid or 0))
+        else:
+            outcome = _unpack(kind, frame.body)
+            current, self._current = self._current, None
+            self._post(AttemptEnded(self.number, current.key, current.attempt, outcome))
+
+    def _worker_died(self, lease: Lease) -> None:
+        self._read(lease)
+        if self._lease is not lease:
+            return
+        if self._ready:
+            self._gone(lease, "")
+            return
+        code = lease.kill()
+        how = "" if code is None else f" (exit code {code})"
+        self._start_failed(f"it ended before it was ready{how}: {self._start_words}; its stderr may say more")
+
+    def _gone(self, lease: Lease, why: str, stacks: str = "") -> None:
+        """End the worker, if it has not ended, with its tree; then say what became of the attempt that it held."""
+        exitcode = lease.kill()
+        self._read_last(lease)
+        current, self._current = self._current, None
+        gone = WorkerGone(self.number, why=why)
+        if current is not None and lease.begun_and_ended()[0] == self._serial:
+            if exitcode == CHANNEL_LOST_STATUS and not why:
+                why = "the task closed descriptors that belong to the pool"
+            died = Died(exitcode, lease.pid, stacks, why)
+            gone = WorkerGone(self.number, current.key, current.attempt, died, why)
+        self._end_lease(kill=False)
+        self._post(gone)
+        if self._closing:
+            self._ended = True
+
+    def _read_last(self, lease: Lease) -> None:
+        """What the dead worker had still sent: a whole outcome counts."""
+        with contextlib.suppress(ChannelLost):
+            for frame in lease.frames():
+                if frame.kind not in (Kind.READY, Kind.START_FAILED):
+                    self._take(lease, frame)
+
+    def _end_lease(self, *, kill: bool) -> None:
+        lease, self._lease = self._lease, None
+        self._ready = False
+        if lease is not None:
+            if kill:
+                lease.kill()
+            lease.close()
+
+
+def _pickled_context(send: Send, previous_pids: tuple[int, ...]) -> bytes:
+    about = (send.key, send.attempt, previous_pids)
+    try:
+        data = pickle.dumps(about)
+        if b"__main__" not in data:
+            return data
+    except Exception:
+        _logger.debug("the key %r does not pickle; the task sees its text", send.key)
+    return pickle.dumps((repr(send.key), send.attempt, previous_pids))
+
+
+def _unpack(kind: Kind, body: memoryview) -> Outcome:
+    """The outcome, unpickled in the lane's own thread: what hangs here hangs one lane, which is then given up."""
+    try:
+        if kind is Kind.RETURNED:
+            return Returned(payload.unpack_value(body))
+        if kind is Kind.RAISED:
+            return Raised(payload.unpack_exception(body))
+    except BaseException as error:
+        return NotSent(f"the outcome cannot be unpickled in the parent: {type(error).__name__}: {error}", error)
+    return NotSent(bytes(body).decode(errors="replace"))
+
+
+def _indented(stacks: str) -> str:
+    return "\nThe worker's Python stacks:\n" + stacks if stacks else ""

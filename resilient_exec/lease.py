@@ -1,0 +1,278 @@
+"""One worker for as long as a lane holds it: started by loky, watched by the kernel, ended by us.
+
+loky starts the process and reaps it.  Its future is only a hint and is never waited for: it fails 6 s late when a
+forked child holds loky's sentinel pipe, and not at all while a process is stopped.  Nor is loky's
+``shutdown(wait=True)`` ever called: it joins under one lock of the whole process, so that one slow worker would
+delay all lanes.  We kill the tree ourselves, then tell loky (``wait=False``) to clean up behind it.
+
+A lease belongs to its lane's thread.  loky's reusable executors are one per thread, so the executor, too, is the
+lane's own; and the kernel's parent-death signal follows the thread that started the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec import exit_hook
+from resilient_exec.channel import Framer, Kind, header
+from resilient_exec.evidence import REGISTER_SIZE, anonymous_file, read_register, read_text, same_file
+from resilient_exec.process import Identity, Watch, end_tree, is_alive, marked, tree
+from resilient_exec.process import state as process_state
+from resilient_exec.worker import STACKS_SIGNAL, Inherited, PickledApart, Seat, bootstrap, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Lease", "end_marked"]
+
+_MARK = "RESILIENT_EXEC_WORKER_"  # the mark is in the variable's *name*: nested pools add theirs and keep ours
+_KILL_TIMEOUT = 5.0  # s, for a killed tree to be gone
+_STACKS_TIMEOUT = 0.5  # s, for the stacks to be written
+_STACKS_PAUSE = 0.002  # s, between two looks at how much is written
+_STOP_TIMEOUT = 0.05  # s, for SIGSTOP to land (0.25 ms as a rule)
+_JOIN_TIMEOUT = 5.0  # s, for loky's manager thread to end behind a dead worker
+_SIGSTOP = getattr(signal, "SIGSTOP", None)
+_SIGCONT = getattr(signal, "SIGCONT", None)
+
+
+class Lease:
+    """A worker process with its channel, its evidence and its descendants."""
+
+    def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        self.mark = _MARK + secrets.token_hex(8)
+        self._initializer = PickledApart(initializer, initargs) if initializer is not None else None
+        self._executor: Any = None
+        self._process: Any = None
+        self._manager_thread: Any = None
+        self._kin: set[Identity] = set()  # descendants seen so far
+        self._outgoing: list[memoryview] = []
+        self.stacks_fd = 0  # in the worker, told by its hello; 0: not known yet
+        self.watch: Watch | None = None
+        self._register = anonymous_file("resilient-register", REGISTER_SIZE)
+        self._stacks = anonymous_file("resilient-stacks")
+        self.socket, self._far_socket = socket.socketpair()
+        self.socket.setblocking(False)
+        self._framer = Framer(self.socket)
+
+    # -- the start -------------------------------------------------------------------------------------------------
+
+    def open(self, on_hint: Callable[[], None]) -> None:
+        """Start the worker; ``on_hint`` is called (on a thread of loky's) when loky thinks that it has ended.
+
+        Blocks for as long as loky takes to start a process; raises whatever that raises.
+        """
+        from loky import get_reusable_executor
+        from loky.backend import get_context
+
+        seat = Seat(
+            channel=Inherited(self._far_socket.fileno()),
+            register=Inherited(self._register),
+            stacks=Inherited(self._stacks),
+            parent=os.getpid(),
+            initializer=self._initializer,
+        )
+        try:
+            self._executor = get_reusable_executor(
+                max_workers=1,
+                context=get_context("loky"),
+                timeout=None,  # an idle worker stays: when a lease ends is our decision
+                initializer=bootstrap,
+                initargs=(seat,),
+                env={self.mark: "1"},
+            )
+            future = self._executor.submit(serve)
+            self._manager_thread = self._executor._executor_manager_thread
+            self._process = next(iter(self._executor._processes.values()), None)
+            if self._process is not None:
+                self.watch = Watch(self._process.pid)
+            future.add_done_callback(lambda _: on_hint())
+        finally:
+            # Only the worker may have the far end (and loky has made ours inheritable to give it away).
+            self._far_socket.close()
+            for fd in (self._register, self._stacks):
+                os.set_inheritable(fd, False)
+            exit_hook.run_before_loky()
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, once it has one."""
+        return self.watch.pid if self.watch is not None else None
+
+    # -- talking ---------------------------------------------------------------------------------------------------
+
+    def send(self, kind: Kind, serial: int = 0, *parts: bytes) -> None:
+        """Queue a frame; :meth:`pump` moves it."""
+        body = b"".join(parts[:-1])
+        last = parts[-1] if parts else b""
+        self._outgoing.append(memoryview(header(kind, serial, len(body) + len(last)) + body))
+        if last:
+            self._outgoing.append(memoryview(last))  # the payload itself: not copied
+
+    def pump(self) -> int:
+        """Write as much as the socket takes now; how many bytes that was."""
+        written = 0
+        while self._outgoing:
+            try:
+                sent = self.socket.sendmsg(self._outgoing[:16]) if sys.platform != "win32" else self._send_one()
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:  # the worker is gone: the watch will say so
+                self._outgoing.clear()
+                break
+            written += sent
+            self._drop_sent(sent)
+        return written
+
+    def _send_one(self) -> int:
+        return self.socket.send(self._outgoing[0])
+
+    def _drop_sent(self, sent: int) -> None:
+        while sent and self._outgoing:
+            first = self._outgoing[0]
+            if sent < len(first):
+                self._outgoing[0] = first[sent:]
+                return
+            sent -= len(first)
+            del self._outgoing[0]
+
+    @property
+    def sending(self) -> bool:
+        """Whether something is still to be written."""
+        return bool(self._outgoing)
+
+    def frames(self) -> Any:
+        """The whole frames that have come; raises ``ChannelLost`` for what is none."""
+        return self._framer.frames()
+
+    # -- evidence --------------------------------------------------------------------------------------------------
+
+    def begun_and_ended(self) -> tuple[int, int]:
+        """By the register: the serials of the attempt last begun and of the one last ended."""
+        return read_register(self._register)
+
+    def remember_tree(self) -> None:
+        """Note the worker's present descendants, so that they are found when it has died by itself."""
+        if self.pid is not None:
+            self._kin |= tree(self.pid)
+
+    def take_stacks(self) -> str:
+        """The Python stacks of all threads of the stopped worker; it is stopped again afterwards."""
+        pid = self.pid
+        if pid is None or self.watch is None or STACKS_SIGNAL is None or not self.stacks_fd:
+            return ""
+        if not same_file(pid, self.stacks_fd, self._stacks):
+            return ""  # the task has closed it; the number may be a file of its own by now
+        before = os.fstat(self._stacks).st_size
+        self.watch.signal(STACKS_SIGNAL)  # waits until it is continued, and is then handled first of all
+        self.resume()
+        size = self._wait_for_stacks(before)
+        self.stop()
+        return read_text(self._stacks)[before:] if size > before else ""
+
+    def _wait_for_stacks(self, before: int) -> int:
+        deadline = time.monotonic() + _STACKS_TIMEOUT
+        size = before
+        while time.monotonic() < deadline:
+            time.sleep(_STACKS_PAUSE)
+            now = os.fstat(self._stacks).st_size
+            if now > before and now == size:
+                break
+            size = now
+        return size
+
+    # -- stopping and ending ---------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Freeze the worker: what it has sent by now is all there is to read."""
+        if self.watch is None or _SIGSTOP is None:
+            return
+        self.watch.signal(_SIGSTOP)
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        while process_state(self.watch.pid) not in ("T", "t", "Z", "X", "") and time.monotonic() < deadline:
+            time.sleep(0.0002)
+
+    def resume(self) -> None:
+        """Let a stopped worker run on."""
+        if self.watch is not None and _SIGCONT is not None:
+            self.watch.signal(_SIGCONT)
+
+    def is_gone(self) -> bool:
+        """Whether the worker is dead."""
+        return self.watch is None or self.watch.is_gone()
+
+    def end_in_peace(self) -> None:
+        """Ask the worker to end; the watch tells when it has."""
+        self.send(Kind.QUIT)
+        self.pump()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+
+    def kill(self) -> int | None:
+        """Kill the worker and all its descendants, as far as they can be found; its exit code, if known.
+
+        They are dead when this returns, except for what the kernel cannot kill within 5 s.
+        """
+        end_tree(self._find_all, _KILL_TIMEOUT)
+        exitcode = self._exitcode()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, kill_workers=True)
+        return exitcode
+
+    def _find_all(self) -> set[Identity]:
+        found = {who for who in self._kin if is_alive(who)} | marked(self.mark)
+        if self.watch is not None and self.watch.identity is not None:
+            if is_alive(self.watch.identity):
+                found.add(self.watch.identity)
+            found |= tree(self.watch.pid)
+        for who in list(found):
+            found |= tree(who.pid)
+        return found
+
+    def _exitcode(self) -> int | None:
+        """From the kernel, or from loky where it was quicker to reap."""
+        if self.watch is None:
+            return None
+        deadline = time.monotonic() + 0.5
+        while True:
+            code = self.watch.exitcode()
+            if code is None and self._process is not None:
+                code = self._process._popen.returncode
+            if code is not None or time.monotonic() > deadline:
+                return code
+            time.sleep(0.001)  # somebody is just between reaping it and writing down the status
+
+    def close(self) -> None:
+        """Give back every descriptor, and wait (bounded) for loky's thread to end; the worker must be dead."""
+        self._outgoing.clear()
+        for sock in (self.socket, self._far_socket):
+            sock.close()
+        for fd in (self._register, self._stacks):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        if self.watch is not None:
+            self.watch.close()
+        executor, self._executor = self._executor, None
+        self._process = None
+        if executor is not None:
+            executor.shutdown(wait=False, kill_workers=True)
+        if self._manager_thread is not None:
+            self._manager_thread.join(_JOIN_TIMEOUT)
+
+
+def end_marked(mark: str) -> None:
+    """Kill from outside whatever was started under ``mark``: for a lane that does not answer."""
+
+    def find() -> set[Identity]:
+        found = marked(mark)
+        for who in list(found):
+            found |= tree(who.pid)
+        return found
+
+    end_tree(find, _KILL_TIMEOUT)

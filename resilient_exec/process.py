@@ -1,0 +1,247 @@
+"""Processes as the kernel knows them: who lives, who descends from whom, and how to end a whole tree.
+
+**The process is the truth.**  Pipes may be held open by a forked child, futures may fail late or not at all; so a
+worker's death is read from a pidfd, which turns readable at that moment and never means another process.
+
+**Trees.**  A worker on Linux is a child subreaper: what its children leave behind becomes its own child, not init's.
+While it lives its descendants are found by walking down from it, and remembered by pid and start time.  When it
+has died by itself, those that it left are found by that memory, and by a mark in the environment that was set when
+it was started (a forked child keeps it, an exec'd one inherits it).  What escapes: a process that both left the
+tree before it was seen there and was started with an environment of its own.
+
+Elsewhere than on Linux there is neither pidfd nor mark: psutil walks the tree and is asked who lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["ON_LINUX", "Identity", "Watch", "end_tree", "identify", "is_alive", "marked", "state", "tree"]
+
+ON_LINUX = sys.platform == "linux"
+_PROC = Path("/proc")
+_ROUNDS = 50  # of looking for what was forked while others were being stopped
+_KILL_AGAIN = 0.2  # s: a SIGKILL may not land at once (a process in an uninterruptible wait)
+
+
+class Identity(NamedTuple):
+    """One process for ever: a pid alone is used again for others."""
+
+    pid: int
+    started: float  # clock ticks since boot on Linux, seconds since the epoch elsewhere
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return text[text.rindex(")") + 2 :].split()  # the name, in brackets, may itself hold spaces and brackets
+
+
+def identify(pid: int) -> Identity | None:
+    """The process that has ``pid`` now, zombies included; ``None``: there is none."""
+    if ON_LINUX:
+        fields = _stat_fields(pid)
+        return Identity(pid, float(fields[19])) if fields is not None else None
+    import psutil
+
+    try:
+        return Identity(pid, psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def state(pid: int) -> str:
+    """One letter as in ``ps``: R, S, D, T (stopped), Z (zombie) …; ``""``: there is no such process."""
+    if ON_LINUX:
+        fields = _stat_fields(pid)
+        return fields[0] if fields is not None else ""
+    import psutil
+
+    try:
+        status = psutil.Process(pid).status()
+    except psutil.Error:
+        return ""
+    return {"zombie": "Z", "stopped": "T"}.get(status, "R")
+
+
+def is_alive(who: Identity) -> bool:
+    """Whether exactly that process still runs (a zombie does not)."""
+    return identify(who.pid) == who and state(who.pid) not in ("Z", "X", "")
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        threads = os.listdir(_PROC / str(pid) / "task")
+    except OSError:
+        return found
+    for thread in threads:
+        with contextlib.suppress(OSError):
+            found += map(int, (_PROC / str(pid) / "task" / thread / "children").read_text().split())
+    return found
+
+
+def tree(pid: int) -> set[Identity]:
+    """The descendants of ``pid``, itself not included, as far as the kernel shows them."""
+    if not ON_LINUX:
+        return _tree_by_psutil(pid)
+    found: set[Identity] = set()
+    todo = _children(pid)
+    while todo:
+        who = identify(todo.pop())
+        if who is not None and who not in found:
+            found.add(who)
+            todo += _children(who.pid)
+    return found
+
+
+def _tree_by_psutil(pid: int) -> set[Identity]:
+    import psutil
+
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return set()
+    found = (identify(child.pid) for child in children)
+    return {who for who in found if who is not None}
+
+
+def marked(mark: str) -> set[Identity]:
+    """All processes of this user that were started with the variable ``mark`` in their environment (Linux)."""
+    if not ON_LINUX:
+        return set()
+    wanted = mark.encode() + b"="
+    found: set[Identity] = set()
+    for name in os.listdir(_PROC):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):  # gone, or somebody else's
+            if wanted in (_PROC / name / "environ").read_bytes():
+                who = identify(int(name))
+                if who is not None:
+                    found.add(who)
+    return found
+
+
+def send_signal(who: Identity, number: int) -> None:
+    """Signal exactly that process; nothing happens if it is gone."""
+    if identify(who.pid) == who:
+        with contextlib.suppress(OSError):
+            os.kill(who.pid, number)
+
+
+def end_tree(find: Callable[[], Iterable[Identity]], timeout: float) -> set[Identity]:
+    """Kill every process that ``find`` finds, and what they fork meanwhile; those still alive after ``timeout`` s.
+
+    All are stopped before any is killed, and looked for again until no new one turns up: what is stopped can
+    neither fork nor flee, and a dead parent's children can no longer be found by walking down from it.
+    """
+    found: set[Identity] = set()
+    for _ in range(_ROUNDS):
+        new = set(find()) - found
+        if not new:
+            break
+        for who in new:
+            send_signal(who, signal.SIGSTOP if hasattr(signal, "SIGSTOP") else signal.SIGTERM)
+        found |= new
+    return _kill(found, timeout)
+
+
+def _kill(found: set[Identity], timeout: float) -> set[Identity]:
+    kill = getattr(signal, "SIGKILL", signal.SIGTERM)
+    deadline = time.monotonic() + timeout
+    alive = {who for who in found if is_alive(who)}
+    kill_at, pause = 0.0, 0.0005
+    while alive:
+        now = time.monotonic()
+        if now >= kill_at:
+            kill_at = now + _KILL_AGAIN
+            for who in alive:
+                send_signal(who, kill)
+        time.sleep(pause)
+        pause = min(pause * 2, 0.02)
+        alive = {who for who in alive if is_alive(who)}
+        if time.monotonic() >= deadline:
+            break
+    return alive
+
+
+class Watch:
+    """Tells when one child process of ours is dead, and how it died.
+
+    ``fileno()`` turns readable at that moment; it is -1 where there is no pidfd (``poll_interval`` then says how
+    often to ask ``is_gone()``).
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.identity = identify(pid)
+        self._fd = -1
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):  # dead and reaped already, or no descriptor left: ask instead
+                self._fd = os.pidfd_open(pid)
+        self.poll_interval: float | None = None if self._fd >= 0 else 0.05
+
+    def fileno(self) -> int:
+        """The pidfd, or -1."""
+        return self._fd
+
+    def is_gone(self) -> bool:
+        """Whether the process is dead."""
+        if self._fd >= 0:
+            poller = select.poll()
+            poller.register(self._fd, select.POLLIN)
+            return bool(poller.poll(0))
+        return self.identity is None or not is_alive(self.identity)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is dead, at most ``timeout`` s; whether it is."""
+        if self._fd >= 0:
+            poller = select.poll()
+            poller.register(self._fd, select.POLLIN)
+            return bool(poller.poll(timeout * 1000))
+        deadline = time.monotonic() + timeout
+        while not self.is_gone():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def signal(self, number: int) -> None:
+        """Send a signal, unless it is dead."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._fd, number)
+        elif self.identity is not None:
+            send_signal(self.identity, number)
+
+    def exitcode(self) -> int | None:
+        """The exit code of the dead process, negative for a signal; ``None`` where somebody else has reaped it."""
+        if self._fd < 0 or not hasattr(os, "P_PIDFD"):
+            return None
+        try:
+            # WNOWAIT: only looks. Reaping is the business of whoever started the process (loky).
+            info = os.waitid(os.P_PIDFD, self._fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except OSError:
+            return None
+        if info is None:
+            return None
+        return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,315 @@
+"""One thread, one loop, one inbox: takes facts, asks the core, performs its commands in order.
+
+It alone drives the core, so no decision is ever taken on somebody else's thread.  Callers, lanes and hooks only post.
+It waits for nothing but its inbox, with a deadline wherever the core has one.
+
+**Its own lag is given back.**  A parent that was stopped for 3 s (Ctrl-Z), or whose interpreter was held by a long
+pickling, must not find on waking that every deadline has passed.  The clock that the core sees therefore stands
+still while this loop did not run; and what has arrived meanwhile is handled before any deadline is judged.
+
+**If the loop itself fails**, every unsettled task settles with an ``InternalError`` that carries its story, and
+every worker is killed: a bug here must be loud, and must not hang anybody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from concurrent.futures import InvalidStateError
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.core import Core
+from resilient_exec.errors import InternalError
+from resilient_exec.events import Event, render
+from resilient_exec.messages import (
+    Abandon,
+    Begun,
+    CancelAsked,
+    CloseLane,
+    Finish,
+    Kill,
+    KillAsked,
+    LaneClosed,
+    Send,
+    Settle,
+    ShutdownAsked,
+    StartWorker,
+    Stimulus,
+    StopWorker,
+    Submitted,
+    TimePassed,
+)
+from resilient_exec.task import Returned
+from resilient_exec.telling import Notifier, ObserverThread
+from resilient_exec.verdict import error_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable
+
+    from resilient_exec.future import ResilientFuture
+    from resilient_exec.ports import Lane, Observer
+    from resilient_exec.states import Limits
+    from resilient_exec.task import NotSent, Task
+
+__all__ = ["SteadyClock", "Supervisor"]
+
+_logger = logging.getLogger(__name__)
+
+_HEARTBEAT = 0.5  # s: the longest wait while a deadline runs, so that a stop of the parent is noticed
+_LAG = 0.25  # s: what the loop may be late before it counts as stopped
+_TURN = 500  # stimuli handled before the clock is looked at again
+_JOIN_TIMEOUT = 5.0  # s, for threads to end that have been told to
+
+
+class SteadyClock:
+    """A monotonic clock that stands still while its reader was stopped."""
+
+    def __init__(self, source: Callable[[], float] = time.monotonic) -> None:
+        self._source = source
+        self._seen = source()
+        self._zero = self._seen
+
+    def read(self, waited: float | None = 0.0) -> float:
+        """Seconds so far.  ``waited``: how long the reader meant to wait since it read last (``None``: for ever)."""
+        now = self._source()
+        late = 0.0 if waited is None else now - self._seen - waited
+        if late > _LAG:
+            self._zero += late
+        self._seen = now
+        return now - self._zero
+
+
+class _Entry:
+    """What the core need not know of an unsettled task."""
+
+    __slots__ = ("call", "claimed", "future", "pids")
+
+    def __init__(self, future: ResilientFuture[Any], call: bytes) -> None:
+        self.future = future
+        self.call = call
+        self.pids: tuple[int, ...] = ()  # of the workers in which attempts have begun
+        self.claimed = False  # the future runs: it can no longer be cancelled
+
+
+class Supervisor:
+    """Runs one core.  ``make_lane(number, post)`` makes its lanes."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        make_lane: Callable[[int, Callable[[Stimulus], None]], Lane],
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        self.core = Core(limits)
+        self.ended = threading.Event()
+        self._make_lane = make_lane
+        self._inbox: queue.SimpleQueue[Stimulus] = queue.SimpleQueue()
+        self._clock = SteadyClock()
+        self._entries: dict[Hashable, _Entry] = {}
+        self._lanes: dict[int, Lane] = {}
+        self._parted: list[Lane] = []  # closed or abandoned, their threads perhaps still ending
+        self._notifier = Notifier()
+        self._observers = [ObserverThread(observer) for observer in observers]
+        self._perform: dict[type, Callable[[Any], None]] = {
+            Event: self._tell,
+            StartWorker: self._start_worker,
+            Send: self._send,
+            Kill: lambda c: self._lanes[c.lane].kill(c),
+            StopWorker: lambda c: self._lanes[c.lane].stop(),
+            CloseLane: lambda c: self._lanes[c.lane].close(),
+            Abandon: self._abandon,
+            Settle: self._settle,
+            Finish: lambda _: None,
+        }
+        self._thread = threading.Thread(target=self._run, name="resilient-supervisor", daemon=True)
+        self._thread.start()
+
+    # -- from any thread: none of these waits ------------------------------------------------------------------------
+
+    def post(self, stimulus: Stimulus) -> None:
+        """Tell a fact."""
+        self._inbox.put(stimulus)
+
+    def submit(self, task: Task, future: ResilientFuture[Any], call: bytes, problem: NotSent | None) -> bool:
+        """Take a task in; ``False``: an unsettled task has its key."""
+        entry = _Entry(future, call)
+        if self._entries.setdefault(task.key, entry) is not entry:
+            return False
+        self.post(Submitted(task, problem))
+        if self.ended.is_set():  # it came in just behind the end, and nobody reads the inbox any more
+            self._fail_all(InternalError("the pool's supervisor ended before this task came in"))
+        return True
+
+    def cancelled(self, key: Hashable) -> None:
+        """The future was cancelled before its task was sent."""
+        self.post(CancelAsked(key))
+
+    def kill(self, key: Hashable) -> None:
+        """The task is to end for good."""
+        self.post(KillAsked(key))
+
+    def story(self, key: Hashable) -> tuple[Event, ...]:
+        """The events of an unsettled task."""
+        return self.core.story(key)
+
+    def call_back(self, future: ResilientFuture[Any]) -> None:
+        """Run the future's done-callbacks, on a thread that holds up nobody."""
+        self._notifier.post(future)
+
+    def now(self) -> float:
+        """Seconds on the core's clock, as it was last read."""
+        return self._clock._seen - self._clock._zero
+
+    @property
+    def dropped_events(self) -> int:
+        """Events that observers were too slow for."""
+        return sum(observer.dropped for observer in self._observers)
+
+    def join(self) -> None:
+        """Wait, at most 5 s each, for the threads of a supervisor that has ended."""
+        for observer in self._observers:
+            observer.join(_JOIN_TIMEOUT)
+        self._notifier.join(_JOIN_TIMEOUT)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_JOIN_TIMEOUT)
+
+    def end_at_exit(self) -> None:
+        """Finish what is pending, then end: at the exit of the interpreter.  Ctrl-C kills what runs."""
+        self.post(ShutdownAsked(why="the exit of the interpreter"))
+        try:
+            self.ended.wait()
+        except KeyboardInterrupt:
+            self.post(ShutdownAsked(cancel=True, kill=True, why="Ctrl-C at the exit of the interpreter"))
+            self.ended.wait()
+        self.join()
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self.core.finished:
+                self._turn()
+        except BaseException as error:
+            _logger.exception("the supervisor failed; please report this")
+            self._fail(error)
+        finally:
+            self._end()
+
+    def _turn(self) -> None:
+        wait = self._longest_wait()
+        stimulus: Stimulus | None = None
+        with contextlib.suppress(queue.Empty):
+            stimulus = self._inbox.get(timeout=wait)
+        self._clock.read(wait)
+        for _ in range(_TURN):
+            if stimulus is None:
+                break
+            self._handle(stimulus)
+            stimulus = None  # it may hold a user's value: nothing here keeps one
+            with contextlib.suppress(queue.Empty):
+                stimulus = self._inbox.get_nowait()
+        if stimulus is not None:
+            self._handle(stimulus)
+        due = self.core.next_due()
+        if due is not None and due <= self._clock.read():
+            self._handle(TimePassed())
+        if self._notifier.behind:
+            self._notifier.tend()
+
+    def _longest_wait(self) -> float | None:
+        due = self.core.next_due()
+        if due is None:
+            return _HEARTBEAT if self._notifier.behind else None
+        return min(max(due - self._clock.read(), 0.0), _HEARTBEAT)
+
+    def _handle(self, stimulus: Stimulus) -> None:
+        if isinstance(stimulus, Begun):
+            entry = self._entries.get(stimulus.key)
+            if entry is not None:
+                entry.pids += (stimulus.pid,)
+        elif isinstance(stimulus, LaneClosed):
+            lane = self._lanes.pop(stimulus.lane, None)
+            if lane is not None:
+                self._parted.append(lane)
+        for command in self.core.handle(stimulus, self._clock.read()):
+            self._perform[type(command)](command)
+
+    # -- the commands ------------------------------------------------------------------------------------------------
+
+    def _tell(self, event: Event) -> None:
+        for observer in self._observers:
+            observer.tell(event)
+
+    def _start_worker(self, command: StartWorker) -> None:
+        lane = self._lanes.get(command.lane)
+        if lane is None:
+            lane = self._lanes[command.lane] = self._make_lane(command.lane, self.post)
+        lane.start()
+
+    def _send(self, command: Send) -> None:
+        entry = self._entries[command.key]
+        if not entry.claimed:
+            # The future is the judge between cancel() and running, and its lock the place where that is decided.
+            if not entry.future.set_running_or_notify_cancel():
+                self.post(CancelAsked(command.key))
+                return
+            entry.claimed = True
+        self._lanes[command.lane].send(command, entry.call, entry.pids)
+
+    def _abandon(self, command: Abandon) -> None:
+        lane = self._lanes.pop(command.lane)
+        lane.abandon()
+        self._parted.append(lane)
+
+    def _settle(self, command: Settle) -> None:
+        future, outcome = self._entries.pop(command.key).future, command.outcome
+        future._record(command.attempts, command.elapsed, command.story)
+        with contextlib.suppress(InvalidStateError):  # cancelled by its holder in this very moment
+            if outcome is None:
+                future._cancel_quietly()
+            elif isinstance(outcome, Returned):
+                future.set_result(outcome.value)
+            else:
+                future.set_exception(error_of(command))
+        future._notify_if_cancelled()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _fail(self, error: BaseException) -> None:
+        for lane in self._lanes.values():
+            lane.abandon()
+            self._parted.append(lane)
+        self._lanes.clear()
+        self._fail_all(error)
+
+    def _fail_all(self, error: BaseException) -> None:
+        for key in list(self._entries):
+            entry = self._entries.pop(key, None)
+            if entry is None:
+                continue
+            story = self.core.story(key)
+            text = (
+                f"the pool's supervisor failed with {type(error).__name__}: {error}. This is a bug in resilient_exec: "
+                f"please report it, with the log and this story of task {key!r}:\n{render(story)}"
+            )
+            internal = InternalError(text)
+            internal.__cause__ = error
+            entry.future._record(0, 0.0, story)
+            with contextlib.suppress(InvalidStateError):
+                entry.future.set_exception(internal)
+            entry.future._notify_if_cancelled()
+
+    def _end(self) -> None:
+        deadline = time.monotonic() + _JOIN_TIMEOUT
+        for lane in self._parted:
+            lane.join(max(0.0, deadline - time.monotonic()))
+        self._parted.clear()
+        for observer in self._observers:
+            observer.close()
+        self._notifier.close()
+        self.ended.set()
+        while self._entries:  # came in between the last turn and now
+            self._fail_all(InternalError("the pool had ended"))
