@@ -24,7 +24,7 @@ __all__ = ["ChannelLost", "Frame", "Framer", "Kind", "WorkerChannel", "header"]
 
 _HEADER = struct.Struct("<BBIQ")
 _MAGIC = 0xA7
-_CHUNK = 1 << 16  # bytes: a shorter body is joined to its header, a longer one goes by itself
+_CHUNK = 1 << 16  # bytes, read at once; and a shorter body is joined to its header, a longer one goes by itself
 _LARGEST = 1 << 40  # a length beyond this is not a length
 
 
@@ -76,10 +76,11 @@ class Framer:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._head = bytearray()
-        self._body: bytearray | None = None
+        self._buffer = bytearray()
+        self._body: bytearray | None = None  # of the frame whose header has been taken
         self._filled = 0
         self._frame = (Kind.HELLO, 0)
+        self.hung_up = False  # nothing more will come
 
     def frames(self) -> Iterator[Frame]:
         """The frames that are complete by now.
@@ -88,27 +89,34 @@ class Framer:
             ChannelLost: what came is not a frame.  (A closed far end only ends the frames: who is dead is
                 for the process to say.)
         """
+        drained = False
         while True:
-            if self._body is None and not self._read_head():
+            if self._body is not None:
+                if not self._read_body(self._body):
+                    return
+                body, self._body = memoryview(self._body), None
+                yield Frame(*self._frame, body)
+            elif len(self._buffer) >= _HEADER.size:
+                self._take_header()
+            elif drained:
                 return
-            if self._body is not None and not self._read_body(self._body):
-                return
-            kind, serial = self._frame
-            body, self._body = memoryview(self._body or b""), None
-            yield Frame(kind, serial, body)
+            else:
+                data = self._receive(_CHUNK)
+                drained = len(data) < _CHUNK  # saves asking once more, only to hear that there is nothing
+                self._buffer += data
 
-    def _read_head(self) -> bool:
-        missing = _HEADER.size - len(self._head)
-        data = self._receive(missing)
-        self._head += data
-        if len(data) < missing:
-            return False
-        kind, serial, length = _parse(self._head)
-        self._head.clear()
+    def _take_header(self) -> None:
+        kind, serial, length = _parse(self._buffer)
         self._frame = (kind, serial)
-        self._body = bytearray(length)
-        self._filled = 0
-        return True
+        try:
+            body = bytearray(length)
+        except MemoryError as error:
+            raise ChannelLost(f"a message of {length} bytes does not fit in the parent's memory") from error
+        end = min(_HEADER.size + length, len(self._buffer))
+        self._filled = end - _HEADER.size
+        body[: self._filled] = self._buffer[_HEADER.size : end]
+        del self._buffer[:end]
+        self._body = body
 
     def _read_body(self, body: bytearray) -> bool:
         while self._filled < len(body):
@@ -117,18 +125,23 @@ class Framer:
                     got = self._sock.recv_into(view[self._filled :])
                 except (BlockingIOError, InterruptedError):
                     return False
-                except OSError:
-                    return False
+                except OSError:  # reset: the process says what happened
+                    got = 0
             if not got:
+                self.hung_up = True
                 return False
             self._filled += got
         return True
 
     def _receive(self, size: int) -> bytes:
         try:
-            return self._sock.recv(size)
-        except OSError:  # would block, or reset: then the process says what happened
+            data = self._sock.recv(size)
+        except (BlockingIOError, InterruptedError):
             return b""
+        except OSError:  # reset: the process says what happened
+            data = b""
+        self.hung_up = self.hung_up or not data
+        return data
 
 
 class WorkerChannel:

@@ -41,9 +41,9 @@ def read_register(fd: int) -> tuple[int, int]:
     return begun, ended
 
 
-def read_text(fd: int, most: int = 1 << 20) -> str:
-    """What is written in the file (its first ``most`` bytes), as text."""
-    return os.pread(fd, most, 0).decode(errors="replace")
+def read_text(fd: int, start: int = 0, most: int = 1 << 20) -> str:
+    """What is written in the file from ``start`` on (``most`` bytes of it), as text."""
+    return os.pread(fd, most, start).decode(errors="replace")
 
 
 def same_file(pid: int, theirs: int, ours: int) -> bool:

@@ -3,23 +3,23 @@
 Pending work is finished first, as the standard library does.  loky's hook joins its manager threads, and ours are
 busy with one call that never ends by itself: if loky's ran first, the interpreter would hang.  Hooks registered with
 ``threading._register_atexit`` run last in, first out, and loky registers its own at *every* start of an executor,
-because its guard holds the return value of that function, which is ``None``.  So after each start we set the guard
-to what it is meant to be, true, and are registered behind loky's last.
+because its guard holds the return value of that function, which is ``None``.  So when the first pool is made we
+register loky's hook ourselves, set the guard to what it is meant to be, true, and register ours behind it.
 
-(With the guard set, a worker can still be replaced while pending work ends at exit: loky's registering, which
-then raises, is not tried again.)
+That also lets a worker be started or replaced while pending work ends at exit.  By then both importing loky and its
+registering of a hook raise: the one has been done when the pool was made, the other is not tried.
 
-``threading._register_atexit`` is a private name, and loky's guard another; without them everything still ends by
-``atexit``, later.
+``threading._register_atexit`` is a private name, and loky's hook and guard are others; without them everything still
+ends by ``atexit``, later.
 """
 
 from __future__ import annotations
 
 import atexit
-import sys
+import importlib
 import threading
 import weakref
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,6 @@ class Endable(Protocol):
 _lock = threading.Lock()
 _live: weakref.WeakSet[Endable] = weakref.WeakSet()
 _exiting = False
-_registrations = 0
 
 
 def exiting() -> bool:
@@ -48,31 +47,29 @@ def exiting() -> bool:
 
 def end_at_exit(pool: Endable) -> None:
     """Have ``pool`` ended at exit, if it still lives then."""
+    run_before_loky()
     with _lock:
         _live.add(pool)
-        if not _registrations:
-            _register()
 
 
 def run_before_loky() -> None:
-    """To be called after each start of a loky executor: keep our hook ahead of loky's."""
-    loky = sys.modules.get("loky.process_executor")
-    if loky is None or exiting():
+    """Have loky's hook registered now and never again, and ours behind it; does so once."""
+    if exiting():
         return
+    loky: Any = importlib.import_module("loky.process_executor")
     with _lock:
         if getattr(loky, "process_pool_executor_at_exit", None) is None:
-            loky.process_pool_executor_at_exit = True  # type: ignore[attr-defined]
-            _register()
+            _register(getattr(loky, "_python_exit", lambda: None))
+            loky.process_pool_executor_at_exit = True
+            _register(_end_all)
 
 
-def _register() -> None:
-    global _registrations  # noqa: PLW0603  guarded by _lock
-    register: Callable[[Callable[[], None]], object] = getattr(threading, "_register_atexit", atexit.register)
+def _register(hook: Callable[[], object]) -> None:
+    register: Callable[[Callable[[], object]], object] = getattr(threading, "_register_atexit", atexit.register)
     try:
-        register(_end_all)
-        _registrations += 1
+        register(hook)
     except RuntimeError:  # the interpreter is already on its way out
-        atexit.register(_end_all)
+        atexit.register(hook)
 
 
 def _end_all() -> None:

@@ -21,10 +21,10 @@ T = TypeVar("T")
 class Overseer(Protocol):
     """What a future asks of its pool's supervisor."""
 
-    def cancelled(self, key: Hashable) -> None:
+    def cancelled(self, future: ResilientFuture[Any]) -> None:
         """The future was cancelled before its task was sent."""
 
-    def kill(self, key: Hashable) -> None:
+    def kill(self, future: ResilientFuture[Any]) -> None:
         """The task is to end for good."""
 
     def story(self, key: Hashable) -> tuple[Event, ...]:
@@ -72,7 +72,7 @@ class ResilientFuture(Future[T]):
         was_cancelled = self.cancelled()
         cancelled = super().cancel()
         if cancelled and not was_cancelled:
-            self._overseer.cancelled(self.key)
+            self._overseer.cancelled(self)
         return cancelled
 
     def kill(self) -> None:
@@ -82,7 +82,7 @@ class ResilientFuture(Future[T]):
         It is not tried again.  Returns at once; wait for the future to see it done.
         """
         if not self.done():
-            self._overseer.kill(self.key)
+            self._overseer.kill(self)
 
     def _record(self, attempts: int, elapsed: float, story: tuple[Event, ...]) -> None:
         """Called once by the supervisor, just before the result or the exception is set."""

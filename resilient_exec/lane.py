@@ -20,12 +20,12 @@ import contextlib
 import logging
 import pickle
 import select
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec import payload
+from resilient_exec.bell import Bell
 from resilient_exec.channel import ChannelLost, Frame, Kind
 from resilient_exec.lease import Lease, end_marked
 from resilient_exec.messages import (
@@ -40,8 +40,9 @@ from resilient_exec.messages import (
     Stimulus,
     WorkerGone,
 )
+from resilient_exec.process import moment
 from resilient_exec.task import Died, NotSent, Outcome, Raised, Returned
-from resilient_exec.worker import CHANNEL_LOST_STATUS
+from resilient_exec.worker import CHANNEL_LOST_STATUS, STRAY_STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,32 +51,12 @@ __all__ = ["LokyLane"]
 
 _logger = logging.getLogger(__name__)
 
+_WORDS: dict[int | None, str] = {  # what the exit statuses of our own mean
+    CHANNEL_LOST_STATUS: "the user's code in it closed descriptors that belong to the pool",
+    STRAY_STATUS: "a signal handler or a thread that a task left behind raised in the worker's own code",
+}
 _LOOK_INTERVAL = 0.5  # s, between two looks at the descendants of a busy worker
 _PROGRESS_INTERVAL = 1.0  # s, between two words about a large call on its way
-
-
-class _Bell:
-    """Wakes the lane's thread out of its poll."""
-
-    def __init__(self) -> None:
-        self._near, self._far = socket.socketpair()
-        self._near.setblocking(False)
-        self._far.setblocking(False)
-
-    def fileno(self) -> int:
-        return self._near.fileno()
-
-    def ring(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is ringing; closed: nobody is left to wake
-            self._far.send(b"\0")
-
-    def hush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._near.recv(4096)
-
-    def close(self) -> None:
-        self._near.close()
-        self._far.close()
 
 
 class LokyLane:
@@ -93,7 +74,7 @@ class LokyLane:
         self._initializer = initializer
         self._initargs = initargs
         self._orders: collections.deque[Callable[[], None]] = collections.deque()
-        self._bell = _Bell()
+        self._bell = Bell()
         self._lease: Lease | None = None
         self._ready = False  # the worker has said so
         self._stopping = False  # it was asked to end
@@ -103,6 +84,7 @@ class LokyLane:
         self._serial = 0  # of the current attempt in this worker
         self._start_words = "its interpreter did not come up"
         self._progress_at = 0.0
+        self._sent_at = 0.0  # on the clock of `process.moment`
         self._look_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"resilient-lane-{number}", daemon=True)
         self._started = False
@@ -161,9 +143,11 @@ class LokyLane:
             # Nothing here is expected to raise: whatever did, the task must not be lost with the lane.
             _logger.exception("lane %d failed; please report this", self.number)
         finally:
-            self._end_lease(kill=True)
-            self._bell.close()
-            self._post(LaneClosed(self.number))
+            try:
+                self._end_lease(kill=True)
+            finally:
+                self._bell.close()
+                self._post(LaneClosed(self.number))
 
     def _turn(self) -> None:
         ready = self._wait()
@@ -178,11 +162,16 @@ class LokyLane:
             self._pump(lease)
         if lease.socket.fileno() in ready:
             self._read(lease)
-        if self._lease is lease and lease.is_gone():
+        if self._lease is lease and self._death_is_told(lease, ready):
             self._worker_died(lease)
         elif self._current is not None and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + _LOOK_INTERVAL
             lease.remember_tree()
+
+    @staticmethod
+    def _death_is_told(lease: Lease, ready: set[int]) -> bool:
+        pidfd = lease.watch.fileno() if lease.watch is not None else -1
+        return pidfd in ready if pidfd >= 0 else lease.is_gone()
 
     def _wait(self) -> set[int]:
         """Wait for an order, a frame, room to write, a death, or the time to look at the tree."""
@@ -191,7 +180,8 @@ class LokyLane:
         timeout = None
         lease = self._lease
         if lease is not None:
-            poller.register(lease.socket, select.POLLIN | (select.POLLOUT if lease.sending else 0))
+            if lease.sending or not lease.hung_up:  # what has hung up is for ever ready, and would keep us awake
+                poller.register(lease.socket, select.POLLIN | (select.POLLOUT if lease.sending else 0))
             if lease.watch is not None:
                 if lease.watch.fileno() >= 0:
                     poller.register(lease.watch.fileno(), select.POLLIN)
@@ -215,7 +205,8 @@ class LokyLane:
             self._lease.open(on_hint=self._bell.ring)
         except BaseException as error:
             # No process, no memory, no descriptor, an initializer that does not pickle: all one to the core.
-            self._start_failed(f"the start of a process raised {type(error).__name__}: {error}")
+            root = error.__context__ or error  # loky's own cleaning up may fail over it
+            self._start_failed(f"the start of a process raised {type(root).__name__}: {root}")
 
     def _start_failed(self, words: str) -> None:
         self._end_lease(kill=True)
@@ -227,8 +218,10 @@ class LokyLane:
             return  # the worker went meanwhile; the core has been told, and has taken the attempt back
         self._current = send
         self._serial += 1
-        self._look_at = time.monotonic() + _LOOK_INTERVAL
-        self._progress_at = time.monotonic() + _PROGRESS_INTERVAL
+        now = time.monotonic()
+        self._look_at = now + _LOOK_INTERVAL
+        self._progress_at = now + _PROGRESS_INTERVAL
+        self._sent_at = moment()
         about = _pickled_context(send, previous_pids)
         lease.send(Kind.ATTEMPT, self._serial, len(about).to_bytes(4, "little") + about, call)
         lease.pump()
@@ -297,7 +290,10 @@ class LokyLane:
                 if self._lease is not lease:
                     return
         except ChannelLost as lost:
-            self._gone(lease, str(lost))
+            if self._ready:
+                self._gone(lease, str(lost))
+            else:
+                self._start_failed(str(lost))
 
     def _take(self, lease: Lease, frame: Frame) -> None:
         kind = frame.kind
@@ -315,6 +311,9 @@ class LokyLane:
             self._post(Begun(self.number, self._current.key, self._current.attempt, lease.pid or 0))
         else:
             outcome = _unpack(kind, frame.body)
+            if kind is not Kind.RETURNED:
+                # It may be tried again, and what it has started must not run beside its next attempt.
+                lease.end_started_since(self._sent_at)
             current, self._current = self._current, None
             self._post(AttemptEnded(self.number, current.key, current.attempt, outcome))
 
@@ -327,7 +326,8 @@ class LokyLane:
             return
         code = lease.kill()
         how = "" if code is None else f" (exit code {code})"
-        self._start_failed(f"it ended before it was ready{how}: {self._start_words}; its stderr may say more")
+        why = _WORDS.get(code, self._start_words)
+        self._start_failed(f"it ended before it was ready{how}: {why}; its stderr may say more")
 
     def _gone(self, lease: Lease, why: str, stacks: str = "") -> None:
         """End the worker, if it has not ended, with its tree; then say what became of the attempt that it held."""
@@ -336,8 +336,7 @@ class LokyLane:
         current, self._current = self._current, None
         gone = WorkerGone(self.number, why=why)
         if current is not None and lease.begun_and_ended()[0] == self._serial:
-            if exitcode == CHANNEL_LOST_STATUS and not why:
-                why = "the task closed descriptors that belong to the pool"
+            why = why or _WORDS.get(exitcode, "")
             died = Died(exitcode, lease.pid, stacks, why)
             gone = WorkerGone(self.number, current.key, current.attempt, died, why)
         self._end_lease(kill=False)

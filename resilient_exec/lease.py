@@ -22,20 +22,22 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_exec import exit_hook
 from resilient_exec.channel import Framer, Kind, header
+from resilient_exec.errors import NotSendable
 from resilient_exec.evidence import REGISTER_SIZE, anonymous_file, read_register, read_text, same_file
-from resilient_exec.process import Identity, Watch, end_tree, is_alive, marked, tree
+from resilient_exec.process import Identity, Watch, end_tree, is_alive, is_signalled, marked, tree
 from resilient_exec.process import state as process_state
 from resilient_exec.worker import STACKS_SIGNAL, Inherited, PickledApart, Seat, bootstrap, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Lease", "end_marked"]
+__all__ = ["Lease", "check_initializer", "end_marked"]
 
 _MARK = "RESILIENT_EXEC_WORKER_"  # the mark is in the variable's *name*: nested pools add theirs and keep ours
 _KILL_TIMEOUT = 5.0  # s, for a killed tree to be gone
 _STACKS_TIMEOUT = 0.5  # s, for the stacks to be written
-_STACKS_PAUSE = 0.002  # s, between two looks at how much is written
+_STACKS_PAUSE = 0.001  # s, between two looks at how much is written
+_STACKS_QUIET = 0.1  # s without a further line, after which no more are expected
 _STOP_TIMEOUT = 0.05  # s, for SIGSTOP to land (0.25 ms as a rule)
 _JOIN_TIMEOUT = 5.0  # s, for loky's manager thread to end behind a dead worker
 _SIGSTOP = getattr(signal, "SIGSTOP", None)
@@ -47,7 +49,6 @@ class Lease:
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
         self.mark = _MARK + secrets.token_hex(8)
-        self._initializer = PickledApart(initializer, initargs) if initializer is not None else None
         self._executor: Any = None
         self._process: Any = None
         self._manager_thread: Any = None
@@ -55,9 +56,19 @@ class Lease:
         self._outgoing: list[memoryview] = []
         self.stacks_fd = 0  # in the worker, told by its hello; 0: not known yet
         self.watch: Watch | None = None
-        self._register = anonymous_file("resilient-register", REGISTER_SIZE)
-        self._stacks = anonymous_file("resilient-stacks")
-        self.socket, self._far_socket = socket.socketpair()
+        with contextlib.ExitStack() as undo:  # should descriptors run out half-way
+            self._register = anonymous_file("resilient-register", REGISTER_SIZE)
+            undo.callback(os.close, self._register)
+            self._stacks = anonymous_file("resilient-stacks")
+            undo.callback(os.close, self._stacks)
+            self._initializer = None
+            if initializer is not None:
+                self._initializer = PickledApart(anonymous_file("resilient-initializer"), initializer, initargs)
+                undo.callback(os.close, self._initializer.fd)
+            self._reserve = os.open(os.devnull, os.O_RDONLY)  # for a kill that finds no descriptor left
+            undo.callback(os.close, self._reserve)
+            self.socket, self._far_socket = socket.socketpair()
+            undo.pop_all()
         self.socket.setblocking(False)
         self._framer = Framer(self.socket)
 
@@ -93,9 +104,14 @@ class Lease:
             if self._process is not None:
                 self.watch = Watch(self._process.pid)
             future.add_done_callback(lambda _: on_hint())
+        except BaseException as error:
+            _close_what_loky_left(error)
+            raise
         finally:
             # Only the worker may have the far end (and loky has made ours inheritable to give it away).
             self._far_socket.close()
+            if self._initializer is not None:
+                os.close(self._initializer.fd)
             for fd in (self._register, self._stacks):
                 os.set_inheritable(fd, False)
             exit_hook.run_before_loky()
@@ -147,6 +163,11 @@ class Lease:
         """Whether something is still to be written."""
         return bool(self._outgoing)
 
+    @property
+    def hung_up(self) -> bool:
+        """Whether the worker's end is closed: nothing more will come, and what is left is its death."""
+        return self._framer.hung_up
+
     def frames(self) -> Any:
         """The whole frames that have come; raises ``ChannelLost`` for what is none."""
         return self._framer.frames()
@@ -160,7 +181,7 @@ class Lease:
     def remember_tree(self) -> None:
         """Note the worker's present descendants, so that they are found when it has died by itself."""
         if self.pid is not None:
-            self._kin |= tree(self.pid)
+            self._kin = {who for who in self._kin if is_alive(who)} | tree(self.pid)
 
     def take_stacks(self) -> str:
         """The Python stacks of all threads of the stopped worker; it is stopped again afterwards."""
@@ -172,25 +193,32 @@ class Lease:
         before = os.fstat(self._stacks).st_size
         self.watch.signal(STACKS_SIGNAL)  # waits until it is continued, and is then handled first of all
         self.resume()
-        size = self._wait_for_stacks(before)
+        self._wait_for_stacks(pid, STACKS_SIGNAL)
         self.stop()
-        return read_text(self._stacks)[before:] if size > before else ""
+        return read_text(self._stacks, before)
 
-    def _wait_for_stacks(self, before: int) -> int:
-        deadline = time.monotonic() + _STACKS_TIMEOUT
-        size = before
-        while time.monotonic() < deadline:
+    def _wait_for_stacks(self, pid: int, number: int) -> None:
+        """Until the handler has returned, or, where that does not show, nothing more has come for a while."""
+        began = changed = time.monotonic()
+        before = size = os.fstat(self._stacks).st_size
+        while time.monotonic() - began < _STACKS_TIMEOUT and is_signalled(pid, number) and not self.is_gone():
             time.sleep(_STACKS_PAUSE)
-            now = os.fstat(self._stacks).st_size
-            if now > before and now == size:
+            if (now := os.fstat(self._stacks).st_size) != size:
+                size, changed = now, time.monotonic()
+            elif size > before and time.monotonic() - changed > _STACKS_QUIET:
                 break
-            size = now
-        return size
+
+    def end_started_since(self, moment: float) -> None:
+        """Kill the descendants that were started at ``moment`` (see :func:`process.moment`) or later."""
+        pid = self.pid
+        if pid is not None:
+            end_tree(lambda: {who for who in tree(pid) if who.started >= int(moment)}, _KILL_TIMEOUT)
 
     # -- stopping and ending ---------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Freeze the worker: what it has sent by now is all there is to read."""
+        self._free_reserve()
         if self.watch is None or _SIGSTOP is None:
             return
         self.watch.signal(_SIGSTOP)
@@ -200,8 +228,16 @@ class Lease:
 
     def resume(self) -> None:
         """Let a stopped worker run on."""
+        if self._reserve < 0:
+            with contextlib.suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY)
         if self.watch is not None and _SIGCONT is not None:
             self.watch.signal(_SIGCONT)
+
+    def _free_reserve(self) -> None:
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
 
     def is_gone(self) -> bool:
         """Whether the worker is dead."""
@@ -219,7 +255,11 @@ class Lease:
 
         They are dead when this returns, except for what the kernel cannot kill within 5 s.
         """
+        self._free_reserve()
         end_tree(self._find_all, _KILL_TIMEOUT)
+        if self.watch is not None and not self.watch.is_gone():  # without a descriptor /proc shows nothing
+            self.watch.signal(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+            self.watch.wait(_KILL_TIMEOUT)
         exitcode = self._exitcode()
         if self._executor is not None:
             self._executor.shutdown(wait=False, kill_workers=True)
@@ -227,10 +267,9 @@ class Lease:
 
     def _find_all(self) -> set[Identity]:
         found = {who for who in self._kin if is_alive(who)} | marked(self.mark)
-        if self.watch is not None and self.watch.identity is not None:
-            if is_alive(self.watch.identity):
-                found.add(self.watch.identity)
-            found |= tree(self.watch.pid)
+        worker = self.watch.identity if self.watch is not None else None
+        if worker is not None and is_alive(worker):  # of a reaped one the pid may be somebody else's by now
+            found.add(worker)
         for who in list(found):
             found |= tree(who.pid)
         return found
@@ -251,6 +290,7 @@ class Lease:
     def close(self) -> None:
         """Give back every descriptor, and wait (bounded) for loky's thread to end; the worker must be dead."""
         self._outgoing.clear()
+        self._free_reserve()
         for sock in (self.socket, self._far_socket):
             sock.close()
         for fd in (self._register, self._stacks):
@@ -259,11 +299,63 @@ class Lease:
         if self.watch is not None:
             self.watch.close()
         executor, self._executor = self._executor, None
-        self._process = None
+        process, self._process = self._process, None
         if executor is not None:
             executor.shutdown(wait=False, kill_workers=True)
         if self._manager_thread is not None:
             self._manager_thread.join(_JOIN_TIMEOUT)
+        if process is not None and process._popen.poll() is not None:
+            # loky does not join what it finds reaped; multiprocessing would keep it, with a pipe, till the next start.
+            process.join(0)
+
+
+class _NoProcess:
+    """Stands for a process that is being started: what travels only then (multiprocessing's locks) may be pickled."""
+
+    @staticmethod
+    def DupFd(fd: int) -> int:  # noqa: N802  multiprocessing's name
+        return fd
+
+    @staticmethod
+    def duplicate_for_child(fd: int) -> int:
+        return fd
+
+
+def check_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> None:
+    """Pickle as a start would, and throw the result away: so that it fails now, and not in each of three starts.
+
+    Raises:
+        NotSendable: it does not pickle (multiprocessing's locks of the fork context never do).
+    """
+    from multiprocessing.context import set_spawning_popen
+
+    from loky.backend.reduction import dumps
+
+    set_spawning_popen(_NoProcess())  # type: ignore[arg-type]  # for this thread
+    try:
+        for name, part in (("initializer", initializer), *((f"initargs[{i}]", arg) for i, arg in enumerate(initargs))):
+            try:
+                dumps(part)
+            except Exception as error:
+                raise NotSendable(
+                    f"{name}, of type {type(part).__qualname__}, cannot be sent to a worker: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+    finally:
+        set_spawning_popen(None)
+
+
+def _close_what_loky_left(error: BaseException) -> None:
+    """Close the pipe that loky (3.7) leaves open when the process that was to read it could not be started."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "_launch":
+            names = trace.tb_frame.f_locals
+            left = [name for name, taken_by in (("parent_w", "f"), ("child_w", "child_r")) if taken_by not in names]
+            for fd in (names.get(name) for name in left):
+                if isinstance(fd, int):
+                    os.close(fd)
+        trace = trace.tb_next
 
 
 def end_marked(mark: str) -> None:

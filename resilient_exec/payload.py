@@ -14,8 +14,10 @@ own class cannot rebuild travels as type, ``args`` and ``__dict__``; one that ca
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import traceback
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.errors import NotSendable
@@ -165,32 +167,33 @@ def unpack_value(data: bytes | memoryview) -> Any:
 
 
 def pack_exception(error: BaseException) -> bytes:
-    """An exception as bytes that are proven to unpickle, with its traceback as text; never raises an ``Exception``."""
+    """An exception as bytes that are proven to unpickle, with its traceback as text; raises nothing."""
     trace = _trace(error)
-    try:
-        recipes: list[Callable[[], tuple[str, bytes]]] = [lambda: ("whole", _dumps(error)), lambda: _parts(error)]
-        for recipe in recipes:
-            packed = _proven(recipe, error)
-            if packed is not None:
+    for recipe, is_as_good in ((_whole, _is_same), (_parts, _is_of_type), (_whole, _is_of_type)):
+        with contextlib.suppress(BaseException):  # methods of the user's run: a SystemExit of theirs is no exit of ours
+            packed = recipe(error)
+            if is_as_good(_rebuild(*packed), error):
                 return pickle.dumps((*packed, trace), _PROTOCOL)
-    except Exception:
-        trace += "(and it resisted being looked at)\n"
     text = f"the task raised {_type_name(error)}, which cannot travel between processes; it said: {_text(error)}"
     return pickle.dumps(("stand-in", text.encode(errors="replace"), trace), _PROTOCOL)
+
+
+def _whole(error: BaseException) -> tuple[str, bytes]:
+    return "whole", _dumps(error)
 
 
 def _parts(error: BaseException) -> tuple[str, bytes]:
     return "parts", _dumps((type(error), error.args, dict(error.__dict__)))
 
 
-def _proven(recipe: Callable[[], tuple[str, bytes]], error: BaseException) -> tuple[str, bytes] | None:
-    try:
-        how, data = recipe()
-        rebuilt = _rebuild(how, data)
-    except Exception:
-        return None
-    same = type(rebuilt) is type(error) and len(rebuilt.args) == len(error.args)
-    return (how, data) if same else None
+def _is_of_type(rebuilt: BaseException, error: BaseException) -> bool:
+    return type(rebuilt) is type(error)
+
+
+def _is_same(rebuilt: BaseException, error: BaseException) -> bool:
+    """Whether it came back as it was.  One that says by itself how it is pickled is taken at its word."""
+    by_itself = any(isinstance(getattr(type(error), name), FunctionType) for name in ("__reduce__", "__reduce_ex__"))
+    return _is_of_type(rebuilt, error) and (by_itself or bool(rebuilt.args == error.args))
 
 
 def _rebuild(how: str, data: bytes) -> BaseException:
@@ -202,7 +205,8 @@ def _rebuild(how: str, data: bytes) -> BaseException:
         return whole
     cls, args, state = rebuilt
     error: BaseException = cls.__new__(cls, *args)
-    error.args = args
+    # By the slot itself: a frozen dataclass that is an exception refuses setattr.
+    vars(BaseException)["args"].__set__(error, args)
     error.__dict__.update(state)
     return error
 
@@ -219,7 +223,7 @@ def unpack_exception(data: bytes | memoryview) -> BaseException:
 def _trace(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception:  # a __str__ or __repr__ of the user's that raises
+    except BaseException:  # a __str__ or __repr__ of the user's that raises
         return f"{_type_name(error)} (its traceback could not be rendered)\n"
 
 
@@ -231,5 +235,5 @@ def _type_name(value: object) -> str:
 def _text(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:
+    except BaseException:
         return type(error).__name__

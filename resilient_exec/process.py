@@ -26,7 +26,19 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["ON_LINUX", "Identity", "Watch", "end_tree", "identify", "is_alive", "marked", "state", "tree"]
+__all__ = [
+    "ON_LINUX",
+    "Identity",
+    "Watch",
+    "end_tree",
+    "identify",
+    "is_alive",
+    "is_signalled",
+    "marked",
+    "moment",
+    "state",
+    "tree",
+]
 
 ON_LINUX = sys.platform == "linux"
 _PROC = Path("/proc")
@@ -62,6 +74,13 @@ def identify(pid: int) -> Identity | None:
         return None
 
 
+def moment() -> float:
+    """Now, on the clock of :attr:`Identity.started` (which ticks a hundred times a second)."""
+    if ON_LINUX:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")
+    return time.time()
+
+
 def state(pid: int) -> str:
     """One letter as in ``ps``: R, S, D, T (stopped), Z (zombie) …; ``""``: there is no such process."""
     if ON_LINUX:
@@ -79,6 +98,21 @@ def state(pid: int) -> str:
 def is_alive(who: Identity) -> bool:
     """Whether exactly that process still runs (a zombie does not)."""
     return identify(who.pid) == who and state(who.pid) not in ("Z", "X", "")
+
+
+def is_signalled(pid: int, number: int) -> bool:
+    """Whether some thread of the process is still to handle the signal, or handles it now (Linux; elsewhere: yes)."""
+    if not ON_LINUX:
+        return True
+    bit = 1 << (number - 1)
+    with contextlib.suppress(OSError):
+        for thread in (_PROC / str(pid) / "task").iterdir():
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                for line in (thread / "status").read_text(errors="replace").splitlines():
+                    # A signal is blocked while its handler runs.
+                    if line.startswith(("SigPnd:", "ShdPnd:", "SigBlk:")) and int(line[7:], 16) & bit:
+                        return True
+    return False
 
 
 def _children(pid: int) -> list[int]:
@@ -124,7 +158,10 @@ def marked(mark: str) -> set[Identity]:
         return set()
     wanted = mark.encode() + b"="
     found: set[Identity] = set()
-    for name in os.listdir(_PROC):
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # no descriptor left: the caller has other means
+        names = os.listdir(_PROC)
+    for name in names:
         if not name.isdigit() or int(name) == os.getpid():
             continue
         with contextlib.suppress(OSError):  # gone, or somebody else's

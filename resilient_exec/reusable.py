@@ -7,7 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.errors import PoolClosed
+from resilient_exec.errors import PoolBroken, PoolClosed
+from resilient_exec.options import seconds
 from resilient_exec.pool import ResilientPool
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ class _KeptPool(ResilientPool):
     def touch(self) -> None:
         self._used = time.monotonic()
 
-    def _submit(self, *args: Any) -> ResilientFuture[Any]:
+    def _enqueue(self, *args: Any) -> ResilientFuture[Any]:
         with self._use_lock:  # so that it does not end between the check and the submission
             self.touch()
-            return super()._submit(*args)
+            return super()._enqueue(*args)
 
     def _end_if_idle(self) -> None:
         with self._use_lock:
@@ -85,12 +86,12 @@ def get_reusable_pool(
     It also ends, after pending work, at the exit of the interpreter.  ``shutdown()`` ends it at once.
     """
     global _kept  # noqa: PLW0603  guarded by _lock
-    if isinstance(idle_timeout, bool) or not isinstance(idle_timeout, int | float) or not idle_timeout > 0:
-        raise ValueError(f"idle_timeout must be a number of seconds greater than 0; got {idle_timeout!r}")
+    if seconds("idle_timeout", idle_timeout) is None:
+        raise TypeError(f"idle_timeout must be a number of seconds greater than 0; got {idle_timeout!r}")
     wanted = {"max_workers": max_workers, "initializer": initializer, **arguments}
     with _lock:
         pool = _kept
-        if pool is not None and _usable(pool) and pool.arguments == wanted and pool.idle_timeout == idle_timeout:
+        if pool is not None and pool.idle_timeout == idle_timeout and _usable(pool) and _same(pool.arguments, wanted):
             pool.touch()
             return pool
         if pool is not None and pool._pid == os.getpid():
@@ -102,6 +103,13 @@ def get_reusable_pool(
 def _usable(pool: _KeptPool) -> bool:
     try:
         pool._check_open()
-    except PoolClosed:
+    except (PoolBroken, PoolClosed):
         return False
-    return pool._supervisor.core.broken is None
+    return True
+
+
+def _same(kept: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    try:
+        return kept == wanted
+    except Exception:  # an array among the initargs does not compare to a truth value: take them for different
+        return False

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
 from concurrent.futures import InvalidStateError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resilient_exec.core import Core
-from resilient_exec.errors import InternalError
+from resilient_exec.errors import InternalError, PoolClosed
 from resilient_exec.events import Event, render
 from resilient_exec.messages import (
     Abandon,
@@ -36,6 +37,7 @@ from resilient_exec.messages import (
     Send,
     Settle,
     ShutdownAsked,
+    StartFailed,
     StartWorker,
     Stimulus,
     StopWorker,
@@ -71,13 +73,18 @@ class SteadyClock:
         self._source = source
         self._seen = source()
         self._zero = self._seen
+        self._was_late = False
 
     def read(self, waited: float | None = 0.0) -> float:
         """Seconds so far.  ``waited``: how long the reader meant to wait since it read last (``None``: for ever)."""
         now = self._source()
         late = 0.0 if waited is None else now - self._seen - waited
         if late > _LAG:
-            self._zero += late
+            # The planned wait too: nobody knows when in it the stop began, and on waking nobody must be killed for it.
+            # But only once in a row, or one who is late each time would never see a deadline.
+            self._zero += late if self._was_late else now - self._seen
+        if waited:
+            self._was_late = late > _LAG
         self._seen = now
         return now - self._zero
 
@@ -94,6 +101,30 @@ class _Entry:
         self.claimed = False  # the future runs: it can no longer be cancelled
 
 
+def _claim(future: ResilientFuture[Any]) -> bool:
+    """Mark it as running; ``False``: there is nothing to run it for any more."""
+    try:
+        return future.set_running_or_notify_cancel()
+    except RuntimeError:  # its holder has set its state himself: his affair, and no reason to fail everybody
+        return not future.done()
+
+
+def _internal(key: Hashable, error: BaseException, story: tuple[Event, ...]) -> InternalError:
+    internal = InternalError(
+        f"the pool's supervisor failed with {type(error).__name__}: {error}. This is a bug in resilient_exec: "
+        f"please report it, with the log and this story of task {key!r}:\n{render(story)}"
+    )
+    internal.__cause__ = error
+    return internal
+
+
+class _Asked(NamedTuple):
+    """What the holder of a future asks: it concerns that task only, not a later one with the same key."""
+
+    future: ResilientFuture[Any]
+    stimulus: CancelAsked | KillAsked
+
+
 class Supervisor:
     """Runs one core.  ``make_lane(number, post)`` makes its lanes."""
 
@@ -105,8 +136,10 @@ class Supervisor:
     ) -> None:
         self.core = Core(limits)
         self.ended = threading.Event()
+        self._failure: BaseException | None = None  # what this loop itself has failed of
+        self._pid = os.getpid()
         self._make_lane = make_lane
-        self._inbox: queue.SimpleQueue[Stimulus] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Stimulus | _Asked] = queue.SimpleQueue()
         self._clock = SteadyClock()
         self._entries: dict[Hashable, _Entry] = {}
         self._lanes: dict[int, Lane] = {}
@@ -119,7 +152,7 @@ class Supervisor:
             Send: self._send,
             Kill: lambda c: self._lanes[c.lane].kill(c),
             StopWorker: lambda c: self._lanes[c.lane].stop(),
-            CloseLane: lambda c: self._lanes[c.lane].close(),
+            CloseLane: self._close_lane,
             Abandon: self._abandon,
             Settle: self._settle,
             Finish: lambda _: None,
@@ -140,16 +173,16 @@ class Supervisor:
             return False
         self.post(Submitted(task, problem))
         if self.ended.is_set():  # it came in just behind the end, and nobody reads the inbox any more
-            self._fail_all(InternalError("the pool's supervisor ended before this task came in"))
+            self._settle_rest()
         return True
 
-    def cancelled(self, key: Hashable) -> None:
+    def cancelled(self, future: ResilientFuture[Any]) -> None:
         """The future was cancelled before its task was sent."""
-        self.post(CancelAsked(key))
+        self._inbox.put(_Asked(future, CancelAsked(future.key)))
 
-    def kill(self, key: Hashable) -> None:
+    def kill(self, future: ResilientFuture[Any]) -> None:
         """The task is to end for good."""
-        self.post(KillAsked(key))
+        self._inbox.put(_Asked(future, KillAsked(future.key)))
 
     def story(self, key: Hashable) -> tuple[Event, ...]:
         """The events of an unsettled task."""
@@ -178,6 +211,8 @@ class Supervisor:
 
     def end_at_exit(self) -> None:
         """Finish what is pending, then end: at the exit of the interpreter.  Ctrl-C kills what runs."""
+        if os.getpid() != self._pid:
+            return  # a forked child exits: it has inherited this object, but none of its threads
         self.post(ShutdownAsked(why="the exit of the interpreter"))
         try:
             self.ended.wait()
@@ -200,7 +235,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         wait = self._longest_wait()
-        stimulus: Stimulus | None = None
+        stimulus: Stimulus | _Asked | None = None
         with contextlib.suppress(queue.Empty):
             stimulus = self._inbox.get(timeout=wait)
         self._clock.read(wait)
@@ -225,8 +260,13 @@ class Supervisor:
             return _HEARTBEAT if self._notifier.behind else None
         return min(max(due - self._clock.read(), 0.0), _HEARTBEAT)
 
-    def _handle(self, stimulus: Stimulus) -> None:
-        if isinstance(stimulus, Begun):
+    def _handle(self, stimulus: Stimulus | _Asked) -> None:
+        if isinstance(stimulus, _Asked):
+            entry = self._entries.get(stimulus.future.key)
+            if entry is None or entry.future is not stimulus.future:
+                return
+            stimulus = stimulus.stimulus
+        elif isinstance(stimulus, Begun):
             entry = self._entries.get(stimulus.key)
             if entry is not None:
                 entry.pids += (stimulus.pid,)
@@ -234,8 +274,10 @@ class Supervisor:
             lane = self._lanes.pop(stimulus.lane, None)
             if lane is not None:
                 self._parted.append(lane)
-        for command in self.core.handle(stimulus, self._clock.read()):
+        commands = self.core.handle(stimulus, self._clock.read())
+        for command in commands:
             self._perform[type(command)](command)
+        commands.clear()  # the core has the same list still, and one of them may hold a result
 
     # -- the commands ------------------------------------------------------------------------------------------------
 
@@ -244,16 +286,27 @@ class Supervisor:
             observer.tell(event)
 
     def _start_worker(self, command: StartWorker) -> None:
+        try:
+            lane = self._lanes.get(command.lane)
+            if lane is None:
+                lane = self._lanes[command.lane] = self._make_lane(command.lane, self.post)
+            lane.start()
+        except Exception as error:  # no descriptor or no thread to be had: a failed start like any other
+            self._lanes.pop(command.lane, None)
+            self.post(StartFailed(command.lane, f"the start of a lane raised {type(error).__name__}: {error}"))
+
+    def _close_lane(self, command: CloseLane) -> None:
         lane = self._lanes.get(command.lane)
-        if lane is None:
-            lane = self._lanes[command.lane] = self._make_lane(command.lane, self.post)
-        lane.start()
+        if lane is None:  # it could not even be made
+            self.post(LaneClosed(command.lane))
+        else:
+            lane.close()
 
     def _send(self, command: Send) -> None:
         entry = self._entries[command.key]
         if not entry.claimed:
             # The future is the judge between cancel() and running, and its lock the place where that is decided.
-            if not entry.future.set_running_or_notify_cancel():
+            if not _claim(entry.future):
                 self.post(CancelAsked(command.key))
                 return
             entry.claimed = True
@@ -279,11 +332,18 @@ class Supervisor:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _fail(self, error: BaseException) -> None:
+        self._failure = error
         for lane in self._lanes.values():
             lane.abandon()
             self._parted.append(lane)
         self._lanes.clear()
         self._fail_all(error)
+
+    def _settle_rest(self) -> None:
+        """What came in between the last turn and now, or later still, by a thread that had found the pool open."""
+        error = self._failure or PoolClosed("the pool was shut down before this task came in")
+        while self._entries:
+            self._fail_all(error)
 
     def _fail_all(self, error: BaseException) -> None:
         for key in list(self._entries):
@@ -291,15 +351,9 @@ class Supervisor:
             if entry is None:
                 continue
             story = self.core.story(key)
-            text = (
-                f"the pool's supervisor failed with {type(error).__name__}: {error}. This is a bug in resilient_exec: "
-                f"please report it, with the log and this story of task {key!r}:\n{render(story)}"
-            )
-            internal = InternalError(text)
-            internal.__cause__ = error
-            entry.future._record(0, 0.0, story)
+            entry.future._record(sum(event.kind == "begun" for event in story), 0.0, story)
             with contextlib.suppress(InvalidStateError):
-                entry.future.set_exception(internal)
+                entry.future.set_exception(error if isinstance(error, PoolClosed) else _internal(key, error, story))
             entry.future._notify_if_cancelled()
 
     def _end(self) -> None:
@@ -311,5 +365,5 @@ class Supervisor:
             observer.close()
         self._notifier.close()
         self.ended.set()
-        while self._entries:  # came in between the last turn and now
-            self._fail_all(InternalError("the pool had ended"))
+        self._settle_rest()
+        self._notifier.finish(_JOIN_TIMEOUT)

@@ -23,6 +23,7 @@ _logger = logging.getLogger(__name__)
 
 _BACKLOG = 10_000  # events kept for an observer that is behind
 _STUCK = 1.0  # s in one callback, after which others no longer wait for it
+_TEND_AGAIN = 0.05  # s, between two looks while the last callbacks are waited for
 _MOST_THREADS = 32  # callbacks that block at the same time; beyond this the others wait after all
 
 
@@ -59,7 +60,10 @@ class Notifier:
             if self.behind and all_stuck and len(self._threads) < _MOST_THREADS:
                 thread = threading.Thread(target=self._run, name="resilient-callbacks", daemon=True)
                 self._threads.append(thread)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # no thread to be had (Python 3.12.0 and .1 give none at exit): see `join`
+                    self._threads.remove(thread)
 
     def _run(self) -> None:
         me = threading.get_ident()
@@ -73,8 +77,15 @@ class Notifier:
         """Take no more; what is queued is still run."""
         self._queue.put(None)
 
+    def finish(self, timeout: float) -> None:
+        """Behind ``close``: go on tending, at most ``timeout`` s, while callbacks wait behind some that block."""
+        deadline = time.monotonic() + timeout
+        while self._queue.qsize() > 1 and time.monotonic() < deadline:  # one is the word to end
+            self.tend()
+            time.sleep(_TEND_AGAIN)
+
     def join(self, timeout: float) -> None:
-        """Wait for the callbacks to end, at most ``timeout`` s (and not from inside one)."""
+        """Behind ``close``: wait for the callbacks to end, at most ``timeout`` s (and not from inside one)."""
         deadline = time.monotonic() + timeout
         while any(thread.is_alive() for thread in self._threads) and time.monotonic() < deadline:
             self.tend()
@@ -82,6 +93,8 @@ class Notifier:
                 if thread is threading.current_thread():
                     return
                 thread.join(min(0.1, max(0.0, deadline - time.monotonic())))
+        if not self._threads:
+            self._run()  # no thread could be started: what waits is run here, ahead of the word to end
 
 
 def _report(error: BaseException) -> None:

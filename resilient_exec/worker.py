@@ -10,8 +10,9 @@ What is done to the process, and why:
 * it dies with its parent: the kernel's parent-death signal, which needs no GIL;
 * it is a child subreaper, so that the lane finds what its children leave behind;
 * it ignores SIGINT: a Ctrl-C reaches the whole terminal group, and only the parent decides what it means;
-* its descriptors are moved high, and loky's are duplicated there, because tasks close "all descriptors from 3 on",
-  and a closed sentinel pipe makes loky take the process for dead and kill it under the next task;
+* its descriptors are moved high, and loky's too, because tasks close "all descriptors from 3 on": loky would write
+  into the files that get their numbers next, and a closed sentinel pipe makes it take the process for dead and
+  kill it under the next task;
 * multiprocessing's start method, which loky sets to its own, is set back to the platform's default: with loky's a
   ``multiprocessing.Process`` inside a task fails.
 
@@ -29,7 +30,7 @@ import signal
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from resilient_exec import context, payload
 from resilient_exec.channel import ChannelLost, Kind, WorkerChannel
@@ -38,9 +39,10 @@ from resilient_exec.evidence import Register
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CHANNEL_LOST_STATUS", "STACKS_SIGNAL", "Seat", "bootstrap", "serve"]
+__all__ = ["CHANNEL_LOST_STATUS", "STACKS_SIGNAL", "STRAY_STATUS", "Seat", "bootstrap", "serve"]
 
 CHANNEL_LOST_STATUS = 79  # exit status of a worker whose task closed the pool's own descriptors
+STRAY_STATUS = 78  # exit status of a worker in whose own code something of a task's has raised
 STACKS_SIGNAL = getattr(signal, "SIGUSR1", None)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -64,31 +66,36 @@ def _arrive(duplicate: Any) -> Inherited:
     return Inherited(duplicate.detach())
 
 
-class PickledApart:
-    """The user's initializer and its arguments, pickled by themselves.
+class PickledApart(Inherited):
+    """The user's initializer and its arguments, pickled by themselves into a file that the worker inherits.
 
-    So that what fails to unpickle fails where we can tell the parent, and not in loky's own start.  They are
-    pickled inside loky's pickling of the process, because multiprocessing's locks travel only there.
+    By themselves, so that what fails to unpickle fails where we can tell the parent, and not in loky's own start;
+    but inside loky's pickling of the process, because multiprocessing's locks travel only there.  Into a file,
+    because loky writes what a process starts with into a pipe of which it holds the other end, too: with more than
+    a pipe takes, a worker that is stopped or dead would block it for ever.
     """
 
-    def __init__(self, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def __init__(self, fd: int, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
+        super().__init__(fd)
         self.call = (fn, args)
 
     def __reduce__(self) -> tuple[Any, ...]:
         from loky.backend.reduction import dumps
 
-        return bytes, (bytes(dumps(self.call)),)
+        with open(self.fd, "wb", closefd=False) as file:
+            file.write(dumps(self.call))
+        return super().__reduce__()
 
 
 @dataclass(eq=False)
 class Seat:
-    """What a worker is given at its start.  Unpickled there, ``initializer`` is the bytes of a pickled call."""
+    """What a worker is given at its start."""
 
     channel: Inherited
     register: Inherited
     stacks: Inherited
     parent: int
-    initializer: Any  # PickledApart | None
+    initializer: Inherited | None
 
 
 class _Worker:
@@ -136,12 +143,27 @@ def _raise_high(fd: int, lowest: int) -> int:
     return high
 
 
-def _keep_loky_alive(lowest: int) -> None:
-    """Duplicate high what loky has inherited low: its sentinel pipe must not be seen to close."""
+def _move_lokys_high(lowest: int) -> None:
+    """Move up what loky and multiprocessing have inherited low, before a task closes it.
+
+    Their queues and their resource trackers would write into whatever file of the task's has the number next.
+    Their sentinel pipe is only a number that nobody knows here; a duplicate keeps it from being seen to close.
+    """
     if sys.platform != "linux":
         return
     import fcntl
+    import gc
+    from multiprocessing import resource_tracker
+    from multiprocessing.connection import Connection
 
+    from loky.backend.resource_tracker import _resource_tracker as lokys
+
+    holders: list[tuple[Any, str]] = [(lokys, "_fd"), (resource_tracker._resource_tracker, "_fd")]
+    holders += [(one, "_handle") for one in gc.get_objects() if type(one) is Connection]
+    for holder, name in holders:
+        fd = getattr(holder, name, None)
+        if isinstance(fd, int) and _LOW <= fd < _HIGH:
+            setattr(holder, name, _raise_high(fd, lowest))
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         if _LOW <= fd < _HIGH:
@@ -158,14 +180,15 @@ def bootstrap(seat: Seat) -> None:
     _worker.channel = WorkerChannel(_raise_high(seat.channel.fd, lowest))
     try:
         multiprocessing.set_start_method(None, force=True)  # None: the platform's default
-        _keep_loky_alive(lowest)
+        _move_lokys_high(lowest)
         _worker.register = Register(seat.register.fd)
         os.close(seat.register.fd)  # the mapping stays
         _worker.channel.send(Kind.HELLO, serial=_open_stacks(seat, lowest))
         if seat.initializer is not None:
-            fn, args = pickle.loads(seat.initializer)
-            fn(*args)
+            _initialize(seat.initializer.fd)
         _worker.channel.send(Kind.READY)
+    except ChannelLost as lost:
+        _end(CHANNEL_LOST_STATUS, str(lost))
     except BaseException as error:
         # An initializer may raise anything, SystemExit included; loky would only log it here.
         words = f"the start of the worker raised {type(error).__name__}\n{traceback.format_exc()}"
@@ -173,6 +196,16 @@ def bootstrap(seat: Seat) -> None:
         with contextlib.suppress(ChannelLost):
             _worker.channel.send(Kind.START_FAILED, body=words.encode(errors="replace"))
         os._exit(1)
+
+
+def _initialize(fd: int) -> None:
+    pid = os.getpid()
+    with open(fd, "rb") as file:
+        file.seek(0)
+        fn, args = pickle.load(file)
+    fn(*args)
+    if os.getpid() != pid:
+        os._exit(0)  # a child that the initializer forked, and that came back out of it
 
 
 def _open_stacks(seat: Seat, lowest: int) -> int:
@@ -197,10 +230,18 @@ def serve() -> None:
             if os.getpid() != pid:
                 os._exit(0)  # a child that the task forked, and that came back out of the task's code
     except ChannelLost as lost:
-        with contextlib.suppress(Exception):
-            sys.stderr.write(f"resilient_exec: worker {pid} ends: {lost}\n")
-            sys.stderr.flush()
-        os._exit(CHANNEL_LOST_STATUS)
+        _end(CHANNEL_LOST_STATUS, str(lost))
+    except BaseException:
+        # No outcome of a task: what raises here is a signal handler or a thread that a task has left behind.
+        _end(STRAY_STATUS, traceback.format_exc())
+
+
+def _end(status: int, words: str) -> NoReturn:
+    """End the process, with words: left to loky it would live on, and nobody would read the channel."""
+    with contextlib.suppress(BaseException):
+        sys.stderr.write(f"resilient_exec: worker {os.getpid()} ends: {words}\n")
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _attempt(serial: int, body: memoryview) -> None:
@@ -241,7 +282,16 @@ def _call(body: memoryview) -> object:
         text = f"the call cannot be unpickled in the worker: {type(error).__name__}: {error}"
         raise payload.Unsendable(text) from error
     del body
-    return fn(*args, **kwargs)
+    had_alarm = _has_alarm()
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        if not had_alarm and _has_alarm():  # one that the task has forgotten must not strike the next
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _has_alarm() -> bool:
+    return hasattr(signal, "getitimer") and signal.getitimer(signal.ITIMER_REAL)[0] > 0
 
 
 def _forget_our_frames(error: BaseException) -> None:
@@ -250,7 +300,7 @@ def _forget_our_frames(error: BaseException) -> None:
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     if trace is not None:
-        error.__traceback__ = trace
+        BaseException.with_traceback(error, trace)  # a frozen dataclass refuses setattr
 
 
 def _flush() -> None:

@@ -1,0 +1,33 @@
+"""Run tests many times while every core is busy: what a new test that starts processes must pass.
+
+    python benchmarks/under_load.py [--times 200] [PYTEST ARGUMENTS ...]
+
+Twice as many busy processes as there are CPUs compete with the tests, which are repeated by the option ``--repeat``
+of ``tests/conftest.py``; the first failure ends the run.  The exit status is pytest's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+
+
+def main() -> int:
+    """Load the machine, run pytest, unload it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=200, help="how often each test is run (default: %(default)s)")
+    arguments, pytest_arguments = parser.parse_known_args()
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        return subprocess.run([*command, f"--repeat={arguments.times}", *pytest_arguments], check=False).returncode
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

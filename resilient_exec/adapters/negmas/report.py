@@ -1,0 +1,292 @@
+"""What became of each task of a tournament: kept while it runs, told at its end.
+
+Nothing is dropped in silence: a world that has no score is named, with its competitors and the reason, on stderr,
+in ``resilient-report.json`` beside the results, by :func:`last_report`, and by one :class:`ResilientWarning`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import platform
+import time
+import warnings
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from resilient_exec.errors import AttemptError, WorkerDied, signal_name
+from resilient_exec.output import tell_stderr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from resilient_exec.events import Event
+
+__all__ = ["FILE_NAME", "Recorder", "Report", "ResilientWarning", "TaskReport", "last_report"]
+
+FILE_NAME = "resilient-report.json"
+_STACK_LINES = 12  # of a worker's stacks shown on stderr; the file has all
+_STACKS_SHOWN = 5  # failures whose stacks are shown there
+
+Status = Literal["scored", "scored before", "failed", "not run", "left to negmas"]
+
+_logger = logging.getLogger(__name__)
+
+
+class ResilientWarning(UserWarning):
+    """A tournament has ended without the score of every world (or the record of every negotiation)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskReport:
+    """One world set, or one negotiation.
+
+    Attributes:
+        name: the run id, as in negmas' ``scores.csv`` and ``results.json``.
+        worlds: names of the worlds of the set (of the scenario, for a negotiation).
+        competitors: the types of the competitors in it.
+        status: ``scored``; ``scored before`` (found finished on resume); ``failed`` (for good); ``not run``; ``left to
+            negmas`` (a negotiation that cannot be pickled, which negmas' own function has run or failed).
+        attempts: attempts begun in this run of the tournament.
+        history: how each failed attempt ended.
+        reason: why there is no score.
+        signal: the signal that killed the last attempt, if one did.
+        exitcode: the exit code of the worker that died in the last attempt.
+        stacks: the Python stacks of the worker, taken just before it was killed.
+        traceback: of the exception that the world raised.
+    """
+
+    name: str
+    worlds: tuple[str, ...] = ()
+    competitors: tuple[str, ...] = ()
+    status: Status = "scored"
+    attempts: int = 0
+    history: tuple[str, ...] = ()
+    reason: str = ""
+    signal: str | None = None
+    exitcode: int | None = None
+    stacks: str = ""
+    traceback: str = ""
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether there is a score, from this run or an earlier one."""
+        return self.status in {"scored", "scored before"}
+
+    def __str__(self) -> str:
+        times = f" after {self.attempts} attempts" if self.attempts > 1 else ""
+        return f"{self.name} [{', '.join(self.competitors)}]: {self.status}{times}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What became of a tournament.
+
+    Attributes:
+        kind: ``worlds`` or ``negotiations``.
+        name: of the tournament.
+        folder: of its results; ``None`` where it keeps none.
+        planned: number of world sets (or negotiations) of the tournament.
+        tasks: a report for each, in the order in which they settled.
+        workers: number of lanes.
+        seconds: wall time.
+        ended_by: what ended the tournament early (``total_timeout``, ``KeyboardInterrupt`` …); ``""``: nothing did.
+        callback_errors: what the caller's progress callback raised; the results were saved all the same.
+        versions: of everything that matters.
+    """
+
+    kind: str
+    name: str
+    folder: str | None
+    planned: int
+    tasks: tuple[TaskReport, ...] = ()
+    workers: int = 0
+    seconds: float = 0.0
+    ended_by: str = ""
+    callback_errors: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> int:
+        """How many have a score."""
+        return sum(task.is_scored for task in self.tasks)
+
+    @property
+    def scored_before(self) -> int:
+        """How many of them were found finished when the tournament was resumed."""
+        return sum(task.status == "scored before" for task in self.tasks)
+
+    @property
+    def missing(self) -> tuple[TaskReport, ...]:
+        """Those without a score: failed, or not run."""
+        return tuple(task for task in self.tasks if task.status in {"failed", "not run"})
+
+    @property
+    def retried(self) -> tuple[TaskReport, ...]:
+        """Those that took more than one attempt."""
+        return tuple(task for task in self.tasks if task.attempts > 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values; what is empty in a task is left out."""
+        counts = {"scored": self.scored, "scored_before": self.scored_before}
+        counts |= {"failed": sum(task.status == "failed" for task in self.tasks)}
+        counts |= {"not_run": sum(task.status == "not run" for task in self.tasks), "retried": len(self.retried)}
+        whole = asdict(self)
+        tasks = [{key: value for key, value in task.items() if value not in ("", None, ())} for task in whole["tasks"]]
+        return {**whole, "tasks": tasks, "counts": counts}
+
+    def __str__(self) -> str:
+        lines = [f"resilient_exec: {self.scored} of {self.planned} {self.kind} scored ({self.name})"]
+        if self.ended_by:
+            lines.append(f"  ended early by {self.ended_by}")
+        if self.retried:
+            lines.append(f"  {len(self.retried)} took more than one attempt")
+        shown = 0
+        for task in self.missing:
+            lines.append(f"  {task}")
+            if task.stacks and shown < _STACKS_SHOWN:
+                shown += 1
+                stacks = task.stacks.strip().splitlines()
+                lines += [f"    | {line}" for line in stacks[:_STACK_LINES]]
+        lines += [f"  the progress callback raised {error}" for error in self.callback_errors]
+        if self.folder is not None:
+            lines.append(f"  report: {Path(self.folder) / FILE_NAME}")
+        return "\n".join(lines)
+
+
+class _Last:
+    report: Report | None = None
+
+
+def last_report() -> Report | None:
+    """The report of the tournament that ended last in this process; ``None`` before the first one."""
+    return _Last.report
+
+
+class Recorder:
+    """Collects what becomes of each task, and tells it at the end."""
+
+    def __init__(self, kind: str, name: str, folder: Path | None, planned: int, workers: int = 0) -> None:
+        self._facts: dict[str, Any] = {"kind": kind, "name": name, "planned": planned, "workers": workers}
+        self._folder = folder
+        self._begin = time.monotonic()
+        self._tasks: list[TaskReport] = []
+        self._callback_errors: list[str] = []
+        self.ended_by = ""
+
+    def add(self, task: TaskReport) -> None:
+        """One task has settled."""
+        self._tasks.append(task)
+
+    def callback_failed(self, error: Exception) -> None:
+        """The caller's callback has raised."""
+        self._callback_errors.append(f"{type(error).__name__}: {error}")
+
+    def finish(self) -> Report:
+        """Make the report, keep it, write it beside the results, and name what has no score."""
+        report = Report(
+            **self._facts,
+            folder=None if self._folder is None else str(self._folder),
+            tasks=tuple(self._tasks),
+            seconds=round(time.monotonic() - self._begin, 3),
+            ended_by=self.ended_by,
+            callback_errors=tuple(self._callback_errors),
+            versions=_versions(),
+        )
+        _Last.report = report
+        if self._folder is not None:
+            _write(report, self._folder)
+        if report.missing or report.callback_errors:
+            tell_stderr(f"{report}\n")
+        return report
+
+
+def all_scored_before(folder: Path, params: dict[str, Any]) -> None:
+    """Report a tournament that was resumed with nothing left to run: negmas does not get as far as to its worlds."""
+    planned = int(params.get("n_worlds") or 0)
+    recorder = Recorder("worlds", str(params.get("name", folder.name)), folder, planned)
+    for path in sorted(folder.glob("*/results.json")):
+        recorder.add(TaskReport(name=path.parent.name, status="scored before"))
+    recorder.finish()
+
+
+def warn(report: Report) -> None:
+    """The one warning about a tournament that misses scores."""
+    if report.missing:
+        some = ", ".join(task.name for task in report.missing[:3])
+        more = f" and {len(report.missing) - 3} more" if len(report.missing) > 3 else ""
+        text = f"{len(report.missing)} of {report.planned} {report.kind} have no score: {some}{more}"
+        where = f"; see {Path(report.folder) / FILE_NAME}" if report.folder is not None else "; see last_report()"
+        warnings.warn(text + where, ResilientWarning, stacklevel=2)
+
+
+def failure(error: BaseException, story: Iterable[Event]) -> dict[str, Any]:
+    """The fields of a :class:`TaskReport` that tell of ``error``."""
+    fields: dict[str, Any] = {"reason": _reason(error), "history": history(story)}
+    if isinstance(error, WorkerDied):
+        fields |= {"signal": error.signal, "exitcode": error.exitcode}
+    if isinstance(error, AttemptError):
+        fields["stacks"] = error.stacks
+    else:
+        fields["traceback"] = trace(error)
+    return fields
+
+
+def trace(error: BaseException) -> str:
+    """The traceback of ``error`` where it was raised, in the worker."""
+    return str(error.__cause__ if error.__cause__ is not None else error).strip().strip('"').strip()
+
+
+def history(story: Iterable[Event]) -> tuple[str, ...]:
+    """How each attempt ended, except one that returned."""
+    return tuple(words for event in story if (words := _ending(event)))
+
+
+def _ending(event: Event) -> str:
+    detail = event.detail
+    match event.kind:
+        case "died":
+            code = detail.get("exitcode")
+            return f"died: {signal_name(code) or f'exit code {code}'}"
+        case "timed_out":
+            return f"timed out after {detail.get('limit'):g} s"
+        case "raised":
+            return f"raised {detail.get('exception')}"
+        case "killed" | "lost" | "not_sent":
+            return f"{event.kind.replace('_', ' ')}: {detail.get('why')}"
+    return ""
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error)
+    if isinstance(error, AttemptError):
+        return text
+    return f"it raised {type(error).__name__}{f': {text}' if text else ''}"
+
+
+def _write(report: Report, folder: Path) -> None:
+    path = folder / FILE_NAME
+    draft = path.with_suffix(".tmp")
+    try:
+        draft.write_text(json.dumps(report.to_dict(), indent=1, default=str) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        # A full disk must not cost the results that are in memory or written already.
+        _logger.warning("the report could not be written to %s: %s", path, error)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("resilient-exec", "negmas", "scml", "pandas", "loky"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def named(items: Sequence[Any]) -> tuple[str, ...]:
+    """Types and names as a tuple of different strings, in order of appearance."""
+    names = (item if isinstance(item, str) else getattr(item, "__name__", str(item)) for item in items)
+    return tuple(dict.fromkeys(names))

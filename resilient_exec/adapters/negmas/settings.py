@@ -1,0 +1,229 @@
+"""What a tournament's pool is made with: ``options(...)`` in code, over the environment, over the defaults.
+
+========================  ===================================  =============================================
+option                    environment                          default
+========================  ===================================  =============================================
+``max_workers``           ``RESILIENT_EXEC_WORKERS``           the fraction in ``"resilient:0.5"``, or all CPUs
+``timeout``               ``RESILIENT_EXEC_TIMEOUT``           from the ``time_limit`` that worlds declare
+``start_timeout``         ``RESILIENT_EXEC_START_TIMEOUT``     120 s
+``retry``                 ``RESILIENT_EXEC_RETRIES``           deaths twice, timeouts not
+``max_tasks_per_worker``  ``RESILIENT_EXEC_TASKS_PER_WORKER``  workers are reused without end
+``marker_wait``           ``RESILIENT_EXEC_MARKER_WAIT``       30 s
+``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB
+``observers``             (none)                               none
+========================  ===================================  =============================================
+
+``options(retry=...)`` takes what the pool takes: a :class:`~resilient_exec.RetryPolicy`, or a number of attempts
+in all.  ``RESILIENT_EXEC_RETRIES`` counts *further* attempts after a death; a timeout is not tried again, since a
+world that hung for its whole limit would most likely do so again.  ``timeout`` may be ``None`` (in the
+environment: ``none``): no limit at all.  A number of workers that is given wins over a fraction.
+
+Wrong values are refused where they are given: by the call of ``options``, or, for the environment, when the
+adapter is imported and again before the first world.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+
+from resilient_exec.output import DEFAULT_LIMIT
+from resilient_exec.policies import RetryPolicy, as_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from resilient_exec.events import Event
+
+__all__ = ["UNSET", "Settings", "current", "options"]
+
+
+class _Unset(Enum):
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = _Unset.UNSET
+"""Told apart from ``None``, which means "no limit"."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options in force, checked."""
+
+    max_workers: int | None = None
+    timeout: float | _Unset | None = UNSET
+    start_timeout: float = 120.0
+    retry: RetryPolicy = RetryPolicy(deaths=2, timeouts=0)  # noqa: RUF009  frozen
+    max_tasks_per_worker: int | None = None
+    marker_wait: float = 30.0
+    output_limit: int = DEFAULT_LIMIT
+    observers: tuple[Callable[..., object], ...] = ()
+
+
+def _seconds(value: Any) -> float:
+    number = _number(value)
+    if not number > 0 or math.isinf(number):
+        raise ValueError("must be a finite number of seconds, more than 0")
+    return number
+
+
+def _seconds_or_none(value: Any) -> float | None:
+    if value is None or (isinstance(value, str) and value.strip().lower() in {"none", "inf"}):
+        return None
+    try:
+        return _seconds(value)
+    except ValueError:
+        raise ValueError("must be a number of seconds, more than 0, or None for no limit") from None
+
+
+def _patience(value: Any) -> float:
+    number = _number(value)
+    if number < 0 or math.isinf(number):
+        raise ValueError("must be a finite number of seconds, 0 or more")
+    return number
+
+
+def _count(value: Any) -> int:
+    number = _number(value)
+    if number < 1 or not number.is_integer():
+        raise ValueError("must be a whole number, 1 or more")
+    return int(number)
+
+
+def _count_or_none(value: Any) -> int | None:
+    return None if value is None else _count(value)
+
+
+def _retries(value: Any) -> RetryPolicy:
+    number = _number(value)
+    if number < 0 or not number.is_integer():
+        raise ValueError("must be a whole number of further attempts after a death, 0 or more")
+    return RetryPolicy(deaths=int(number), timeouts=0, memory=min(1, int(number)))
+
+
+def _observers(value: Any) -> tuple[Callable[..., object], ...]:
+    observers = tuple(value) if isinstance(value, list | tuple) else None
+    if observers is None or not all(callable(observer) for observer in observers):
+        raise ValueError("must be a list of callables, each taking one Event")
+    return observers
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("must be a number")  # noqa: TRY004  the caller adds name and value
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError("must be a number") from None
+    if math.isnan(number):
+        raise ValueError("must be a number")
+    return number
+
+
+_RULES: dict[str, Callable[[Any], Any]] = {
+    "max_workers": _count_or_none,
+    "timeout": _seconds_or_none,
+    "start_timeout": _seconds,
+    "retry": as_policy,
+    "max_tasks_per_worker": _count_or_none,
+    "marker_wait": _patience,
+    "output_limit": _count,
+    "observers": _observers,
+}
+
+_ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "RESILIENT_EXEC_WORKERS": ("max_workers", _count),
+    "RESILIENT_EXEC_TIMEOUT": ("timeout", _seconds_or_none),
+    "RESILIENT_EXEC_START_TIMEOUT": ("start_timeout", _seconds),
+    "RESILIENT_EXEC_RETRIES": ("retry", _retries),
+    "RESILIENT_EXEC_TASKS_PER_WORKER": ("max_tasks_per_worker", _count),
+    "RESILIENT_EXEC_MARKER_WAIT": ("marker_wait", _patience),
+    "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _count),
+}
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_given: ContextVar[Mapping[str, Any]] = ContextVar("resilient_exec_negmas_options", default=_NOTHING)
+
+
+def _checked(rule: Callable[[Any], Any], name: str, value: Any) -> Any:
+    try:
+        return rule(value)
+    except ValueError as error:
+        raise ValueError(f"{name}={value!r}: {error}") from None
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The options that the environment gives; a variable that is empty counts as not set.
+
+    Raises:
+        ValueError: names the variable, its value and the rule.
+    """
+    variables = os.environ if environment is None else environment
+    return {
+        option: _checked(rule, variable, variables[variable])
+        for variable, (option, rule) in _ENVIRONMENT.items()
+        if variables.get(variable)
+    }
+
+
+def current() -> Settings:
+    """The options in force here and now.
+
+    Raises:
+        ValueError: the environment holds a wrong value.
+    """
+    return replace(Settings(), **{**from_environment(), **_given.get()})
+
+
+class Options(TypedDict, total=False):
+    """What :func:`options` takes."""
+
+    max_workers: int | None
+    timeout: float | None
+    start_timeout: float
+    retry: RetryPolicy | int
+    max_tasks_per_worker: int | None
+    marker_wait: float
+    output_limit: int
+    observers: Sequence[Callable[[Event], object]]
+
+
+def options(**given: Unpack[Options]) -> AbstractContextManager[Settings]:
+    """Set options for the tournaments that are run inside a ``with`` block, in this thread.
+
+    ::
+
+        with options(timeout=300, retry=3):
+            anac2024_std(..., parallelism="resilient")
+
+    Blocks nest; the inner one adds to the outer one and wins over it, and both over the environment.  See the
+    module's docstring for the names and what they mean.
+
+    Raises:
+        TypeError: there is no option of that name.
+        ValueError: names the option, its value and the rule.
+    """
+    known = [field.name for field in fields(Settings)]
+    for name in given:
+        if name not in known:
+            raise TypeError(f"there is no option {name!r}; there are: {', '.join(known)}")
+    return _set({name: _checked(_RULES[name], name, value) for name, value in given.items()})
+
+
+@contextmanager
+def _set(checked: Mapping[str, Any]) -> Iterator[Settings]:
+    token = _given.set({**_given.get(), **checked})
+    try:
+        yield current()
+    finally:
+        _given.reset(token)

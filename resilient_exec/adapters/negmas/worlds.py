@@ -1,0 +1,380 @@
+"""World tournaments: what takes the place of negmas' ``_run_parallel``.
+
+One task is one world set.  All decisions about it are made here, in the caller's thread, which alone saves results
+and calls the progress callback; the pool only says what became of an attempt.
+
+* A world set that has its results is not sent to a worker again: its callback is called, as stock negmas does.
+* One whose marker stands (:mod:`.markers`) is waited for, ``marker_wait`` seconds at most, while others run.
+* ``max_attempts`` counts real starts, over all runs of the tournament (stock counts them where they are not written).
+* ``total_timeout`` holds while nothing completes, too: what runs is killed, what waits is given up, and negmas
+  evaluates what is there.  As in stock, the progress callback is not called for what was given up.
+* The limit of a task is the largest ``time_limit`` that a world of its set declares, times 1.05, and that for each
+  world of the set, since a set's worlds run one after the other.  (Stock gives each set the limit of one world.)
+* A callback that raises is reported and costs nothing: the result it was called for is saved all the same.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import sys
+import time
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.adapters.negmas import markers, report, settings, travel, worldset
+from resilient_exec.errors import PoolBroken, TaskKilled
+from resilient_exec.output import WorkerOutput
+from resilient_exec.pool import ResilientPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from resilient_exec.future import ResilientFuture
+    from resilient_exec.policies import RetryPolicy
+
+__all__ = ["run", "world_timeout"]
+
+_EXTRA = 1.05  # negmas' own: a world ends by itself at its limit, if it can
+_AHEAD = 64  # world sets submitted before the first of them has settled, besides those that run
+_LOOK_EVERY = 1.0  # s between two looks at the markers of living strangers
+_LONGEST_WAIT = 60.0  # s without looking at the clock
+
+
+@dataclass
+class _WorldSet:
+    """One task to be."""
+
+    index: int
+    worlds: list[dict[str, Any]]
+    run_id: str
+    folder: Path
+    competitors: tuple[str, ...]
+    blocked_since: float | None = None
+
+    def report(self, **fields: Any) -> report.TaskReport:
+        names = tuple(world["world_params"]["name"] for world in self.worlds)
+        return report.TaskReport(name=self.run_id, worlds=names, competitors=self.competitors, **fields)
+
+
+def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
+    """Run the world sets of a tournament that have no results yet.
+
+    Args:
+        negmas: the module ``negmas.tournaments.tournaments``.
+        call: the arguments of ``_run_parallel`` by name.
+        lanes: how many workers, where the settings give no number.
+    """
+    chosen = settings.current()
+    tournament = _Tournament(negmas, call, chosen, chosen.max_workers or lanes)
+    begin = time.perf_counter()
+    try:
+        tournament.run()
+    except BaseException as error:
+        tournament.recorder.ended_by = type(error).__name__
+        raise
+    finally:
+        told = tournament.recorder.finish()
+    report.warn(told)
+    if call["verbose"]:
+        _say(f"Finished in {time.perf_counter() - begin:.1f} s")
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201  where negmas prints, for verbose= and print_exceptions=
+
+
+def world_timeout(worlds: list[dict[str, Any]]) -> float | None:
+    """Seconds that a world set may take by the limits that its worlds declare; ``None`` where none does."""
+    declared = [world.get("world_params", {}).get("time_limit") for world in worlds]
+    finite = [limit for limit in declared if limit is not None and 0 < limit < math.inf]
+    return max(finite) * _EXTRA * len(worlds) if finite else None
+
+
+def competitors_of(worlds: list[dict[str, Any]], of_tournament: frozenset[str]) -> tuple[str, ...]:
+    """Types of the agents in the worlds: of the tournament's competitors among them, or of all, if there is none."""
+    types: list[Any] = []
+    for world in worlds:
+        params = world.get("agent_params") or [{}] * len(world.get("agent_types", ()))
+        for kind, param in zip(world.get("agent_types", ()), params, strict=False):
+            # An agent of the one-shot kind is hidden in an adapter; its own type is a parameter of that.
+            types.append((param or {}).get("controller_type", kind))
+    names = report.named(types)
+    return tuple(name for name in names if name in of_tournament) or names
+
+
+@dataclass
+class _Tournament:
+    negmas: Any
+    call: Mapping[str, Any]
+    settings: settings.Settings
+    lanes: int
+    recorder: report.Recorder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begin = self.looked = time.perf_counter()
+        self.n_sets = len(self.call["assigned"])
+        self.n_settled = 0
+        self.path = Path(self.call["scores_file"]).parent
+        self.runnable: deque[_WorldSet] = deque()
+        self.blocked: list[_WorldSet] = []
+        self.running: dict[ResilientFuture[Any], _WorldSet] = {}
+        self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of futures
+        self.keys: set[str] = set()
+        self.recorder = report.Recorder("worlds", self.call["name"], self.path, self.n_sets, self.lanes)
+        limit = self.call["total_timeout"]
+        self.deadline = self.begin + limit if limit is not None and 0 < limit < math.inf else math.inf
+
+    def run(self) -> None:
+        packed = self._pack()
+        for world_set in self._world_sets():
+            self._sort(world_set)
+        if not self.runnable and not self.blocked:
+            return
+        self._say_what_runs()
+        with ExitStack() as stack:
+            output = stack.enter_context(WorkerOutput(self.settings.output_limit))
+            pool = self._pool(output, packed)
+            try:
+                self._drive(pool)
+            finally:
+                # After an error, or with the time up, nobody wants what still runs; else nothing does.
+                pool.shutdown(wait=True, cancel_futures=True, kill=True)
+        self._account_for_the_rest()
+
+    # -- before the first world
+
+    def _pack(self) -> bytes:
+        names = ("world_generator", "score_calculator", "world_progress_callback")
+        shared = {name: self.call[name] for name in names}
+        return travel.pack(travel.main_names(self.call["assigned"], self._params()), shared)
+
+    def _params(self) -> dict[str, Any]:
+        params: dict[str, Any] = self.negmas.load(self.path / self.negmas.PARAMS_FILE) or {}
+        return params
+
+    def _world_sets(self) -> Iterator[_WorldSet]:
+        of_tournament = frozenset(self._params().get("competitors") or ())
+        for index, worlds in enumerate(self.call["assigned"]):
+            run_id = self.negmas._run_id(worlds)
+            folder = markers.set_folder(worlds)
+            yield _WorldSet(index, worlds, run_id, folder, competitors_of(worlds, of_tournament))
+
+    def _sort(self, world_set: _WorldSet) -> None:
+        """Decide what is to be done about a world set."""
+        if self._was_scored(world_set):
+            return
+        if world_set.run_id in self.call["run_ids"] or self._attempts_left(world_set) < 1:
+            self._not_run(world_set, f"it has been started {self.call['max_attempts']} times already (max_attempts)")
+        elif standing := markers.clear_markers(world_set.folder):
+            self._block(world_set, worldset.running_elsewhere(standing))
+        else:
+            self.runnable.append(world_set)
+
+    def _was_scored(self, world_set: _WorldSet) -> bool:
+        """Whether the world set has its results; if so, it is settled."""
+        path = world_set.folder / self.negmas.RESULTS_FILE
+        if not path.exists():
+            return False
+        try:
+            score = self.negmas.score_adapter(self.negmas.load(path))
+        except Exception:  # cut short by a crash: negmas would run it again, and so do we
+            return False
+        self._call_back(score)
+        self._settle(world_set.report(status="scored before"))
+        return True
+
+    def _attempts_left(self, world_set: _WorldSet) -> float:
+        limit: float = self.call["max_attempts"]
+        return limit if limit >= sys.maxsize else limit - markers.count_attempts(world_set.folder)
+
+    def _say_what_runs(self) -> None:
+        if self.call["verbose"]:
+            limits = sorted({limit for item in self.runnable if (limit := self._timeout(item)) is not None})
+            _say(
+                f"Running {len(self.runnable)} world-sets on {self.lanes} workers. World timeout is "
+                f"{' to '.join(f'{limit:.0f} s' for limit in sorted({*limits[:1], *limits[-1:]})) or 'none'} and "
+                f"total-timeout is {self.call['total_timeout']}"
+            )
+
+    def _pool(self, output: WorkerOutput, packed: bytes) -> ResilientPool:
+        return ResilientPool(
+            self.lanes,
+            start_timeout=self.settings.start_timeout,
+            max_tasks_per_worker=self.settings.max_tasks_per_worker,
+            initializer=worldset.prepare,
+            initargs=(output.folder, packed),
+            observers=self.settings.observers,
+        )
+
+    # -- while worlds run
+
+    def _drive(self, pool: ResilientPool) -> None:
+        track: Callable[..., Any] = getattr(self.negmas, "track", lambda steps, **_: steps)
+        for _ in track(self._steps(pool), total=self.n_sets - self.n_settled, description="Simulating ..."):
+            pass
+
+    def _steps(self, pool: ResilientPool) -> Iterator[None]:
+        """Yield after each world set that settles, until all have, or the time is up."""
+        while self.runnable or self.blocked or self.running:
+            if time.perf_counter() > self.deadline:
+                self.recorder.ended_by = "total_timeout"
+                return
+            settled = self.n_settled
+            self._submit(pool)
+            future = self._wait()
+            if future is not None:
+                self._take(future)
+            self._look_at_blocked()
+            for _ in range(self.n_settled - settled):
+                yield
+
+    def _submit(self, pool: ResilientPool) -> None:
+        while self.runnable and len(self.running) < self.lanes + _AHEAD:
+            world_set = self.runnable.popleft()
+            view = pool.options(
+                timeout=self._timeout(world_set), retry=self._policy(world_set), key=self._key(world_set)
+            )
+            future = view.submit(
+                worldset.run_world_set,
+                world_set.worlds,
+                seed=self._seed(world_set.index),
+                max_attempts=self.call["max_attempts"],
+                verbose=self.call["verbose"],
+            )
+            self.running[future] = world_set
+            future.add_done_callback(self.inbox.put)
+
+    def _timeout(self, world_set: _WorldSet) -> float | None:
+        given = self.settings.timeout
+        return world_timeout(world_set.worlds) if given is settings.UNSET else given
+
+    def _policy(self, world_set: _WorldSet) -> RetryPolicy:
+        left = self._attempts_left(world_set)
+        policy = self.settings.retry
+        if left >= sys.maxsize:
+            return policy
+        return replace(policy, total=int(left) if policy.total is None else min(policy.total, int(left)))
+
+    def _key(self, world_set: _WorldSet) -> str:
+        # negmas does not promise that run ids differ, and a world set that was blocked comes twice; the pool insists.
+        key = world_set.run_id if world_set.run_id not in self.keys else f"{world_set.run_id}#{len(self.keys)}"
+        self.keys.add(key)
+        return key
+
+    def _seed(self, index: int) -> int | None:
+        try:
+            from negmas.helpers.rand import task_seed  # since 0.16
+        except ImportError:
+            return None
+        seed: int | None = task_seed(index)
+        return seed
+
+    def _wait(self) -> ResilientFuture[Any] | None:
+        longest = _LOOK_EVERY if self.blocked else _LONGEST_WAIT
+        try:
+            future: ResilientFuture[Any] = self.inbox.get(
+                timeout=max(0.0, min(longest, self.deadline - time.perf_counter()))
+            )
+        except queue.Empty:
+            return None
+        return future
+
+    def _take(self, future: ResilientFuture[Any]) -> None:
+        """Account for a task that has settled."""
+        world_set = self.running.pop(future)
+        error = future.exception()
+        if isinstance(error, PoolBroken):
+            raise error
+        if error is not None:
+            self._failed(world_set, future, error)
+        elif isinstance(result := future.result(), worldset.Refused):
+            self._block(world_set, result.reason)
+        else:
+            self._scored(world_set, future, result)
+
+    def _scored(self, world_set: _WorldSet, future: ResilientFuture[Any], result: Any) -> None:
+        run_id, paths, score, world_stats, type_stats, agent_stats = result
+        told = world_set.report(attempts=future.attempts, history=report.history(future.story))
+        try:
+            self.negmas.save_run_results(
+                run_id,
+                score,
+                world_stats,
+                type_stats,
+                agent_stats,
+                lambda score, *_: self._call_back(score),
+                paths,
+                self.call["name"],
+                self.call["verbose"],
+                self.begin,
+                self.call["attempts_path"],
+                self.n_sets,
+                self.n_settled,
+            )
+        except Exception as error:
+            reason = f"its results could not be saved: {type(error).__name__}: {error}"
+            told = replace(told, status="failed", reason=reason)
+        self._settle(told)
+
+    def _failed(self, world_set: _WorldSet, future: ResilientFuture[Any], error: BaseException) -> None:
+        told = world_set.report(status="failed", attempts=future.attempts, **report.failure(error, future.story))
+        if self.call["print_exceptions"]:
+            _say(told.traceback or str(told))
+        self._call_back(None)
+        self._settle(told)
+
+    def _not_run(self, world_set: _WorldSet, reason: str) -> None:
+        self._call_back(None)
+        self._settle(world_set.report(status="not run", reason=reason))
+
+    def _settle(self, told: report.TaskReport) -> None:
+        self.n_settled += 1
+        self.recorder.add(told)
+
+    def _call_back(self, score: Any) -> None:
+        callback = self.call["tournament_progress_callback"]
+        if callback is None:
+            return
+        try:
+            callback(score, self.n_settled, self.n_sets)
+        except Exception as error:
+            self.recorder.callback_failed(error)
+
+    # -- worlds that somebody else is running
+
+    def _block(self, world_set: _WorldSet, reason: str) -> None:
+        now = time.perf_counter()
+        if world_set.blocked_since is None:
+            world_set.blocked_since = now
+        if now - world_set.blocked_since < self.settings.marker_wait:
+            self.blocked.append(world_set)
+        else:
+            self._not_run(world_set, reason)
+
+    def _look_at_blocked(self) -> None:
+        if not self.blocked or time.perf_counter() - self.looked < _LOOK_EVERY:
+            return
+        self.looked = time.perf_counter()
+        blocked, self.blocked = self.blocked, []
+        for world_set in blocked:
+            self._sort(world_set)
+
+    # -- after the last one
+
+    def _account_for_the_rest(self) -> None:
+        """Keep what came in at the last moment; name what was given up."""
+        why = f"total_timeout ({self.call['total_timeout']} s) was over"
+        for future, world_set in list(self.running.items()):
+            if not future.cancelled() and not isinstance(future.exception(), TaskKilled):
+                self._take(future)
+            elif future.attempts:
+                fields = {"attempts": future.attempts, "history": report.history(future.story)}
+                self._settle(world_set.report(status="failed", reason=f"killed: {why}", **fields))
+            else:
+                self._settle(world_set.report(status="not run", reason=why))
+        for world_set in [*self.runnable, *self.blocked]:
+            self._settle(world_set.report(status="not run", reason=why))

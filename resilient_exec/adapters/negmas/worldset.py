@@ -1,0 +1,89 @@
+"""In the worker: one world set, with negmas' own ``_run_worlds``, on ground that is clean before and after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.adapters.negmas import markers, travel
+from resilient_exec.context import task_context
+from resilient_exec.output import redirect_output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Refused", "prepare", "run_world_set"]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The world set was not run, for this reason."""
+
+    reason: str
+
+
+_shared: dict[str, Any] = {}
+
+
+def prepare(output_folder: str, packed: bytes) -> None:
+    """Initializer of a worker: where its output goes, and what all world sets share."""
+    redirect_output(output_folder)
+    _shared.update(travel.unpack(packed))
+
+
+def run_world_set(worlds: list[dict[str, Any]], *, seed: int | None, max_attempts: float, verbose: bool) -> Any:
+    """Run the worlds of one set and return what negmas' ``_run_worlds`` returns, or :class:`Refused`.
+
+    Args:
+        worlds: the set's configurations.
+        seed: what negmas wants this task seeded with; ``None``: nothing.
+        max_attempts: how often the set may be started, over all runs of the tournament.
+        verbose: as in negmas.
+    """
+    folder = markers.set_folder(worlds)
+    standing = markers.clear_markers(folder, dead=task_context().previous_pids)
+    if standing:
+        return Refused(running_elsewhere(standing))
+    if not (folder / "results.json").exists():
+        markers.clear_leftovers(worlds)
+    if seed is not None:
+        _apply_seed(seed)
+    try:
+        result = _run_worlds()(
+            worlds,
+            _shared["world_generator"],
+            _shared["score_calculator"],
+            _shared["world_progress_callback"],
+            False,  # dry_run
+            True,  # save_world_stats
+            False,  # override_ran_worlds: negmas never looks at it
+            1,  # save_progress_every
+            folder / "attempts",
+            max_attempts,
+            verbose,
+        )
+    finally:
+        # negmas leaves it when a world raises, and would then refuse that world for ever.
+        markers.clear_own_marker(folder)
+    if result[2] is None:
+        return Refused("negmas refused to run it: another process took it up at the same moment")
+    return result
+
+
+def running_elsewhere(standing: list[markers.Marker]) -> str:
+    """Why a world with markers that stand is not run."""
+    who = ", ".join(map(str, standing))
+    return f"{who} is running it, by the marker in {standing[0].path.parent}; if that is not so, remove the marker"
+
+
+def _run_worlds() -> Callable[..., Any]:
+    from negmas.tournaments import tournaments  # seconds; and a broken negmas is the task's failure
+
+    run_worlds: Callable[..., Any] = tournaments._run_worlds
+    return run_worlds
+
+
+def _apply_seed(seed: int) -> None:
+    from negmas.helpers.rand import apply_seed  # older ones have no such module, and give no seed
+
+    apply_seed(seed)

@@ -1,0 +1,127 @@
+"""The command ``resilient-exec``: reads the arguments, calls what does the work.
+
+Exit status: that of the script for ``run``; for ``scml`` 0 if every world was scored, 3 if some were not, 130 after
+a Ctrl-C; 2 for arguments that cannot be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main", "parser"]
+
+
+def _whole(text: str) -> int:
+    return int(_at_least(int(text), 1, text))
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a finite number of seconds, more than 0; got {text}")
+    return number
+
+
+def _retries(text: str) -> int:
+    return int(_at_least(int(text), 0, text))
+
+
+def _at_least(number: int, least: int, text: str) -> int:
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more; got {text}")
+    return number
+
+
+def _add_pool_options(command: argparse.ArgumentParser) -> None:
+    pool = command.add_argument_group("the pool")
+    pool.add_argument("--workers", type=_whole, metavar="N", help="worker processes (default: one per CPU)")
+    pool.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="S",
+        help="seconds for one attempt at a world or negotiation (default: what the worlds declare, plus 5 %%)",
+    )
+    pool.add_argument("--retries", type=_retries, metavar="N", help="further attempts after a death (default: 2)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    from resilient_exec import __version__
+
+    top = argparse.ArgumentParser(
+        prog="resilient-exec", description="Run negmas and scml tournaments on a pool that does not hang."
+    )
+    top.add_argument("--version", action="version", version=f"resilient-exec {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_scml(commands)
+    return top
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run a script or module as it is; its parallel tournaments go through the pool",
+        usage="resilient-exec run [--workers N] [--timeout S] [--retries N] (SCRIPT.py | -m MODULE) [ARGS ...]",
+        description=(
+            "Run a Python script or module unchanged. What it asks of negmas with parallelism='parallel', and its "
+            "cartesian_tournament, goes through the pool. Exit status, stdout and Ctrl-C are the script's own."
+        ),
+    )
+    _add_pool_options(run)
+    run.add_argument("-m", dest="is_module", action="store_true", help="TARGET is a module, as in python -m")
+    run.add_argument("target", metavar="TARGET", help="the script's path, or with -m the module's name")
+    run.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="the script's own arguments")
+
+
+def _add_scml(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    scml = commands.add_parser(
+        "scml",
+        help="run an SCML tournament among named competitors",
+        description="Run an SCML tournament; show the ranking, what failed and why, and where everything lies.",
+    )
+    scml.add_argument("track", choices=["std", "oneshot"], help="the league's track (by the rules of 2024)")
+    scml.add_argument(
+        "competitors",
+        nargs="*",
+        metavar="COMPETITOR",
+        help="module:Class, or the bare name of one of scml's own agents (default: three of these)",
+    )
+    scml.add_argument("--league", type=int, metavar="YEAR", help="add that year's agents from the scml-agents package")
+    for option, default, text in (
+        ("--configs", 2, "different worlds, before competitors are assigned"),
+        ("--runs", 1, "runs of each assignment"),
+        ("--steps", 10, "simulated days"),
+        ("--per-world", 2, "competitors in one world"),
+    ):
+        scml.add_argument(option, type=_whole, default=default, metavar="N", help=f"{text} (default: %(default)s)")
+    scml.add_argument("--total-timeout", type=_seconds, metavar="S", help="seconds for the whole tournament")
+    scml.add_argument("--output", metavar="DIR", help="folder for everything (default: a new one, here)")
+    scml.add_argument("--resume", action="store_true", help="go on with the tournament in --output")
+    scml.add_argument("--verbose", action="store_true", help="let negmas and the agents print")
+    _add_pool_options(scml)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command's entry point; its exit status."""
+    arguments = parser().parse_args(argv)
+    if arguments.command == "run":
+        from resilient_exec.cli.run import run
+
+        run(arguments)
+        return 0
+    from resilient_exec.cli.scml import CommandError, tournament
+
+    try:
+        return tournament(arguments)
+    except CommandError as error:
+        print(f"resilient-exec: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nresilient-exec: interrupted; go on with --resume", file=sys.stderr)
+        return 130

@@ -1,0 +1,130 @@
+"""``resilient-exec run``: a script or module, run as plain Python runs it, with the adapter installed.
+
+What the script can see of it is kept to what it asked for: ``sys.argv``, ``sys.path[0]``, ``__main__`` and its
+``__file__``, ``__spec__`` and ``__builtins__`` are as without us, its exceptions and ``sys.exit`` pass through to the
+interpreter (which makes the exit status of them, a SIGINT's included), and nothing is printed.  Tracebacks begin
+with the script's own frames.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import io
+import os
+import sys
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from importlib.machinery import ModuleSpec
+
+__all__ = ["run"]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Install the adapter, then become the script."""
+    _install(arguments)
+    _hide_our_frames()
+    load = _load_module if arguments.is_module else _load_script
+    code, main = load(arguments.target)
+    sys.argv = [str(main.__file__) if arguments.is_module else arguments.target, *arguments.args]
+    sys.modules["__main__"] = main
+    exec(code, main.__dict__)  # noqa: S102  running the user's script is what was asked for
+
+
+def _install(arguments: argparse.Namespace) -> None:
+    # By the environment, so that the options also hold in the script's own threads and child processes.
+    for variable, value in (
+        ("RESILIENT_EXEC_WORKERS", arguments.workers),
+        ("RESILIENT_EXEC_TIMEOUT", arguments.timeout),
+        ("RESILIENT_EXEC_RETRIES", arguments.retries),
+    ):
+        if value is not None:
+            os.environ[variable] = str(value)
+    try:
+        from resilient_exec.adapters import negmas
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "negmas":
+            raise
+        return  # a script that has no negmas has no tournaments either
+    negmas.install(negotiations=True, parallel=True)
+
+
+def _fail(text: str) -> SystemExit:
+    print(text, file=sys.stderr)
+    return SystemExit(2)
+
+
+def _new_main(spec: ModuleSpec | None, file: str) -> types.ModuleType:
+    main = types.ModuleType("__main__")
+    main.__dict__.update(__builtins__=builtins, __file__=file, __spec__=spec, __cached__=None, __loader__=None)
+    if spec is not None:
+        main.__dict__.update(__package__=spec.parent, __loader__=spec.loader, __cached__=spec.cached)
+    return main
+
+
+def _load_script(target: str) -> tuple[types.CodeType, types.ModuleType]:
+    path = Path(target)
+    if path.is_dir():
+        raise _fail(f"resilient-exec: {target!r} is a folder; name a script, or a module with -m")
+    try:
+        with io.open_code(os.path.abspath(path)) as file:
+            source = file.read()
+    except OSError as error:
+        raise _fail(f"resilient-exec: can't open file {target!r}: {error.strerror}") from error
+    _set_path(os.path.dirname(os.path.realpath(path)))
+    full = os.path.abspath(path)
+    return compile(source, full, "exec", dont_inherit=True), _new_main(None, full)
+
+
+def _load_module(target: str) -> tuple[types.CodeType, types.ModuleType]:
+    _set_path(os.getcwd())
+    spec = _find_spec(target)
+    if spec is not None and spec.submodule_search_locations is not None:
+        spec = _find_spec(f"{target}.__main__")
+        if spec is None:
+            raise _fail(f"resilient-exec: No module named {target}.__main__; {target!r} is a package")
+    code = spec.loader.get_code(spec.name) if spec is not None and hasattr(spec.loader, "get_code") else None  # type: ignore[union-attr]
+    if spec is None or code is None:
+        raise _fail(f"resilient-exec: No module named {target}")
+    return code, _new_main(spec, spec.origin or target)
+
+
+def _set_path(first: str) -> None:
+    if not sys.flags.safe_path:  # with -P Python puts no such entry there, and neither do we
+        sys.path[0] = first
+
+
+def _find_spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except ModuleNotFoundError as error:
+        raise _fail(f"resilient-exec: {error}") from error
+
+
+def _hide_our_frames() -> None:
+    """Let the traceback of an exception that ends the script begin with the script."""
+    shown = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, _: types.TracebackType | None) -> None:
+        chained: BaseException | None = error
+        seen: set[int] = set()
+        while chained is not None and id(chained) not in seen:
+            seen.add(id(chained))
+            chained.__traceback__ = _behind_our_frames(chained.__traceback__)
+            chained = chained.__cause__ or chained.__context__
+        shown(kind, error, error.__traceback__)
+
+    sys.excepthook = show
+
+
+def _behind_our_frames(trace: types.TracebackType | None) -> types.TracebackType | None:
+    theirs, frame = trace, trace
+    while frame is not None:
+        if frame.tb_frame.f_code.co_filename == __file__:
+            theirs = frame.tb_next
+        frame = frame.tb_next
+    return theirs

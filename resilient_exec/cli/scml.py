@@ -1,0 +1,171 @@
+"""``resilient-exec scml``: a tournament among named competitors, its ranking, and what became of each world."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from resilient_exec.adapters.negmas import Report
+
+__all__ = ["CommandError", "tournament"]
+
+SOME_WORLDS_MISSING = 3  # exit status
+_NAME = "tournament"
+_DEFAULT = {
+    "std": ("GreedyStdAgent", "RandomStdAgent", "SyncRandomStdAgent"),
+    "oneshot": ("GreedyOneShotAgent", "RandomOneShotAgent", "RandDistOneShotAgent"),
+}
+
+
+class CommandError(Exception):
+    """The command cannot be carried out as it was given; the text says why, and the remedy."""
+
+
+def tournament(arguments: argparse.Namespace) -> int:
+    """Run or resume the tournament; the exit status."""
+    try:
+        from scml import utils
+
+        from resilient_exec.adapters import negmas as adapter
+    except ModuleNotFoundError as error:
+        raise CommandError(f"{error}; install it with: pip install 'resilient-exec[scml]'") from error
+    from resilient_exec.policies import RetryPolicy
+
+    options: dict[str, Any] = {}
+    if arguments.workers is not None:
+        options["max_workers"] = arguments.workers
+    if arguments.timeout is not None:
+        options["timeout"] = arguments.timeout
+    if arguments.retries is not None:
+        options["retry"] = RetryPolicy(deaths=arguments.retries, timeouts=0)
+    with adapter.options(**options):
+        results = _resume(arguments, utils) if arguments.resume else _start(arguments, utils)
+    report = adapter.last_report()
+    _show(results, report)
+    return 0 if report is None or not report.missing else SOME_WORLDS_MISSING
+
+
+def _start(arguments: argparse.Namespace, utils: Any) -> Any:
+    competitors = _competitors(arguments)
+    if len(competitors) < 2:
+        raise CommandError(f"a tournament needs two competitors or more; got {len(competitors)}")
+    if arguments.per_world > len(competitors):
+        raise CommandError(f"--per-world is {arguments.per_world}, but there are only {len(competitors)} competitors")
+    output = Path(arguments.output or f"scml-{arguments.track}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
+    if any(output.glob(f"{_NAME}*")):
+        raise CommandError(f"{output} holds a tournament already; go on with it by --resume, or name another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    _say(f"{len(competitors)} competitors, results in {output}")
+    run = getattr(utils, f"anac2024_{arguments.track}")
+    return run(
+        competitors,
+        n_configs=arguments.configs,
+        n_runs_per_world=arguments.runs,
+        n_steps=arguments.steps,
+        n_competitors_per_world=arguments.per_world,
+        tournament_path=output,
+        name=_NAME,
+        total_timeout=arguments.total_timeout,
+        parallelism="resilient",
+        verbose=arguments.verbose,
+    )
+
+
+def _resume(arguments: argparse.Namespace, utils: Any) -> Any:
+    from negmas.tournaments import evaluate_tournament, run_tournament
+
+    if not arguments.output:
+        raise CommandError("--resume needs --output: the folder of the tournament to go on with")
+    found = sorted(path.parent for path in Path(arguments.output).absolute().glob("*/params.json"))
+    if not found:
+        raise CommandError(f"there is no tournament in {arguments.output} to go on with (no */params.json)")
+    folder = found[-1]
+    _say(f"going on with {folder}")
+    generator = getattr(utils, f"anac2024_{arguments.track}_world_generator")
+    # The generator is named because scml 0.7 stores it without its year, and every world would be lost without it.
+    run_tournament(
+        folder,
+        world_generator=generator,
+        total_timeout=arguments.total_timeout,
+        parallelism="resilient",
+        verbose=arguments.verbose,
+    )
+    return evaluate_tournament(folder, metric=utils.truncated_mean, verbose=arguments.verbose)
+
+
+def _competitors(arguments: argparse.Namespace) -> list[type]:
+    names = arguments.competitors or ([] if arguments.league else list(_DEFAULT[arguments.track]))
+    agents = [_agent(name, arguments.track) for name in names]
+    if arguments.league:
+        agents += _league(arguments.league, arguments.track)
+    return list(dict.fromkeys(agents))
+
+
+def _agent(name: str, track: str) -> type:
+    module_name, colon, class_name = name.partition(":")
+    if not colon:
+        module_name, class_name = f"scml.{track}.agents", name
+    sys.path.insert(0, str(Path.cwd()))  # a participant's own file lies here, as for `python -m`
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise CommandError(f"competitor {name!r}: importing {module_name} raised {_text(error)}") from error
+    finally:
+        sys.path.pop(0)
+    agent = getattr(module, class_name, None)
+    if not isinstance(agent, type):
+        some = ", ".join(sorted(n for n, v in vars(module).items() if isinstance(v, type) and n.endswith("Agent")))
+        raise CommandError(f"competitor {name!r}: {module_name} has no class {class_name!r}; it has: {some or 'none'}")
+    return agent
+
+
+def _league(year: int, track: str) -> list[type]:
+    try:
+        from scml_agents import get_agents
+    except ModuleNotFoundError as error:
+        raise CommandError(f"--league needs the scml-agents package ({error}); pip install scml-agents") from error
+    agents: list[type] = list(get_agents(year, track=track, as_class=True))
+    if not agents:
+        raise CommandError(f"scml-agents knows no {track} agents of {year}")
+    return agents
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _say(text: str) -> None:
+    print(f"resilient-exec: {text}", file=sys.stderr)
+
+
+def _show(results: Any, report: Report | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("rank", "competitor", "score", title="Ranking")
+    for rank, (agent, score) in enumerate(_ranking(results), start=1):
+        table.add_row(str(rank), agent, f"{score:.4f}")
+    console.print(table)
+    if report is None:
+        return
+    console.print(f"{report.scored} of {report.planned} worlds scored, {len(report.retried)} of them retried")
+    for task in report.missing:
+        console.print(f"  no score: {task.name}: {task.reason.splitlines()[0]}", markup=False, soft_wrap=True)
+        console.print(f"            with {', '.join(task.competitors)}", markup=False, soft_wrap=True)
+    if report.missing:
+        console.print("The ranking compares competitors that were scored in different numbers of worlds.")
+    console.print(f"Results: {report.folder}", markup=False, soft_wrap=True)
+
+
+def _ranking(results: Any) -> Iterable[tuple[str, float]]:
+    totals = results.total_scores.sort_values("score", ascending=False)
+    for agent, score in zip(totals["agent_type"], totals["score"], strict=True):
+        yield str(agent).rpartition(":")[2], float(score)

@@ -1,0 +1,33 @@
+"""Real tournaments, small ones: made once, run again and again."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+pytest.importorskip("negmas")
+
+with warnings.catch_warnings():
+    # Importing all of negmas and scml says this and that about other libraries.
+    warnings.simplefilter("ignore")
+    import scml.utils  # noqa: F401
+
+    import resilient_exec.adapters.negmas as adapter
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent.name == "adapters":
+            # negmas warns about pandas, numpy and itself; what we warn of is asked for where it is expected.
+            item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+@pytest.fixture(autouse=True)
+def as_imported():
+    """Each test begins and ends with what a plain import installs."""
+    adapter.uninstall()
+    adapter.install()
+    yield
+    adapter.uninstall()
+    adapter.install()

@@ -1,0 +1,108 @@
+"""Competitors for the tests: healthy ones, and one that does in each world what a plan says.
+
+The plan is a JSON file named by the environment, so that workers find it: ``{world name: fault}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from scml.oneshot.agents import GreedyOneShotAgent, RandomOneShotAgent
+from scml.std.agents import GreedyStdAgent, RandomStdAgent
+from scml.utils import anac2024_oneshot_world_generator
+
+PLAN = "RESILIENT_TESTS_PLAN"
+
+
+class Healthy(RandomOneShotAgent):
+    """Plays at random."""
+
+
+class Thrifty(GreedyOneShotAgent):
+    """Plays greedily."""
+
+
+class HealthyStd(RandomStdAgent):
+    """Plays at random, in the other league."""
+
+
+class ThriftyStd(GreedyStdAgent):
+    """Plays greedily, in the other league."""
+
+
+class Saboteur(RandomOneShotAgent):
+    """Plays at random until the third step, then does what the plan has for its world."""
+
+    def before_step(self):
+        super().before_step()
+        if self.awi.current_step == 2:
+            plan = os.environ.get(PLAN)
+            fault = json.loads(Path(plan).read_text()).get(self.awi._world.name) if plan else None
+            if fault is not None:
+                commit(fault, plan, self.awi._world.name)
+
+
+def commit(fault, plan, world):
+    """Do to this process what the plan says."""
+    if fault == "hang":
+        hang()
+    if fault == "exit":
+        os._exit(3)
+    if fault == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "interrupt":
+        raise KeyboardInterrupt("as if the user had pressed Ctrl-C")
+    if fault == "flood":
+        for _ in range(50):
+            print("\n".join(["flood" * 20] * 10_000))
+    if fault == "say":
+        print(f"said in {world}")
+        print(f"muttered in {world}", file=sys.stderr)
+    if fault == "kill once":
+        try:
+            os.close(os.open(f"{plan}.{world}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang():
+    """Never return."""
+    while True:
+        time.sleep(0.1)
+
+
+class _Calm:
+    """A stand-in for ``random`` in negmas' mechanisms, which draw once for each second of wall time."""
+
+    def __getattr__(self, name):
+        return getattr(random, name)
+
+    @staticmethod
+    def random():
+        return 0.5
+
+
+def seeded_generator(**kwargs):
+    """The generator of anac2024_oneshot, with everything seeded from the world's name, before and after."""
+    import negmas.mechanisms
+
+    negmas.mechanisms.random = _Calm()
+    name = kwargs["world_params"]["name"] if "world_params" in kwargs else kwargs["name"]
+    _seed(name)
+    world = anac2024_oneshot_world_generator(**kwargs)
+    _seed(name)
+    return world
+
+
+def _seed(name):
+    seed = int.from_bytes(name.encode()[-8:], "big") % 2**32
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  it is the one that negmas draws from

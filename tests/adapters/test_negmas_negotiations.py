@@ -1,0 +1,138 @@
+"""Negotiation tournaments: the process pool under ``cartesian_tournament`` replaced by ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+
+import negmas_negotiators as n
+import pytest
+from negmas.sao import AspirationNegotiator
+from negmas.tournaments.neg.simple import cartesian
+
+import resilient_exec.adapters.negmas as adapter
+
+NEWER = hasattr(cartesian, "run_isolated_tasks")
+
+
+@pytest.fixture(autouse=True)
+def installed():
+    adapter.install(negotiations=True)
+
+
+def test_the_records_are_those_of_a_serial_run():
+    """144 of 144, where stock negmas 0.11.3 stops at 20."""
+    serial = n.records(n.tournament(njobs=-1))
+    with adapter.options(max_workers=2):
+        ours = n.tournament()
+
+    assert len(ours.details) == 144
+    assert n.records(ours) == serial
+    assert (adapter.last_report().kind, adapter.last_report().scored) == ("negotiations", 144)
+
+
+def test_a_serial_run_stays_in_this_process():
+    seen = []
+
+    class Noisy(AspirationNegotiator):
+        def propose(self, *args, **kwargs):
+            seen.append((os.getpid(), threading.get_ident()))
+            return super().propose(*args, **kwargs)
+
+    n.tournament((Noisy, AspirationNegotiator), n_scenarios=1, njobs=-1)
+
+    assert set(seen) == {(os.getpid(), threading.get_ident())}
+
+
+@pytest.mark.parametrize(
+    ("sick", "words"),
+    [(n.Killer, "SIGKILL"), (n.Sleeper, "timed out after 20 s"), (n.Quitter, "it raised KeyboardInterrupt")],
+)
+def test_a_negotiation_that_fails_becomes_negmas_own_record(sick, words, tmp_path, capfd):
+    """Four pairs, each in both roles of one scenario; two pairs and their swap have the sick one in it."""
+    path = tmp_path / "t"
+    with (
+        adapter.options(max_workers=2, timeout=20, retry=1),
+        pytest.warns(adapter.ResilientWarning, match="4 of 4 negotiations have no score"),
+    ):
+        results = n.tournament((AspirationNegotiator, sick), n_scenarios=1, self_play=False, path=path)
+    details = results.details.to_dict("records")
+    report = adapter.last_report()
+    err = capfd.readouterr().err
+
+    assert len(details) == len(report.missing) == 4
+    for record in details:
+        assert record["agreement"] is None
+        assert record["timedout"] or record["has_error"]
+    for task in report.missing:
+        assert any(sick.__name__ in name for name in task.competitors)
+        assert words in f"{task.reason} {task.signal} {task.history}"
+        assert f"  {task}\n" in err
+    assert json.loads((path / "resilient-report.json").read_text())["counts"]["failed"] == 4
+
+
+def test_competitors_made_at_run_time_travel():
+    class Local(AspirationNegotiator):
+        """Not importable anywhere."""
+
+    with adapter.options(max_workers=1):
+        results = n.tournament((Local, AspirationNegotiator), n_scenarios=1)
+
+    assert len(results.details) == 8
+    assert not any(r["has_error"] for r in results.details.to_dict("records"))
+
+
+@pytest.mark.skipif(not NEWER, reason="older versions hand their tasks to an executor")
+def test_tasks_that_cannot_be_pickled_are_left_to_negmas_under_their_own_numbers():
+    """With seeds and callbacks as if nothing had happened to the others in between."""
+    lock = threading.Lock()
+    calls = []
+    tasks = [(i, (lambda i: i) if i != 1 else (lambda i: (lock.locked(), i)), (i,), {}) for i in range(3)]
+    with pytest.warns(UserWarning, match="Cannot serialize"), adapter.options(max_workers=1):
+        cartesian.run_isolated_tasks(tasks, max_workers=1, on_result=lambda *call: calls.append(call))
+        assert sorted(calls) == [(0, 0, 0, 3), (1, (False, 1), 1, 3), (2, 2, 2, 3)]
+
+        failures = []
+        cartesian.run_isolated_tasks(
+            tasks, max_workers=1, on_error=lambda *call: failures.append(call[1:]), allow_inline_fallback=False
+        )
+    assert failures == [(1, 1, 3)]
+
+
+@pytest.mark.skipif(not NEWER, reason="older versions have no total_timeout here")
+def test_total_timeout_ends_negotiations_that_hang():
+    with adapter.options(max_workers=1), pytest.warns(adapter.ResilientWarning, match="3 of 3"):
+        cartesian.run_isolated_tasks([(i, _hang, (), {}) for i in range(3)], max_workers=1, total_timeout=3)
+
+    report = adapter.last_report()
+    assert report.ended_by == "total_timeout"
+    assert [task.reason for task in report.missing] == ["total_timeout was over"] * 3
+
+
+def _hang():
+    threading.Event().wait()
+
+
+@pytest.mark.skipif(not NEWER, reason="older versions do not seed tasks")
+def test_each_task_has_the_seed_that_negmas_derives_from_its_number(monkeypatch):
+    from negmas.helpers import rand
+    from negmas.helpers.parallel import run_serial_tasks
+
+    monkeypatch.setattr(rand, "_seed", 42)
+    tasks = [(i, _draw, (), {}) for i in range(4)]
+    drawn, expected = {}, {}
+    run_serial_tasks(tasks, on_result=lambda info, value, *_: expected.update({info: value}))
+    with adapter.options(max_workers=2):
+        cartesian.run_isolated_tasks(
+            tasks, max_workers=2, on_result=lambda info, value, *_: drawn.update({info: value})
+        )
+
+    assert drawn == expected
+    assert len(set(drawn.values())) == 4
+
+
+def _draw():
+    import random
+
+    return random.random()

@@ -1,0 +1,216 @@
+"""World tournaments on ``parallelism="resilient"``: real ones, small ones, with agents that misbehave."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import negmas_tournaments as t
+import pytest
+from negmas_agents import Healthy, HealthyStd, Saboteur, Thrifty, ThriftyStd
+from scml.utils import anac2024_oneshot, anac2024_std
+
+import resilient_exec.adapters.negmas as adapter
+from resilient_exec import NotSendable
+
+SMALL = {"n_configs": 1, "n_runs_per_world": 1, "n_competitors_per_world": 2, "n_steps": 5}
+
+
+@pytest.mark.parametrize(
+    ("league", "competitors"),
+    [(anac2024_std, (HealthyStd, ThriftyStd)), (anac2024_oneshot, (Healthy, Thrifty))],
+    ids=["std", "oneshot"],
+)
+def test_a_tournament_ends_with_all_worlds_scored(tmp_path, league, competitors):
+    calls = []
+    results = league(
+        competitors,
+        tournament_path=tmp_path,
+        parallelism="resilient",
+        tournament_progress_callback=lambda score, i, n: calls.append((score is not None, i, n, threading.get_ident())),
+        **SMALL,
+    )
+
+    types = {name.rpartition(".")[2] for name in results.total_scores["agent_type"]}
+    report = adapter.last_report()
+    assert types == {kind.__name__ for kind in competitors}
+    assert (report.planned, report.scored, report.missing) == (2, 2, ())
+    assert calls == [(True, i, 2, threading.get_ident()) for i in range(2)]
+    assert json.loads((Path(report.folder) / "resilient-report.json").read_text()) == json.loads(
+        json.dumps(report.to_dict())
+    )
+    for task in report.tasks:
+        assert {name.rpartition(".")[2] for name in task.competitors} == types
+
+
+@pytest.mark.parametrize(
+    ("configs", "worlds", "killed"),
+    [(1, 6, 2), pytest.param(6, 36, 12, marks=pytest.mark.slow)],
+)
+def test_scores_do_not_depend_on_who_runs_the_worlds(tmp_path, configs, worlds, killed):
+    """Serial, one worker, two workers, and worlds that were killed once: the same scores, and the same files."""
+    out = tmp_path / "out.json"
+    script = Path(__file__).with_name("script_same_scores.py")
+    command = [sys.executable, script, tmp_path / "t", out, str(configs), str(killed)]
+    subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": "0"}, check=True, capture_output=True)
+    ways = json.loads(out.read_text())
+    sabotaged = ways.pop("sabotaged")
+    serial = ways.pop("serial")
+
+    assert len(serial["scores"]) == worlds
+    assert list(ways) == ["1 workers", "2 workers", "killed once"]
+    for way in ways.values():
+        assert way["scores"] == serial["scores"]
+        assert way["files"] == serial["files"]
+    assert ways["killed once"]["retried"] == [[world, 2, ["died: SIGKILL"]] for world in sabotaged]
+    assert ways["killed once"]["starts"] == {world: 2 if world in sabotaged else 1 for world in serial["scores"]}
+
+
+def test_sick_agents_spoil_their_own_worlds_only(tmp_path, monkeypatch, capfd):
+    folder = t.make(tmp_path, competitors=(Healthy, Saboteur), n_configs=4)
+    worlds = t.sabotaged(folder)
+    faults = dict(zip(worlds, ["hang", "exit", "kill", "interrupt", "flood"], strict=False))
+    t.plan(monkeypatch, folder, faults)
+    with adapter.options(timeout=25, retry=1), pytest.warns(adapter.ResilientWarning, match="4 of 8 worlds"):
+        report = t.run(folder, lanes=2, verbose=True)
+    out, err = capfd.readouterr()
+
+    sick = {world: fault for world, fault in faults.items() if fault != "flood"}
+    told = {task.worlds[0]: task for task in report.missing}
+    by_fault = {fault: told[world] for world, fault in sick.items()}
+    assert set(told) == set(sick)
+    assert set(t.scores(folder)) == set(worlds) - set(sick)
+    assert "floodflood" in out
+    assert "in hang\n" in by_fault["hang"].stacks
+    assert by_fault["hang"].history == ("timed out after 25 s",)
+    assert (by_fault["kill"].signal, by_fault["kill"].attempts) == ("SIGKILL", 1)
+    assert (by_fault["exit"].exitcode, by_fault["exit"].history) == (3, ("died: exit code 3",))
+    assert by_fault["interrupt"].reason == "it raised KeyboardInterrupt: as if the user had pressed Ctrl-C"
+    assert "raise KeyboardInterrupt" in by_fault["interrupt"].traceback
+    for task in told.values():
+        assert "negmas_agents.Saboteur" in task.competitors
+        assert str(task) in err
+    on_disk = json.loads((folder / "resilient-report.json").read_text())
+    assert on_disk["counts"] == {"scored": 4, "scored_before": 0, "failed": 4, "not_run": 0, "retried": 0}
+
+
+def test_total_timeout_fires_while_a_world_hangs(tmp_path, monkeypatch):
+    """Nothing completes; the worlds are killed, and the rest of the tournament is given up, each by name."""
+    folder = t.make(tmp_path, competitors=(Healthy, Saboteur))
+    t.plan(monkeypatch, folder, dict.fromkeys(t.sabotaged(folder), "hang"))
+    calls = []
+    with pytest.warns(adapter.ResilientWarning, match="2 of 2 worlds"):
+        report = t.run(folder, total_timeout=15, tournament_progress_callback=lambda *call: calls.append(call))
+
+    assert (report.ended_by, report.scored, calls) == ("total_timeout", 0, [])
+    killed, waiting = report.missing
+    assert (killed.status, killed.attempts, killed.reason) == ("failed", 1, "killed: total_timeout (15 s) was over")
+    assert (waiting.status, waiting.attempts) == ("not run", 0)
+
+
+def test_resuming_runs_only_what_is_missing(tmp_path, monkeypatch):
+    """And calls back for all; a world that raised may be run again, which negmas' marker forbids in stock."""
+    folder = t.make(tmp_path, competitors=(Healthy, Saboteur))
+    good, bad = t.sabotaged(folder)
+    t.plan(monkeypatch, folder, {bad: "interrupt"})
+    with pytest.warns(adapter.ResilientWarning):
+        t.run(folder)
+    t.plan(monkeypatch, folder, {})
+    before = t.scores(folder)
+    calls = []
+    report = t.run(folder, tournament_progress_callback=lambda score, i, n: calls.append((score.scores, i, n)))
+
+    assert (set(before), report.scored, report.scored_before) == ({good}, 2, 1)
+    assert t.starts(folder) == {good: 1, bad: 2}
+    assert [(i, n) for _, i, n in calls] == [(0, 2), (1, 2)]
+    assert sorted(calls[0][0]) == sorted(score for _, _, score in before[good])
+    assert t.scores(folder)[good] == before[good]
+
+    assert t.run(folder).scored_before == 2  # stock negmas returns before it gets to the worlds
+
+    report = t.run(folder, override_ran_worlds=True)
+    assert (report.scored, report.scored_before) == (2, 0)
+    assert t.starts(folder) == {good: 2, bad: 3}
+
+
+def test_markers_on_resume(tmp_path, monkeypatch):
+    """A dead process's marker is cleared, another host's stands, and the world is told of, not dropped."""
+    folder = t.make(tmp_path, competitors=(Healthy, Thrifty))
+    mine, theirs = t.set_folders(folder).values()
+    for place, marker in ((mine, f"run{os.uname().nodename}.{2**22 + 1}"), (theirs, "runelsewhere.example.7")):
+        (place / "attempts" / "_running").mkdir(parents=True)
+        (place / "attempts" / "_running" / marker).touch()
+    with adapter.options(marker_wait=0), pytest.warns(adapter.ResilientWarning):
+        report = t.run(folder)
+
+    (blocked,) = report.missing
+    assert report.scored == 1
+    assert (blocked.status, blocked.attempts) == ("not run", 0)
+    assert "process 7 on elsewhere.example is running it" in blocked.reason
+    assert (theirs / "attempts" / "_running" / "runelsewhere.example.7").exists()
+    assert not list((mine / "attempts" / "_running").iterdir())
+
+
+def test_max_attempts_counts_over_all_runs(tmp_path, monkeypatch):
+    folder = t.make(tmp_path, competitors=(Healthy, Saboteur))
+    good, bad = t.sabotaged(folder)
+    t.plan(monkeypatch, folder, {bad: "kill"})
+    with adapter.options(retry=10):
+        for attempts in (2, 0):  # the second run finds the limit reached
+            with pytest.warns(adapter.ResilientWarning):
+                report = t.run(folder, max_attempts=2)
+            (told,) = report.missing
+            assert (told.worlds, told.attempts) == ((bad,), attempts)
+    assert told.reason == "it has been started 2 times already (max_attempts)"
+    assert t.starts(folder) == {good: 1, bad: 2}
+
+
+def test_what_workers_print_arrives(tmp_path, monkeypatch, capfd):
+    folder = t.make(tmp_path, competitors=(Healthy, Saboteur))
+    worlds = t.sabotaged(folder)
+    t.plan(monkeypatch, folder, dict.fromkeys(worlds, "say"))
+    t.run(folder)
+    out, err = capfd.readouterr()
+
+    for world in worlds:
+        assert f"said in {world}\n" in out
+        assert f"muttered in {world}\n" in err
+
+
+def test_callbacks(tmp_path):
+    """One in the worker, once a step; one here, whose exception costs no result."""
+    folder = t.make(tmp_path, competitors=(Healthy, Thrifty))
+    log = tmp_path / "steps"
+
+    def at_each_step(world):
+        with log.open("a") as file:
+            print(os.getpid(), world.name, file=file)
+
+    def broken(score, i, n):
+        raise RuntimeError(f"{i} of {n}")
+
+    report = t.run(folder, world_progress_callback=at_each_step, tournament_progress_callback=broken)
+
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert report.scored == len(t.scores(folder)) == 2
+    assert report.callback_errors == ("RuntimeError: 0 of 2", "RuntimeError: 1 of 2")
+    assert {world for _, world in lines} == set(t.scores(folder))
+    assert len(lines) in (10, 12)  # newer negmas calls once more when a world ends
+    assert str(os.getpid()) not in {pid for pid, _ in lines}
+
+
+def test_what_cannot_travel_is_named_before_the_first_world(tmp_path):
+    folder = t.make(tmp_path, competitors=(Healthy, Thrifty))
+    with (tmp_path / "log").open("w") as log:
+
+        def logging_callback(world):
+            print(world.name, file=log)
+
+        with pytest.raises(NotSendable, match=r"^world_progress_callback cannot be sent .*variable 'log'"):
+            t.run(folder, world_progress_callback=logging_callback)
+
+    assert set(t.starts(folder).values()) == {0}

@@ -1,0 +1,149 @@
+"""Lanes that lie in wait for the core: what is true in them, and the words that say it.
+
+A ``FakeLane`` obeys its orders in the order in which they came, but when, and what its worker does meanwhile, is up
+to whoever plays it; so is when its words reach the core.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.messages import (
+    AttemptEnded,
+    Begun,
+    CloseLane,
+    Command,
+    Kill,
+    LaneClosed,
+    LaneReady,
+    Progress,
+    Send,
+    StartFailed,
+    StartWorker,
+    Stimulus,
+    StopWorker,
+    WorkerGone,
+)
+from resilient_exec.task import Died, Outcome, Raised, Returned
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+Call = tuple[Any, int]  # key, attempt
+
+
+class FakeLane:
+    """A lane and its worker.  ``words`` are on their way to the core, ``orders`` on their way from it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.orders: deque[Command] = deque()
+        self.words: deque[Stimulus] = deque()
+        self.worker = "none"  # none starting up stopping
+        self.calls: list[Call] = []  # what the worker holds; the first one runs if `running`
+        self.running = False
+        self.ran = 0  # attempts begun in this worker
+        self.closing = self.closed = self.abandoned = False
+
+    def obey(self) -> None:
+        """Perform the next order."""
+        match self.orders.popleft():
+            case StartWorker():
+                assert self.worker == "none", "a worker was ordered for a lane that has one"
+                self.worker, self.ran = "starting", 0
+            case Send() as send:
+                if self.worker == "up":  # else it died meanwhile, and has said so
+                    self.calls.append((send.key, send.attempt))
+            case Kill() as kill:
+                self._kill(kill)
+            case StopWorker():
+                if self.worker == "up":
+                    assert not self.calls, "a worker was stopped in peace while it held attempts"
+                    self.worker = "stopping"
+            case CloseLane():
+                assert not self.calls, "a lane was closed while it held attempts"
+                self.closing = True
+
+    def _kill(self, kill: Kill) -> None:
+        if kill.key is None:
+            if self.worker == "starting":
+                self.start(well=False)
+            elif self.worker == "stopping" or (self.worker == "up" and self.closing):
+                self.die()
+        elif (kill.key, kill.attempt) in self.calls and not (kill.unless_begun and self.running):
+            assert self.calls[0] == (kill.key, kill.attempt), "law 2: a kill would strike another task's attempt"
+            self.die()
+
+    def start(self, *, well: bool) -> None:
+        self.worker = "up" if well else "none"
+        self.words.append(LaneReady(self.number, 1) if well else StartFailed(self.number, "no"))
+
+    def begin(self) -> None:
+        self.running = True
+        self.ran += 1
+        self.words.append(Begun(self.number, *self.calls[0], 1))
+
+    def end(self, outcome: Outcome) -> None:
+        self.running = False
+        self.words.append(AttemptEnded(self.number, *self.calls.pop(0), outcome))
+
+    def die(self, *, mute: bool = False) -> None:
+        """The worker dies; ``mute``: in the moment between the register's begin and the telling of it."""
+        if mute and self.calls and not self.running:
+            self.running = True
+            self.ran += 1
+        named = self.calls[0] if self.running else (None, 0)
+        outcome = Died(-11, 1) if self.running else None
+        self.worker, self.calls, self.running = "none", [], False
+        self.words.append(WorkerGone(self.number, *named, outcome, "it died"))
+
+    def close(self, *, tell: bool) -> None:
+        """The lane ends, having said that its worker went, or not."""
+        if tell and self.worker in ("up", "stopping"):
+            self.die()
+        self.worker, self.closed = "none", True
+        self.words.append(LaneClosed(self.number))
+
+    def step(self, fate: str = "returns") -> bool:
+        """Do what comes next; ``fate`` is what becomes of an attempt that runs.  Whether there was anything to do."""
+        if self.abandoned or self.closed:
+            return False
+        if self.orders:
+            self.obey()
+        elif self.closing:
+            self.close(tell=fate == "dies")
+        elif self.worker == "starting":
+            self.start(well=True)
+        elif self.worker == "stopping" or (self.running and fate == "dies"):
+            self.die()
+        elif self.running and fate == "hangs":
+            return False
+        elif self.running:
+            self.end(Raised(ValueError(fate)) if fate == "raises" else Returned(fate))
+        elif self.calls and fate == "dies mute":
+            self.die(mute=True)
+        elif self.calls:
+            self.begin()
+        else:
+            return False
+        return True
+
+
+GHOSTLY = (LaneReady, StartFailed, Progress, Begun, AttemptEnded, WorkerGone, LaneClosed)
+
+
+def ghost_word(kind: type, lane: int, key: Hashable, attempt: int) -> Stimulus:
+    """A word of that kind that a lane which was given up may still say."""
+    match kind.__name__:
+        case "LaneReady":
+            return LaneReady(lane, 1)
+        case "StartFailed":
+            return StartFailed(lane, "late")
+        case "Begun":
+            return Begun(lane, key, attempt, 1)
+        case "AttemptEnded":
+            return AttemptEnded(lane, key, attempt, Returned("late"))
+        case "WorkerGone":
+            return WorkerGone(lane, key, attempt, Died(-9, 1))
+    return kind(lane)

@@ -1,0 +1,255 @@
+"""The core against everything at once: submissions, lanes, deaths, kills, clocks and shutdowns in any order.
+
+Hypothesis plays; ``core_model`` keeps the truth and checks the laws after each move, and at the end shuts the pool
+down with everybody meaning well: then every task must have settled exactly once, and ``Finish`` must have come.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from core_model import Shell
+from fake_lane import GHOSTLY, FakeLane, ghost_word
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from resilient_exec.messages import CancelAsked, KillAsked, Progress, ShutdownAsked, TimePassed
+from resilient_exec.states import Limits
+from resilient_exec.task import NotSent, Raised, Returned
+
+KEYS = tuple("abcdefgh")
+FATES = ("returns", "raises", "hangs", "dies", "dies mute")
+some = st.integers(0, 11)
+
+
+def pick(things: list[Any], number: int) -> Any:
+    return things[number % len(things)]
+
+
+class Game(RuleBasedStateMachine):
+    shell: Shell
+
+    @initialize(
+        lanes=st.integers(1, 3),
+        depth=st.sampled_from([1, 1, 2, 3]),
+        most=st.sampled_from([None, None, 1, 2]),
+        stall=st.sampled_from([2.0, 6.0]),
+        kill=st.sampled_from([1.0, 4.0]),
+        failures=st.sampled_from([1, 2, 3, 4]),
+        uncharged=st.integers(1, 3),
+        open_for=st.integers(5, 100),
+    )
+    def begin(
+        self,
+        lanes: int,
+        depth: int,
+        most: int | None,
+        stall: float,
+        kill: float,
+        failures: int,
+        uncharged: int,
+        open_for: int,
+    ) -> None:
+        limits = Limits(lanes, depth, most, 20.0, stall, kill, 3.0, failures, uncharged, 0.5, 2.0)
+        self.shell = Shell(limits)
+        self.open_for = open_for
+
+    def lanes(self, *workers: str) -> list[FakeLane]:
+        """Lanes that live, with a worker in one of these states."""
+        alive = (lane for lane in self.shell.lanes.values() if not (lane.abandoned or lane.closed))
+        return [lane for lane in alive if not workers or lane.worker in workers]
+
+    # -- the user --------------------------------------------------------------------------------------------------
+
+    @rule(
+        who=some,
+        delays=st.sampled_from([(), (0.0,), (1.0, 0.0, 3.0), (2.0,) * 9]),
+        timeout=st.sampled_from([None, 1.0, 1.0, 4.0]),
+        priority=st.sampled_from([0, 0, 0, 1, -1]),
+        broken=st.sampled_from([False] * 9 + [True]),
+    )
+    def submits(self, who: int, delays: tuple[float, ...], timeout: float | None, priority: int, broken: bool) -> None:
+        free = [key for key in KEYS if key not in self.shell.truths]
+        if free:
+            problem = NotSent("a lock") if broken else None
+            self.shell.submit(pick(free, who), delays, problem, timeout=timeout, priority=priority)
+
+    @precondition(lambda self: any(not t.sent for t in self.shell.truths.values()))
+    @rule(who=some, at_once=st.booleans(), really=st.sampled_from([False, False, True]))
+    def cancels(self, who: int, at_once: bool, really: bool) -> None:
+        if not really:
+            return
+        truth = pick([t for t in self.shell.truths.values() if not t.sent], who)
+        truth.cancelled = True
+        if at_once:
+            self.shell.tell(CancelAsked(truth.task.key))
+        else:
+            self.shell.cancels.append(truth.task.key)
+
+    @precondition(lambda self: self.shell.cancels)
+    @rule()
+    def the_word_of_a_cancel_arrives(self) -> None:
+        self.shell.tell(CancelAsked(self.shell.cancels.pop(0)))
+
+    @precondition(lambda self: self.shell.truths)
+    @rule(who=some, really=st.sampled_from([False, False, True]))
+    def kills(self, who: int, really: bool) -> None:
+        if really:  # not too often, or nothing else would ever happen
+            self.shell.tell(KillAsked(pick(list(self.shell.truths), who), "the user"))
+
+    @precondition(lambda self: len(self.shell.history) > self.open_for and self.shell.shutdowns < 2)
+    @rule(how=st.sampled_from([(False, False), (True, False), (False, True), (True, True)]))
+    def shuts_down(self, how: tuple[bool, bool]) -> None:
+        self.shell.tell(ShutdownAsked(*how))
+
+    # -- the clock -------------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.0, 0.3, 1.0, 1.0, 3.0, None]))
+    def time_passes(self, seconds: float | None) -> None:
+        """By so much; ``None``: until the next timer is due."""
+        due = self.shell.core.next_due()
+        self.shell.now = max(self.shell.now, due or 0.0) if seconds is None else self.shell.now + seconds
+        self.shell.tell(TimePassed())
+
+    # -- the lanes -------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: any(lane.orders for lane in self.lanes()))
+    @rule(who=some, all_of_them=st.booleans())
+    def a_lane_obeys(self, who: int, all_of_them: bool) -> None:
+        lane = pick([lane for lane in self.lanes() if lane.orders], who)
+        for _ in range(len(lane.orders) if all_of_them else 1):
+            lane.obey()
+
+    @precondition(lambda self: any(lane.words for lane in self.shell.lanes.values()))
+    @rule(who=some, all_of_them=st.booleans())
+    def a_word_arrives(self, who: int, all_of_them: bool) -> None:
+        """Also from a lane that was given up after it had said it."""
+        lane = pick([lane for lane in self.shell.lanes.values() if lane.words], who)
+        for _ in range(len(lane.words) if all_of_them else 1):
+            self.hear(lane)
+
+    def hear(self, lane: FakeLane) -> None:
+        commands = self.shell.tell(lane.words.popleft())
+        assert not (lane.abandoned and commands), f"a lane that was given up was heard: {commands}"
+
+    @precondition(lambda self: self.lanes("starting"))
+    @rule(who=some, well=st.sampled_from([True, True, True, False]))
+    def a_start_ends(self, who: int, well: bool) -> None:
+        pick(self.lanes("starting"), who).start(well=well)
+
+    @precondition(lambda self: any(lane.calls for lane in self.lanes("up")))
+    @rule(
+        who=some,
+        act=st.sampled_from(["end", "end", "end", "raise", "raise", "die", "die mute", "progress", "begin", "begin"]),
+    )
+    def a_worker_works(self, who: int, act: str) -> None:
+        lane = pick([lane for lane in self.lanes("up") if lane.calls], who)
+        if act.startswith("die"):
+            lane.die(mute=act == "die mute")
+        elif not lane.running:
+            if act == "progress":
+                lane.words.append(Progress(lane.number))
+            else:
+                lane.begin()
+        elif act in ("end", "raise"):
+            lane.end(Returned(len(self.shell.history)) if act == "end" else Raised(ValueError()))
+
+    @precondition(lambda self: any(not lane.calls for lane in self.lanes("up", "stopping")))
+    @rule(who=some)
+    def an_idle_worker_ends(self, who: int) -> None:
+        pick([lane for lane in self.lanes("up", "stopping") if not lane.calls], who).die()
+
+    @precondition(lambda self: any(lane.closing and not lane.orders for lane in self.lanes()))
+    @rule(who=some, tell=st.booleans())
+    def a_lane_closes(self, who: int, tell: bool) -> None:
+        pick([lane for lane in self.lanes() if lane.closing and not lane.orders], who).close(tell=tell)
+
+    @precondition(lambda self: self.lanes())
+    @rule(who=some, steps=st.integers(1, 8), fate=st.sampled_from(FATES))
+    def a_lane_lives(self, who: int, steps: int, fate: str) -> None:
+        """It obeys, works and is heard: the game gets somewhere."""
+        lane = pick(self.lanes(), who)
+        for _ in range(steps):
+            lane.step(fate)
+            while lane.words:
+                self.hear(lane)
+
+    @precondition(lambda self: self.lanes())
+    @rule(steps=st.integers(1, 8), fate=st.sampled_from(FATES))
+    def all_lanes_live(self, steps: int, fate: str) -> None:
+        for who in range(len(self.lanes())):
+            self.a_lane_lives(who, steps, fate)
+
+    @precondition(lambda self: any(lane.abandoned for lane in self.shell.lanes.values()))
+    @rule(who=some, kind=st.sampled_from(GHOSTLY), key=st.sampled_from(KEYS), attempt=st.integers(1, 3))
+    def a_ghost_speaks(self, who: int, kind: type, key: str, attempt: int) -> None:
+        lane = pick([lane for lane in self.shell.lanes.values() if lane.abandoned], who)
+        lane.words.append(ghost_word(kind, lane.number, key, attempt))
+        while lane.words:
+            self.hear(lane)
+
+    @precondition(lambda self: self.lanes("up"))
+    @rule(who=some, kind=st.sampled_from(GHOSTLY[2:5]), key=st.sampled_from(KEYS), attempt=st.integers(1, 3))
+    def a_late_word_arrives(self, who: int, kind: type, key: str, attempt: int) -> None:
+        """About an attempt that its lane does not hold."""
+        lane = pick(self.lanes("up"), who)
+        if kind is Progress or (key, attempt) not in self.shell.held.get(lane.number, []):
+            assert self.shell.tell(ghost_word(kind, lane.number, key, attempt)) == []
+
+    # -- after each move -------------------------------------------------------------------------------------------
+
+    @invariant()
+    def law_1(self) -> None:
+        self.shell.law_1_each_unsettled_task_is_in_one_place_and_something_will_move_it()
+
+    @invariant()
+    def counts_are_consistent(self) -> None:
+        self.shell.counts_are_consistent()
+
+    @invariant()
+    def workers_run_no_more_than_they_may(self) -> None:
+        self.shell.workers_run_no_more_than_they_may()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "shell") or not self.shell.sound:
+            return  # a check has failed: that is what is to be seen
+        self.shell.drain()
+        self.law_1()
+        self.counts_are_consistent()
+        assert self.shell.core.finished
+        self.shell.law_9_the_same_stimuli_give_the_same_commands()
+
+
+# A game that went wrong is made as short as possible, which takes long: whoever only asks *whether* it does says no.
+SHRINKS = os.environ.get("CORE_GAME_SHRINKS", "1") != "0"
+COMMON = settings(
+    database=None,
+    deadline=None,
+    phases=(Phase.generate, Phase.shrink) if SHRINKS else (Phase.generate,),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_the_laws_hold_in_any_order() -> None:
+    """The same games each time, so that a red test stays red."""
+    run_state_machine_as_test(
+        Game, settings=settings(COMMON, max_examples=250, stateful_step_count=50, derandomize=True)
+    )
+
+
+@pytest.mark.slow
+def test_the_laws_hold_in_any_order_for_long() -> None:
+    """Other games each time."""
+    run_state_machine_as_test(
+        Game, settings=settings(COMMON, max_examples=6000, stateful_step_count=120, print_blob=True)
+    )

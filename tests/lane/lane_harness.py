@@ -1,0 +1,289 @@
+"""One lane, driven by hand: orders go in by short methods, facts come out one by one, each with a deadline.
+
+Nothing here waits by the clock: what is waited for is an event, and ``PATIENCE`` is only how long a test may hope.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import itertools
+import os
+import queue
+import signal
+import sys
+import termios
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import lane_tasks
+import pytest
+
+from resilient_exec import payload
+from resilient_exec.evidence import read_register
+from resilient_exec.lane import LokyLane
+from resilient_exec.messages import (
+    AttemptEnded,
+    Begun,
+    Kill,
+    LaneClosed,
+    LaneReady,
+    Progress,
+    Send,
+    StartFailed,
+    WorkerGone,
+)
+from resilient_exec.process import state
+from resilient_exec.task import Died, Outcome, Raised, Returned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+__all__ = ["PATIENCE", "Harness", "alive", "linux_only", "until"]
+
+PATIENCE = 60.0  # s
+T = TypeVar("T")
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="rests on Linux's own means")
+
+
+def until(condition: Callable[[], T], what: str = "it") -> T:
+    """Wait until ``condition()`` is true, or fail; what it returned."""
+    deadline = time.monotonic() + PATIENCE
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come true within {PATIENCE:g} s"
+        time.sleep(0.002)
+    return answer
+
+
+def alive(pid: int) -> bool:
+    """Whether a process has that pid and is no zombie."""
+    return state(pid) not in ("", "Z", "X")
+
+
+class Harness:
+    """A lane and the queue of the facts that it posts."""
+
+    def __init__(self) -> None:
+        self.facts: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.lane: LokyLane | None = None
+        self.pid = 0  # of the worker that was ready last
+        self._keys = itertools.count(1)
+        self.key = 0  # of the attempt that was sent last
+
+    # -- the worker ------------------------------------------------------------------------------------------------
+
+    def order_start(self, initializer: Callable[..., object] | None = None, *initargs: Any) -> None:
+        """Have a worker started; of the lane's first one the initializer is fixed."""
+        if self.lane is None:
+            self.lane = LokyLane(0, self.facts.put, initializer, initargs)
+        self.lane.start()
+
+    def start(self, initializer: Callable[..., object] | None = None, *initargs: Any) -> int:
+        """Start a worker; its pid, once it is ready."""
+        self.order_start(initializer, *initargs)
+        self.pid = self.expect(LaneReady).pid
+        return self.pid
+
+    def failed_start(self, initializer: Callable[..., object] | None = None, *initargs: Any) -> str:
+        """Start a worker that cannot come up; the words about it."""
+        self.order_start(initializer, *initargs)
+        return self.expect(StartFailed).words
+
+    def still_works(self) -> None:
+        """The lane's worker, a new one if need be, runs an ordinary task."""
+        if self.lane._lease is None:
+            self.start()
+        assert self.outcome(lane_tasks.double, 21) == Returned(42)
+
+    def end(self) -> None:
+        """Close the lane, by force where it does not end in peace."""
+        if self.lane is None:
+            return
+        with contextlib.suppress(ProcessLookupError, TypeError):
+            os.kill(self.lane._lease.pid if self.lane._lease else None, signal.SIGCONT)
+        self.lane.close()
+        if not self.lane.join(5):
+            self.lane.kill(Kill(0))  # it does not end in peace
+            if not self.lane.join(10):
+                self.lane.abandon()
+        assert self.lane.join(PATIENCE), "the lane's thread does not end"
+
+    # -- facts -----------------------------------------------------------------------------------------------------
+
+    def expect(self, kind: type[T]) -> T:
+        """The next fact, which is one of ``kind``."""
+        try:
+            fact = self.facts.get(timeout=PATIENCE)
+        except queue.Empty:
+            pytest.fail(f"no fact came within {PATIENCE:g} s; a {kind.__name__} was expected")
+        assert isinstance(fact, kind), f"a {kind.__name__} was expected, not {fact}"
+        return fact
+
+    def expect_past_progress(self, kind: type[T]) -> T:
+        """The next fact but words about bytes that flow."""
+        while isinstance(fact := self.facts.get(timeout=PATIENCE), Progress):
+            pass
+        assert isinstance(fact, kind), fact
+        return fact
+
+    def nothing(self) -> None:
+        """The lane's thread has done all that it was told to, and has posted nothing."""
+        self.answers()
+        assert self.facts.empty(), f"unexpected: {self.facts.get()}"
+
+    # -- attempts --------------------------------------------------------------------------------------------------
+
+    def send(self, fn: Callable[..., object], *args: Any) -> int:
+        """Send an attempt; its key."""
+        self.key = next(self._keys)
+        self.lane.send(Send(0, self.key, 1), payload.pack_call(fn, args, {}), ())
+        return self.key
+
+    def begin(self, fn: Callable[..., object], *args: Any) -> None:
+        """Send an attempt and see it begin."""
+        key = self.send(fn, *args)
+        assert self.expect(Begun) == Begun(0, key, 1, self.pid)
+
+    def begin_when_ready(self, fn: Callable[..., object], *args: Any) -> None:
+        """Wait for the worker that was ordered, then send an attempt and see it begin."""
+        self.pid = self.expect(LaneReady).pid
+        self.begin(fn, *args)
+
+    def ended(self) -> Outcome:
+        """The outcome of the attempt sent last, whose worker lives on."""
+        fact = self.expect(AttemptEnded)
+        assert (fact.key, fact.attempt) == (self.key, 1)
+        return fact.outcome
+
+    def died(self) -> Died:
+        """The outcome of the attempt sent last, whose worker has died of it."""
+        fact = self.expect(WorkerGone)
+        assert (fact.key, fact.attempt) == (self.key, 1), f"blamed on nobody: {fact}"
+        assert isinstance(fact.outcome, Died)
+        assert not alive(self.pid)
+        return fact.outcome
+
+    def gone(self) -> str:
+        """The worker is gone, to nobody's charge; why."""
+        fact = self.expect(WorkerGone)
+        assert (fact.key, fact.attempt, fact.outcome) == (None, 0, None)
+        return fact.why
+
+    def outcome(self, fn: Callable[..., object], *args: Any) -> Outcome:
+        """Run an attempt that its worker survives."""
+        self.begin(fn, *args)
+        return self.ended()
+
+    def raised(self, fn: Callable[..., object], *args: Any) -> BaseException:
+        """Run an attempt that raises."""
+        outcome = self.outcome(fn, *args)
+        assert isinstance(outcome, Raised), outcome
+        return outcome.exception
+
+    def value(self, fn: Callable[..., object], *args: Any) -> Any:
+        """Run an attempt that returns."""
+        outcome = self.outcome(fn, *args)
+        assert isinstance(outcome, Returned), outcome
+        return outcome.value
+
+    def death(self, fn: Callable[..., object], *args: Any) -> Died:
+        """Run an attempt that ends its worker."""
+        self.begin(fn, *args)
+        return self.died()
+
+    # -- kills and the like ----------------------------------------------------------------------------------------
+
+    def kill(self, key: int | None = None, *, unless_begun: bool = False) -> None:
+        """Order the kill of an attempt, by default the one sent last."""
+        self.lane.kill(Kill(0, self.key if key is None else key, 1, unless_begun))
+
+    def kill_attempt(self, attempt: int) -> None:
+        """Order the kill of a certain attempt at the task sent last."""
+        self.lane.kill(Kill(0, self.key, attempt))
+
+    def stacks_now(self) -> str:
+        """The worker's stacks, as a kill would take them; it is not harmed."""
+        taken: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+        def take() -> None:
+            lease = self.lane._lease
+            lease.stop()
+            taken.put(lease.take_stacks())
+            lease.resume()
+
+        self.lane._order(take)
+        return taken.get(timeout=PATIENCE)
+
+    def give_up_start(self) -> None:
+        """Order the kill of a worker that starts or stops."""
+        self.lane.kill(Kill(0))
+
+    def signal(self, number: int) -> None:
+        """Signal the worker; a stop is waited for."""
+        os.kill(self.pid, number)
+        if number == signal.SIGSTOP:
+            until(lambda: state(self.pid) == "T", "the stop")
+
+    def answers(self) -> None:
+        """The lane's thread is not blocked: it gets to an order."""
+        answered = threading.Event()
+        self.lane._order(answered.set)
+        assert answered.wait(PATIENCE), "the lane's thread is blocked"
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within this block the lane's thread reads nothing and performs no order."""
+        entered, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            entered.set()
+            assert release.wait(PATIENCE)
+
+        self.lane._order(hold)
+        assert entered.wait(PATIENCE)
+        try:
+            yield
+        finally:
+            release.set()
+
+    def has_begun_by_register(self) -> bool:
+        """Whether the worker has begun the attempt sent last, told or not."""
+        return read_register(self.lane._lease._register)[0] == self.lane._serial
+
+    def pump_by_hand(self) -> None:
+        """Perform the first order that waits in the lane's stead, which is held."""
+        self.lane._orders.popleft()()
+
+    def has_ended_by_register(self) -> bool:
+        """Whether the worker has sent the outcome of the last attempt, read or not."""
+        return read_register(self.lane._lease._register)[1] == self.lane._serial
+
+    def bytes_waiting(self) -> int:
+        """How much the worker has sent that the lane has not read."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self.lane._lease.socket, termios.FIONREAD, count)
+        return count[0]
+
+    def wait_in_thread(self) -> set[int]:
+        """What the lane's thread finds ready when it has nothing to do."""
+        found: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
+        self.lane._order(lambda: found.put(self.lane._wait()))
+        return found.get(timeout=PATIENCE)
+
+    def close(self) -> None:
+        """Close the lane and see it end."""
+        self.lane.close()
+        while not isinstance(fact := self.facts.get(timeout=PATIENCE), LaneClosed):
+            assert isinstance(fact, WorkerGone | StartFailed), fact
+        assert self.lane.join(PATIENCE)
+
+
+def lines(path: Path) -> list[int]:
+    """The numbers that a task has written, one a line; only whole lines count."""
+    if not path.exists():
+        return []
+    return [int(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

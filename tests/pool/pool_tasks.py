@@ -1,0 +1,585 @@
+"""What the pool's tests run in workers: small, importable, without pytest, so that a worker is up quickly."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import ctypes
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+
+from resilient_exec import task_context
+
+PARENT = int(os.environ.setdefault("RESILIENT_EXEC_TEST_PARENT", str(os.getpid())))  # workers inherit the variable
+
+
+# -- plain ones ----------------------------------------------------------------------------------------------------
+
+
+def echo(*args, **kwargs):
+    return args, kwargs
+
+
+def same(value):
+    return value
+
+
+def double(value):
+    return 2 * value
+
+
+def pid(*_):
+    return os.getpid()
+
+
+def context():
+    here = task_context()
+    return here.key, here.attempt, here.previous_pids
+
+
+def make_list(size):
+    return [0] * size
+
+
+# -- traces in files: one line for each execution ------------------------------------------------------------------
+
+
+def note(path, text):
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(fd, f"{text}\n".encode())
+    finally:
+        os.close(fd)
+    return text
+
+
+def wait_for(path, seconds=60):
+    """Wait for a file: how a test lets a task go on."""
+    deadline = time.monotonic() + seconds
+    while not os.path.exists(path):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{path} never came")
+        time.sleep(0.005)
+
+
+def meet(here, go, answer=None):
+    """Say in ``here`` that the task runs, wait for ``go``."""
+    note(here, os.getpid())
+    wait_for(go)
+    return answer
+
+
+def meet_attempt(here, go):
+    note(here, os.getpid())
+    wait_for(go)
+    return task_context().attempt, os.getpid()
+
+
+# -- ends ----------------------------------------------------------------------------------------------------------
+
+
+def kill_self(number=signal.SIGKILL):
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def leave(status):
+    os._exit(status)
+
+
+def segfault():
+    import faulthandler
+
+    faulthandler.disable()
+    ctypes.string_at(0)
+
+
+def hang(*_):
+    while True:
+        time.sleep(60)
+
+
+def hang_in_c(*_):
+    """Holds the GIL in C code, for ever as far as a test is concerned."""
+    re.match(r"(a*)*b", "a" * 60)
+
+
+def close_everything():
+    os.closerange(3, 4096)
+
+
+def raise_(error):
+    raise error
+
+
+def raise_type(cls, *args):
+    raise cls(*args)
+
+
+CRASHES = {
+    "sigkill": (kill_self, (signal.SIGKILL,)),
+    "sigterm": (kill_self, (signal.SIGTERM,)),
+    "sigabrt": (kill_self, (signal.SIGABRT,)),
+    "segfault": (segfault, ()),
+    "exit_0": (leave, (0,)),
+    "exit_1": (leave, (1,)),
+    "descriptors": (close_everything, ()),
+}
+
+
+def die_until(attempt, how="sigkill"):
+    """Die in each attempt before ``attempt``; then tell about oneself."""
+    if task_context().attempt < attempt:
+        fn, args = CRASHES[how]
+        fn(*args)
+    return context()
+
+
+def hang_until(attempt):
+    if task_context().attempt < attempt:
+        hang()
+    return task_context().attempt
+
+
+def plan_by_attempt(plan):
+    """Do what the plan says for this attempt: die, hang, raise, or return the number of the attempt."""
+    attempt = task_context().attempt
+    what = plan[attempt - 1] if attempt <= len(plan) else "return"
+    if what == "die":
+        kill_self()
+    elif what == "hang":
+        hang()
+    elif what == "raise":
+        raise ValueError(f"attempt {attempt}")
+    return attempt
+
+
+def die_with_a_child(path):
+    """First attempt: leave a child behind and die.  Second: say whether that child and that worker still live."""
+    here = task_context()
+    if here.attempt == 1:
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            time.sleep(120)
+            os._exit(0)
+        note(path, child)
+        kill_self()
+    with open(path) as file:
+        child = int(file.read())
+    return [alive(number) for number in (child, *here.previous_pids)]
+
+
+def alive(number):
+    """Whether the process lives (a zombie does not)."""
+    try:
+        with open(f"/proc/{number}/stat") as file:
+            return file.read().rsplit(") ", 1)[1][0] not in "ZX"
+    except OSError:
+        return False
+
+
+# -- odd values ----------------------------------------------------------------------------------------------------
+
+
+class CannotBePickled:
+    def __reduce__(self):
+        raise ValueError("not to be pickled")
+
+
+class ExitsWhenPickled:
+    def __reduce__(self):
+        sys.exit(7)
+
+
+def _raise_when_unpickled():
+    raise ValueError("not to be unpickled")
+
+
+class CannotBeUnpickled:
+    def __reduce__(self):
+        return _raise_when_unpickled, ()
+
+
+def _exit_when_unpickled():
+    sys.exit(7)
+
+
+class ExitsWhenUnpickled:
+    def __reduce__(self):
+        return _exit_when_unpickled, ()
+
+
+def _die_when_unpickled():
+    os._exit(9)
+
+
+class DiesWhenUnpickled:
+    def __reduce__(self):
+        return _die_when_unpickled, ()
+
+
+def _kill_when_pickled():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DiesWhenPickled:
+    def __reduce__(self):
+        _kill_when_pickled()
+
+
+def make(name, *args):
+    """An object of the class with that name: made in the worker, so that only its way back is tested."""
+    return globals()[name](*args)
+
+
+parent_may_go_on = threading.Event()  # in the parent: what is stuck below ends, so that a test leaves no thread
+parent_is_stuck = threading.Event()
+
+
+def _hang_in_parent(value):
+    if os.getpid() == PARENT:
+        parent_is_stuck.set()
+        parent_may_go_on.wait(120)
+    return value
+
+
+class HangsInParent:
+    """Looks at the process id: it proves itself in the worker, and hangs in the parent."""
+
+    def __reduce__(self):
+        return _hang_in_parent, (17,)
+
+
+def _raise_in_parent():
+    if os.getpid() == PARENT:
+        raise ValueError("only in the parent")
+    return
+
+
+class RaisesInParent:
+    def __reduce__(self):
+        return _raise_in_parent, ()
+
+
+def _exit_in_parent():
+    if os.getpid() == PARENT:
+        sys.exit(5)
+
+
+class ExitsInParent:
+    def __reduce__(self):
+        return _exit_in_parent, ()
+
+
+# -- exceptions of users -------------------------------------------------------------------------------------------
+
+
+class NeedsKeyword(Exception):
+    """Its own class cannot rebuild it from args."""
+
+    def __init__(self, code, *, detail):
+        super().__init__(f"code {code}")
+        self.code = code
+        self.detail = detail
+
+
+class HoldsALock(Exception):
+    def __init__(self, text):
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+    text: str
+
+
+class BreaksWhenUnpickled(Exception):
+    def __reduce__(self):
+        return _raise_when_unpickled, ()
+
+
+class DiesAsItIsUnpickled(Exception):
+    def __reduce__(self):
+        return _exit_when_unpickled, ()
+
+
+class BadText(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+def raise_needs_keyword():
+    raise NeedsKeyword(7, detail={"a": [1]})
+
+
+def raise_holds_a_lock():
+    raise HoldsALock("held")
+
+
+def raise_frozen():
+    raise FrozenError(3, "frozen")
+
+
+def raise_breaks():
+    raise BreaksWhenUnpickled("broken")
+
+
+def raise_dies():
+    raise DiesAsItIsUnpickled("dead")
+
+
+def raise_bad_text():
+    raise BadText
+
+
+def raise_local():
+    class Local(Exception):
+        pass
+
+    raise Local("local", 1)
+
+
+def raise_from():
+    try:
+        raise KeyError("inner")
+    except KeyError as error:
+        raise ValueError("outer", 2) from error
+
+
+def raise_with_note():
+    error = ValueError("noted")
+    error.add_note("a note")
+    raise error
+
+
+def raise_group():
+    raise ExceptionGroup("several", [ValueError(1), KeyError("k")])
+
+
+def raise_own_cancelled():
+    raise concurrent.futures.CancelledError("mine")
+
+
+# -- references -----------------------------------------------------------------------------------------------------
+
+
+class Referred:
+    """An object that can be referred to weakly, and that the worker remembers so."""
+
+    def __init__(self, size=0):
+        self.data = bytes(size)
+
+    def method(self):
+        return None
+
+
+class OwnError(Exception):
+    """A plain exception of the user's (which, unlike a built-in one, can be referred to weakly)."""
+
+
+_seen = []
+
+
+def remember(thing, *, fail=False, give_back=False):
+    _seen.append(weakref.ref(thing))
+    if fail:
+        raise OwnError(thing)
+    return thing if give_back else None
+
+
+def remembered():
+    """How many of the objects that earlier tasks were given are still there in the worker."""
+    import gc
+
+    gc.collect()
+    return sum(ref() is not None for ref in _seen)
+
+
+def make_referred(_=None):
+    return Referred()
+
+
+# -- initializers ---------------------------------------------------------------------------------------------------
+
+_state = {"initialized": 0, "lock": None}
+
+
+def initialize(path=None, lock=None):
+    _state["initialized"] += 1
+    _state["lock"] = lock
+    if path is not None:
+        note(path, os.getpid())
+
+
+def initialized(*_):
+    return _state["initialized"]
+
+
+def use_lock():
+    with _state["lock"]:
+        return "held"
+
+
+def fail_to_initialize(path, error):
+    note(path, os.getpid())
+    raise error
+
+
+def exit_in_initializer(path):
+    note(path, os.getpid())
+    sys.exit(3)
+
+
+def die_in_initializer(path):
+    note(path, os.getpid())
+    kill_self()
+
+
+def hang_in_initializer(path):
+    note(path, os.getpid())
+    hang()
+
+
+def fail_once(path):
+    """Fails in the first worker that tries, and in no other."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return
+    raise ValueError("the first one fails")
+
+
+# -- children -------------------------------------------------------------------------------------------------------
+
+
+def _child(queue, value):
+    queue.put(value * 2)
+
+
+def child_process(method, value):
+    """Run a ``multiprocessing.Process`` inside the task; ``method=None``: the default start method."""
+    ctx = multiprocessing.get_context(method) if method else multiprocessing
+    queue = ctx.SimpleQueue()
+    process = ctx.Process(target=_child, args=(queue, value))
+    process.start()
+    answer = queue.get()
+    process.join()
+    return answer, process.exitcode
+
+
+def child_pool(value):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(double, (value,))
+
+
+def nested_pool(value):
+    from resilient_exec import ResilientPool
+
+    with ResilientPool(1) as pool:
+        return pool.submit(double, value).result()
+
+
+def start_method():
+    return multiprocessing.get_start_method(allow_none=True)
+
+
+# -- for the many ---------------------------------------------------------------------------------------------------
+
+
+def chaos(path, number, what, until):
+    """One of the many of the chaos test: leaves its line, then does what the plan says until attempt ``until``."""
+    attempt = task_context().attempt
+    note(path, f"{number} {attempt}")
+    if attempt < until:
+        if what == "exit":
+            os._exit(number % 3)
+        if what == "kill":
+            kill_self()
+        if what == "hang":
+            hang()
+        if what == "raise":
+            raise ValueError(number)
+    return number
+
+
+def plan_of_map(path, go, what):
+    note(path, what)
+    if what == "raise":
+        raise ValueError("planned")
+    if what == "wait":
+        wait_for(go)
+    return what
+
+
+def sys_path():
+    return list(sys.path)
+
+
+def die_until_and_make(attempt, thing):
+    if task_context().attempt < attempt:
+        kill_self()
+    return thing
+
+
+def ignore_everything():
+    """Deaf to every signal that can be ignored."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+    while True:
+        time.sleep(60)
+
+
+def meet_nobody(_):
+    time.sleep(0.05)
+
+
+def die_and_look(how):
+    """Die twice; then say which of the earlier workers live."""
+    here = task_context()
+    if here.attempt < 3:
+        fn, args = CRASHES[how]
+        fn(*args)
+    return [alive(number) for number in here.previous_pids]
+
+
+def hang_with_a_child(path):
+    """First attempt: leave a child and hang.  Second: say whether that child and that worker still live."""
+    here = task_context()
+    if here.attempt == 1:
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            time.sleep(120)
+            os._exit(0)
+        note(path, child)
+        hang()
+    with open(path) as file:
+        return [alive(number) for number in (int(file.read()), *here.previous_pids)]
+
+
+def return_then_die(path, number):
+    """A thread that ends the process when the result can be on its way."""
+    note(path, number)
+
+    def die():
+        time.sleep(0.05)
+        os._exit(3)
+
+    threading.Thread(target=die, daemon=True).start()
+    return number
+
+
+def wait_a_second():
+    time.sleep(1)
+    return "waited"

@@ -1,0 +1,38 @@
+"""How the pool's tests wait: for facts, with a deadline, never for a while."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+
+
+def until(predicate, seconds: float = 60, why: str = "it never came true"):
+    """Wait for a fact; what the predicate gave."""
+    deadline = time.monotonic() + seconds
+    while not (value := predicate()):
+        assert time.monotonic() < deadline, why
+        time.sleep(0.005)
+    return value
+
+
+def lines(path) -> list[str]:
+    """The lines that tasks have left in that file."""
+    path = Path(path)
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_lines(path, count: int) -> list[str]:
+    """Wait until tasks have left that many lines."""
+    return until(lambda: (found := lines(path)) and len(found) >= count and found, why=f"{lines(path)} of {count}")
+
+
+def is_freed(ref) -> bool:
+    """Whether the object behind a weak reference goes away (the threads that bring results are perhaps still at it)."""
+
+    def gone():
+        gc.collect()
+        return ref() is None
+
+    until(gone, 20, f"still referred to by {gc.get_referrers(ref())!r:.500}")
+    return True

@@ -1,0 +1,57 @@
+"""Imports inside the package go down only."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import resilient_exec.core
+
+PACKAGE = Path(resilient_exec.core.__file__).parent
+# Who may import whom, the lowest first; a module may only name modules that stand above it in this list.
+# Imports under TYPE_CHECKING do not count (they only name types), imports inside functions do.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "events": set(),
+    "task": set(),
+    "ports": set(),
+    "timers": set(),
+    "messages": {"events"},
+    "states": {"errors", "events"},
+    "roster": {"states"},
+    "policies": set(),
+    "verdict": {"errors", "task"},
+    "core": {"errors", "events", "messages", "ports", "roster", "states", "task", "timers"},
+}
+MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))
+
+
+def _imports(node: ast.AST) -> set[str]:
+    """Modules of ours that are imported below ``node``, by their names inside the package."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return set().union(*map(_imports, node.orelse))
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute in this package"
+        whole = [f"{node.module}.{alias.name}" for alias in node.names]
+        names = [name if name.removeprefix("resilient_exec.") in MODULES else str(node.module) for name in whole]
+    ours = {name.removeprefix("resilient_exec.") for name in names if name.startswith("resilient_exec.")}
+    return ours.union(*map(_imports, ast.iter_child_nodes(node)))
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[-1] != "__init__"])
+def test_a_module_imports_only_what_its_layer_allows(module: str) -> None:
+    assert module in ALLOWED, (
+        f"{module} is new: say in ALLOWED (tests/test_layers.py) which modules of ours it may import"
+    )
+    path = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+    wrong = _imports(ast.parse(path.read_text(encoding="utf-8"))) - ALLOWED[module]
+    assert not wrong, f"{module} imports {sorted(wrong)}; ALLOWED (tests/test_layers.py) does not let it"
+
+
+def test_each_layer_names_only_layers_that_stand_before_it() -> None:
+    order = list(ALLOWED)
+    assert not [name for name in order if not ALLOWED[name] <= set(order[: order.index(name)])]
+    assert set(order) <= set(MODULES), "a module in ALLOWED is gone"

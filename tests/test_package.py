@@ -1,0 +1,63 @@
+"""What the package promises as a whole: light to import, every public name there and documented."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import resilient_exec
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LOADED = """
+import sys
+before = set(sys.modules)
+import resilient_exec
+heavy = {name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
+print(sorted(heavy))
+"""
+
+
+def test_importing_the_package_loads_no_third_party_module():
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "['resilient_exec']"
+
+
+@pytest.mark.parametrize("name", resilient_exec.__all__)
+def test_every_public_name_is_there_and_documented(name):
+    assert inspect.getdoc(getattr(resilient_exec, name))
+
+
+def test_a_name_that_is_not_there_is_said_to_be_missing():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        resilient_exec.no_such_name  # noqa: B018
+
+
+def test_dir_shows_the_public_names():
+    assert set(resilient_exec.__all__) <= set(dir(resilient_exec))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "resilient_exec").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_every_module_says_its_job_in_its_first_line_and_keeps_to_the_size_of_one(path):
+    source = path.read_text()
+    assert re.match(r'"""\S.*\S', source), "the first line of a module's docstring is its job"
+    # The core is one state machine: it is not split in the middle of its table.
+    assert len(source.splitlines()) <= (500 if path.name == "core.py" else 400)
+
+
+def test_no_function_is_longer_than_sixty_lines():
+    import ast
+
+    long = []
+    for path in (ROOT / "resilient_exec").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 60:
+                long.append(f"{path.name}:{node.lineno} {node.name}")
+    assert not long
