@@ -24,7 +24,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec import payload
+from resilient_exec import guard, payload
 from resilient_exec.bell import Bell
 from resilient_exec.channel import ChannelLost, Frame, Kind
 from resilient_exec.lease import Lease, end_marked
@@ -136,6 +136,7 @@ class LokyLane:
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        guard.hold()
         try:
             while not self._ended:
                 self._turn()
@@ -146,6 +147,7 @@ class LokyLane:
             try:
                 self._end_lease(kill=True)
             finally:
+                guard.release()
                 self._bell.close()
                 self._post(LaneClosed(self.number))
 

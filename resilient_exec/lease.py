@@ -20,7 +20,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec import exit_hook
+from resilient_exec import exit_hook, guard
 from resilient_exec.channel import Framer, Kind, header
 from resilient_exec.errors import NotSendable
 from resilient_exec.evidence import REGISTER_SIZE, anonymous_file, read_register, read_text, same_file
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease", "check_initializer", "end_marked"]
 
-_MARK = "RESILIENT_EXEC_WORKER_"  # the mark is in the variable's *name*: nested pools add theirs and keep ours
 _KILL_TIMEOUT = 5.0  # s, for a killed tree to be gone
 _STACKS_TIMEOUT = 0.5  # s, for the stacks to be written
 _STACKS_PAUSE = 0.001  # s, between two looks at how much is written
@@ -48,7 +47,8 @@ class Lease:
     """A worker process with its channel, its evidence and its descendants."""
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-        self.mark = _MARK + secrets.token_hex(8)
+        # The mark is a variable's *name*: a pool inside a worker adds its own, and keeps ours.
+        self.mark = guard.parent_mark() + secrets.token_hex(8)
         self._executor: Any = None
         self._process: Any = None
         self._manager_thread: Any = None

@@ -153,10 +153,10 @@ def _tree_by_psutil(pid: int) -> set[Identity]:
 
 
 def marked(mark: str) -> set[Identity]:
-    """All processes of this user that were started with the variable ``mark`` in their environment (Linux)."""
+    """All processes of this user with a variable in their environment whose name begins with ``mark`` (Linux)."""
     if not ON_LINUX:
         return set()
-    wanted = mark.encode() + b"="
+    wanted = mark.encode()
     found: set[Identity] = set()
     names: list[str] = []
     with contextlib.suppress(OSError):  # no descriptor left: the caller has other means

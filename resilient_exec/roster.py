@@ -103,7 +103,7 @@ def _describe(lane: LaneRecord, now: float) -> dict[str, Any]:
     return {
         "lane": lane.number,
         "state": str(lane.state),
-        "pid": lane.pid,
+        "pid": lane.pid if lane.state is not LaneState.DOWN else None,  # of the dead one, until another is started
         "key": head.task.key if head is not None else None,
         "attempt": head.attempt if head is not None else 0,
         "elapsed": now - begun[-1] if begun else None,

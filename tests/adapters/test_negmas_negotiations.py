@@ -46,14 +46,18 @@ def test_a_serial_run_stays_in_this_process():
 
 
 @pytest.mark.parametrize(
-    ("sick", "words"),
-    [(n.Killer, "SIGKILL"), (n.Sleeper, "timed out after 20 s"), (n.Quitter, "it raised KeyboardInterrupt")],
+    ("sick", "timeout", "words"),
+    [
+        (n.Killer, 120, "SIGKILL"),
+        (n.Sleeper, 3, "timed out after 3 s"),
+        (n.Quitter, 120, "it raised KeyboardInterrupt"),
+    ],
 )
-def test_a_negotiation_that_fails_becomes_negmas_own_record(sick, words, tmp_path, capfd):
+def test_a_negotiation_that_fails_becomes_negmas_own_record(sick, timeout, words, tmp_path, capfd):
     """Four pairs, each in both roles of one scenario; two pairs and their swap have the sick one in it."""
     path = tmp_path / "t"
     with (
-        adapter.options(max_workers=2, timeout=20, retry=1),
+        adapter.options(max_workers=2, timeout=timeout, retry=1),
         pytest.warns(adapter.ResilientWarning, match="4 of 4 negotiations have no score"),
     ):
         results = n.tournament((AspirationNegotiator, sick), n_scenarios=1, self_play=False, path=path)
@@ -89,15 +93,17 @@ def test_tasks_that_cannot_be_pickled_are_left_to_negmas_under_their_own_numbers
     lock = threading.Lock()
     calls = []
     tasks = [(i, (lambda i: i) if i != 1 else (lambda i: (lock.locked(), i)), (i,), {}) for i in range(3)]
-    with pytest.warns(UserWarning, match="Cannot serialize"), adapter.options(max_workers=1):
+    with adapter.options(max_workers=1), pytest.warns(UserWarning, match="Cannot serialize"):
         cartesian.run_isolated_tasks(tasks, max_workers=1, on_result=lambda *call: calls.append(call))
-        assert sorted(calls) == [(0, 0, 0, 3), (1, (False, 1), 1, 3), (2, 2, 2, 3)]
+    assert sorted(calls) == [(0, 0, 0, 3), (1, (False, 1), 1, 3), (2, 2, 2, 3)]
 
-        failures = []
-        cartesian.run_isolated_tasks(
-            tasks, max_workers=1, on_error=lambda *call: failures.append(call[1:]), allow_inline_fallback=False
-        )
+    failures, report = [], adapter.last_report()
+    how = {"on_error": lambda *call: failures.append(call[1:]), "allow_inline_fallback": False}
+    with adapter.options(max_workers=1), pytest.warns(UserWarning, match="Cannot serialize"):
+        cartesian.run_isolated_tasks(tasks, max_workers=1, **how)
     assert failures == [(1, 1, 3)]
+    assert [task.status for task in report.tasks].count("left to negmas") == 1
+    assert (report.scored, report.missing) == (2, ())
 
 
 @pytest.mark.skipif(not NEWER, reason="older versions have no total_timeout here")

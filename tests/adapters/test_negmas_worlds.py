@@ -85,6 +85,7 @@ def test_sick_agents_spoil_their_own_worlds_only(tmp_path, monkeypatch, capfd):
     assert set(told) == set(sick)
     assert set(t.scores(folder)) == set(worlds) - set(sick)
     assert "floodflood" in out
+    assert "raise KeyboardInterrupt" in out  # print_exceptions
     assert "in hang\n" in by_fault["hang"].stacks
     assert by_fault["hang"].history == ("timed out after 25 s",)
     assert (by_fault["kill"].signal, by_fault["kill"].attempts) == ("SIGKILL", 1)

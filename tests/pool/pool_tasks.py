@@ -583,3 +583,33 @@ def return_then_die(path, number):
 def wait_a_second():
     time.sleep(1)
     return "waited"
+
+
+def call(fn, argument):
+    return fn(argument)
+
+
+def note_after_death(path, number):
+    if task_context().attempt == 1:
+        kill_self()
+    note(path, number)
+
+
+def leave_a_thread():
+    threading.Thread(target=hang).start()
+    return os.getpid()
+
+
+def leave_a_child(path):
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        time.sleep(120)
+        os._exit(0)
+    note(path, child)
+
+
+def meet_deaf(here, go):
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    meet(here, go)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NegotiationPool", "run_isolated_tasks"]
 
+_TASKS_PER_WORKER = 50  # negmas' own DEFAULT_MAX_TASKS_PER_WORKER, since 0.15.7
 _LONGEST_WAIT = 60.0  # s without looking at the clock
 
 
@@ -261,7 +262,8 @@ class NegotiationPool:
     Args:
         cartesian: that module.
         max_workers: as there.
-        max_tasks_per_child: as there; here it is safe.
+        max_tasks_per_child: whether workers are to be replaced now and then.  negmas says 10, and a new worker costs
+            seconds of imports; it is done after 50 negotiations, as negmas itself came to do it.
     """
 
     def __init__(self, cartesian: Any, max_workers: int | None = None, max_tasks_per_child: int | None = None) -> None:
@@ -271,7 +273,8 @@ class NegotiationPool:
         limit = sys._getframe(1).f_locals.get("timeout")
         self._cartesian = cartesian
         self._planned = 0
-        self._session = _Session(max_workers or loky.cpu_count(), limit, max_tasks_per_child)
+        max_tasks = max_tasks_per_child and max(max_tasks_per_child, _TASKS_PER_WORKER)
+        self._session = _Session(max_workers or loky.cpu_count(), limit, max_tasks)
 
     def submit(self, fn: Callable[..., Any], /, **info: Any) -> Future[Any]:
         """Submit a negotiation; its arguments are what a failure record is made of."""

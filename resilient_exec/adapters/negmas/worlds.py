@@ -73,9 +73,6 @@ def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
     begin = time.perf_counter()
     try:
         tournament.run()
-    except BaseException as error:
-        tournament.recorder.ended_by = type(error).__name__
-        raise
     finally:
         told = tournament.recorder.finish()
     report.warn(told)
@@ -140,10 +137,13 @@ class _Tournament:
             pool = self._pool(output, packed)
             try:
                 self._drive(pool)
+            except BaseException as error:
+                self.recorder.ended_by = type(error).__name__
+                raise
             finally:
                 # After an error, or with the time up, nobody wants what still runs; else nothing does.
                 pool.shutdown(wait=True, cancel_futures=True, kill=True)
-        self._account_for_the_rest()
+                self._account_for_the_rest()
 
     # -- before the first world
 
@@ -367,9 +367,12 @@ class _Tournament:
 
     def _account_for_the_rest(self) -> None:
         """Keep what came in at the last moment; name what was given up."""
-        why = f"total_timeout ({self.call['total_timeout']} s) was over"
+        if self.recorder.ended_by == "total_timeout":
+            why = f"total_timeout ({self.call['total_timeout']} s) was over"
+        else:
+            why = f"the tournament was ended by {self.recorder.ended_by}"
         for future, world_set in list(self.running.items()):
-            if not future.cancelled() and not isinstance(future.exception(), TaskKilled):
+            if not future.cancelled() and not isinstance(future.exception(), TaskKilled | PoolBroken):
                 self._take(future)
             elif future.attempts:
                 fields = {"attempts": future.attempts, "history": report.history(future.story)}
