@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,13 +31,15 @@ __all__ = ["Endable", "end_at_exit", "exiting", "run_before_loky"]
 class Endable(Protocol):
     """What is to be ended at exit."""
 
-    def end_at_exit(self) -> None:
-        """Finish pending work, then end; Ctrl-C meanwhile kills what runs."""
+    def end_at_exit(self, *, kill: bool = False) -> None:
+        """Finish pending work (or kill it), then end; Ctrl-C meanwhile kills what runs."""
 
 
 _lock = threading.Lock()
 _live: weakref.WeakSet[Endable] = weakref.WeakSet()
 _exiting = False
+_finalizing_pid = 0
+_BEFORE_THE_JOIN = 100  # multiprocessing runs what has a priority of 0 or more before it joins its children
 
 
 def exiting() -> bool:
@@ -50,6 +53,7 @@ def end_at_exit(pool: Endable) -> None:
     run_before_loky()
     with _lock:
         _live.add(pool)
+        _run_before_multiprocessing()
 
 
 def run_before_loky() -> None:
@@ -62,6 +66,17 @@ def run_before_loky() -> None:
             _register(getattr(loky, "_python_exit", lambda: None))
             loky.process_pool_executor_at_exit = True
             _register(_end_all)
+            atexit.register(_kill_rest)
+
+
+def _run_before_multiprocessing() -> None:
+    """In a child process of multiprocessing, which joins its own children, our workers too, before any hook is run."""
+    global _finalizing_pid  # noqa: PLW0603  guarded by _lock
+    from multiprocessing import process, util
+
+    if process.parent_process() is not None and _finalizing_pid != os.getpid():
+        _finalizing_pid = os.getpid()  # a fork forgets the finalizers of its parent
+        util.Finalize(None, _end_all, exitpriority=_BEFORE_THE_JOIN)
 
 
 def _register(hook: Callable[[], object]) -> None:
@@ -77,3 +92,9 @@ def _end_all() -> None:
     _exiting = True
     for pool in list(_live):
         pool.end_at_exit()
+
+
+def _kill_rest() -> None:
+    """Behind all hooks: a Ctrl-C in a wrong moment may have kept them from ending what runs, which holds the exit up."""
+    for pool in list(_live):
+        pool.end_at_exit(kill=True)

@@ -156,7 +156,7 @@ def marked(mark: str) -> set[Identity]:
     """All processes of this user with a variable in their environment whose name begins with ``mark`` (Linux)."""
     if not ON_LINUX:
         return set()
-    wanted = mark.encode()
+    wanted = b"\0" + mark.encode()
     found: set[Identity] = set()
     names: list[str] = []
     with contextlib.suppress(OSError):  # no descriptor left: the caller has other means
@@ -165,7 +165,7 @@ def marked(mark: str) -> set[Identity]:
         if not name.isdigit() or int(name) == os.getpid():
             continue
         with contextlib.suppress(OSError):  # gone, or somebody else's
-            if wanted in (_PROC / name / "environ").read_bytes():
+            if wanted in b"\0" + (_PROC / name / "environ").read_bytes():
                 who = identify(int(name))
                 if who is not None:
                     found.add(who)

@@ -209,12 +209,12 @@ class Supervisor:
         if threading.current_thread() is not self._thread:
             self._thread.join(_JOIN_TIMEOUT)
 
-    def end_at_exit(self) -> None:
-        """Finish what is pending, then end: at the exit of the interpreter.  Ctrl-C kills what runs."""
+    def end_at_exit(self, *, kill: bool = False) -> None:
+        """Finish what is pending (or kill it), then end: at the exit of the interpreter.  Ctrl-C kills what runs."""
         if os.getpid() != self._pid:
             return  # a forked child exits: it has inherited this object, but none of its threads
-        self.post(ShutdownAsked(why="the exit of the interpreter"))
         try:
+            self.post(ShutdownAsked(cancel=kill, kill=kill, why="the exit of the interpreter"))
             self.ended.wait()
         except KeyboardInterrupt:
             self.post(ShutdownAsked(cancel=True, kill=True, why="Ctrl-C at the exit of the interpreter"))

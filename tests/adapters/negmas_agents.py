@@ -38,10 +38,15 @@ class ThriftyStd(GreedyStdAgent):
 
 
 class Saboteur(RandomOneShotAgent):
-    """Plays at random until the third step, then does what the plan has for its world."""
+    """Plays at random until the third step, then does what the plan has for its world.
+
+    It keeps a diary beside the world's own files, as competitors do: one line a step, appended.
+    """
 
     def before_step(self):
         super().before_step()
+        with (Path(self.awi._world.log_folder) / "diary.txt").open("a") as diary:
+            print(self.awi.current_step, file=diary)
         if self.awi.current_step == 2:
             plan = os.environ.get(PLAN)
             fault = json.loads(Path(plan).read_text()).get(self.awi._world.name) if plan else None

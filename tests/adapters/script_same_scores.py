@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import negmas_tournaments as t
-from negmas_agents import PLAN
+from negmas_agents import PLAN, Healthy, Saboteur, Thrifty
 
 tmp = Path(sys.argv[1])
 out = {}
@@ -23,8 +23,9 @@ def note(way, report=None):
     t.wipe(folder)
 
 
-folder = t.make(tmp, n_configs=int(sys.argv[3]))
-out["sabotaged"] = t.sabotaged(folder)[: int(sys.argv[4])]
+n_competitors, n_configs, n_killed = map(int, sys.argv[3:])
+folder = t.make(tmp, (Saboteur, Healthy, Thrifty)[:n_competitors], n_configs=n_configs)
+out["sabotaged"] = t.sabotaged(folder)[:n_killed]
 t.run_seeded(folder, "serial")
 note("serial")
 for lanes in (1, 2):

@@ -48,14 +48,14 @@ def test_a_tournament_ends_with_all_worlds_scored(tmp_path, league, competitors)
 
 
 @pytest.mark.parametrize(
-    ("configs", "worlds", "killed"),
-    [(1, 6, 2), pytest.param(6, 36, 12, marks=pytest.mark.slow)],
+    ("competitors", "configs", "worlds", "killed"),
+    [(2, 2, 4, 2), pytest.param(3, 6, 36, 12, marks=pytest.mark.slow)],
 )
-def test_scores_do_not_depend_on_who_runs_the_worlds(tmp_path, configs, worlds, killed):
+def test_scores_do_not_depend_on_who_runs_the_worlds(tmp_path, competitors, configs, worlds, killed):
     """Serial, one worker, two workers, and worlds that were killed once: the same scores, and the same files."""
     out = tmp_path / "out.json"
     script = Path(__file__).with_name("script_same_scores.py")
-    command = [sys.executable, script, tmp_path / "t", out, str(configs), str(killed)]
+    command = [sys.executable, script, tmp_path / "t", out, *map(str, (competitors, configs, killed))]
     subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": "0"}, check=True, capture_output=True)
     ways = json.loads(out.read_text())
     sabotaged = ways.pop("sabotaged")
@@ -105,12 +105,13 @@ def test_total_timeout_fires_while_a_world_hangs(tmp_path, monkeypatch):
     t.plan(monkeypatch, folder, dict.fromkeys(t.sabotaged(folder), "hang"))
     calls = []
     with pytest.warns(adapter.ResilientWarning, match="2 of 2 worlds"):
-        report = t.run(folder, total_timeout=15, tournament_progress_callback=lambda *call: calls.append(call))
+        report = t.run(folder, total_timeout=20, tournament_progress_callback=lambda *call: calls.append(call))
 
     assert (report.ended_by, report.scored, calls) == ("total_timeout", 0, [])
     killed, waiting = report.missing
-    assert (killed.status, killed.attempts, killed.reason) == ("failed", 1, "killed: total_timeout (15 s) was over")
-    assert (waiting.status, waiting.attempts) == ("not run", 0)
+    assert (waiting.status, waiting.attempts, waiting.reason) == ("not run", 0, "total_timeout (20 s) was over")
+    if t.starts(folder)[killed.worlds[0]]:  # unless the machine is so slow that no worker was there in time
+        assert (killed.status, killed.attempts, killed.reason) == ("failed", 1, "killed: total_timeout (20 s) was over")
 
 
 def test_resuming_runs_only_what_is_missing(tmp_path, monkeypatch):

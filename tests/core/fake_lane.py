@@ -102,7 +102,7 @@ class FakeLane:
         """The lane ends, having said that its worker went, or not."""
         if tell and self.worker in ("up", "stopping"):
             self.die()
-        self.worker, self.closed = "none", True
+        self.worker, self.calls, self.running, self.closed = "none", [], False, True
         self.words.append(LaneClosed(self.number))
 
     def step(self, fate: str = "returns") -> bool:
@@ -117,7 +117,7 @@ class FakeLane:
             self.start(well=True)
         elif self.worker == "stopping" or (self.running and fate == "dies"):
             self.die()
-        elif self.running and fate == "hangs":
+        elif (self.running and fate == "hangs") or (self.calls and fate == "stalls"):
             return False
         elif self.running:
             self.end(Raised(ValueError(fate)) if fate == "raises" else Returned(fate))
@@ -131,6 +131,7 @@ class FakeLane:
 
 
 GHOSTLY = (LaneReady, StartFailed, Progress, Begun, AttemptEnded, WorkerGone, LaneClosed)
+LATE = (Progress, Begun, AttemptEnded, WorkerGone)
 
 
 def ghost_word(kind: type, lane: int, key: Hashable, attempt: int) -> Stimulus:

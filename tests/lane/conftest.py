@@ -19,3 +19,22 @@ def ready(lane):
     """A lane with an idle worker."""
     lane.start()
     return lane
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """The lane of a module, in a list of one."""
+    lanes = [Harness()]
+    lanes[0].start()
+    yield lanes
+    lanes[0].end()
+
+
+@pytest.fixture
+def shared(kept):
+    """A lane with an idle worker, shared by those tests of a module that do it no harm."""
+    if not kept[0].is_idle():  # the test before has failed
+        kept[0].end()
+        kept[0] = Harness()
+        kept[0].start()
+    return kept[0]

@@ -93,6 +93,11 @@ class Harness:
         self.order_start(initializer, *initargs)
         return self.expect(StartFailed).words
 
+    def is_idle(self) -> bool:
+        """Whether its worker waits for an attempt, and no fact for its reader."""
+        lane = self.lane
+        return lane is not None and lane._lease is not None and lane._current is None and self.facts.empty()
+
     def still_works(self) -> None:
         """The lane's worker, a new one if need be, runs an ordinary task."""
         if self.lane._lease is None:

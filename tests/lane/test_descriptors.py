@@ -46,7 +46,6 @@ def test_a_worker_whose_task_closed_3_to_64_ends_in_peace_and_writes_nothing_int
     ready.lane.stop()
     assert ready.gone() == ""
     assert contents(tmp_path) == {b""}
-    ready.still_works()
 
 
 def test_what_a_task_has_buffered_for_a_file_that_took_a_closed_number_is_written_when_its_worker_ends(ready, tmp_path):
@@ -70,7 +69,6 @@ def test_a_worker_whose_task_closed_3_to_64_is_killed_as_any_other_and_tells_its
     ready.kill()
     assert "in spin_for_ever" in ready.died().stacks
     assert contents(tmp_path) == {b""}
-    ready.still_works()
 
 
 def test_a_task_that_closes_all_descriptors_is_a_death_with_the_reason_named(ready):
@@ -94,7 +92,6 @@ def test_a_task_that_closes_all_descriptors_and_runs_on_does_not_keep_its_lane_b
     assert ready.wait_in_thread() <= {ready.lane._bell.fileno()}
     (tmp_path / "go").touch()
     assert ready.died().exitcode == CHANNEL_LOST_STATUS
-    ready.still_works()
 
 
 def test_a_task_that_closes_all_descriptors_and_hangs_is_killed(ready, tmp_path):
@@ -104,7 +101,6 @@ def test_a_task_that_closes_all_descriptors_and_hangs_is_killed(ready, tmp_path)
     died = ready.died()
     assert died.exitcode == -signal.SIGKILL
     assert died.stacks == ""
-    ready.still_works()
 
 
 def test_a_neighbours_worker_is_untouched_by_a_task_that_closes_everything(ready):

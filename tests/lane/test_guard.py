@@ -81,10 +81,17 @@ def guard_of(pid) -> Identity | None:
     return None
 
 
+def guard_of_this_process() -> Identity:
+    """It is started when ``hold`` returns, but its command line may be a moment late."""
+    wait_until(lambda: guard_of(os.getpid()))
+    return guard_of(os.getpid())
+
+
 def test_what_the_workers_had_started_dies_with_the_killed_parent(tmp_path):
     parent, started = start(tmp_path)
     assert len(started) == 4
     assert all(map(is_alive, started))
+    wait_until(lambda: guard_of(parent.pid))
     own_guard = guard_of(parent.pid)
     assert own_guard is not None
     parent.kill()
@@ -95,6 +102,7 @@ def test_what_the_workers_had_started_dies_with_the_killed_parent(tmp_path):
 
 def test_ctrl_c_in_the_terminal_does_not_reach_the_guard(tmp_path):
     parent, started = start(tmp_path)
+    wait_until(lambda: guard_of(parent.pid))
     own_guard = guard_of(parent.pid)
     assert os.getsid(own_guard.pid) != os.getsid(parent.pid)
     parent.send_signal(signal.SIGINT)
@@ -105,9 +113,9 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_guard(tmp_path):
 def test_the_guard_lives_exactly_as_long_as_there_are_lanes():
     guard.hold()
     guard.hold()
-    assert guard_of(os.getpid()) is not None
+    assert guard_of_this_process() is not None
     guard.release()
-    own_guard = guard_of(os.getpid())
+    own_guard = guard_of_this_process()
     assert own_guard is not None
     guard.release()
     assert not is_alive(own_guard)
@@ -115,11 +123,11 @@ def test_the_guard_lives_exactly_as_long_as_there_are_lanes():
 
 def test_a_guard_that_was_killed_is_replaced_by_the_next_lane():
     guard.hold()
-    first = guard_of(os.getpid())
+    first = guard_of_this_process()
     os.kill(first.pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(first))
     guard.hold()
-    second = guard_of(os.getpid())
+    second = guard_of_this_process()
     assert second not in (None, first)
     guard.release()
     guard.release()
@@ -128,7 +136,7 @@ def test_a_guard_that_was_killed_is_replaced_by_the_next_lane():
 
 def test_a_forked_child_neither_ends_the_guard_nor_shares_its_mark():
     guard.hold()
-    own_guard = guard_of(os.getpid())
+    own_guard = guard_of_this_process()
     mark = guard.parent_mark()
     read, write = os.pipe()
     child = os.fork()

@@ -45,7 +45,6 @@ def test_a_task_that_has_stopped_its_own_process_is_killed_with_its_stacks(ready
     until(lambda: state(ready.pid) == "T")
     ready.kill()
     assert "in stop_itself" in ready.died().stacks
-    ready.still_works()
 
 
 def test_a_kill_ends_a_result_that_hangs_while_it_proves_itself(ready):
@@ -55,7 +54,6 @@ def test_a_kill_ends_a_result_that_hangs_while_it_proves_itself(ready):
     stacks = ready.died().stacks
     assert "in spin_for_ever" in stacks
     assert "in pack_value" in stacks
-    ready.still_works()
 
 
 def test_a_kill_ends_an_exception_that_hangs_while_it_proves_itself(ready):
@@ -89,7 +87,6 @@ def test_a_task_that_blocks_every_signal_is_killed_all_the_same(ready, tmp_path)
     died = ready.died()
     assert died.exitcode == -signal.SIGKILL
     assert died.stacks == ""
-    ready.still_works()
 
 
 @linux_only
@@ -98,7 +95,6 @@ def test_a_task_that_took_the_stacks_signal_for_itself_is_killed_all_the_same(re
     until(lambda: lines(tmp_path / "set"))
     ready.kill()
     assert ready.died().exitcode == -signal.SIGKILL
-    ready.still_works()
 
 
 @linux_only
@@ -107,7 +103,6 @@ def test_a_task_that_gave_the_stacks_signal_its_deadly_default_is_charged_with_t
     until(lambda: lines(tmp_path / "set"))
     ready.kill()
     assert ready.died().exitcode in (-signal.SIGKILL, -signal.SIGUSR1)
-    ready.still_works()
 
 
 @linux_only
@@ -118,7 +113,6 @@ def test_asking_for_the_stacks_writes_nothing_into_a_file_that_has_taken_their_d
     assert ready.died().stacks == ""
     own = list(tmp_path.glob("own-*"))
     assert [file.read_bytes() for file in own] == [b""]
-    ready.still_works()
 
 
 # -- whom a kill hits ------------------------------------------------------------------------------------------------
@@ -156,7 +150,6 @@ def test_a_kill_without_a_worker_does_nothing(ready):
     ready.give_up_start()
     ready.nothing()
     ready.start()
-    ready.still_works()
 
 
 def test_a_result_that_beats_its_kill_is_kept_and_the_worker_lives_on(ready, tmp_path):
@@ -176,7 +169,6 @@ def test_a_death_that_beats_its_kill_is_told_as_it_was(ready, tmp_path):
         until(lambda: not alive(ready.pid))
         ready.kill()
     assert ready.died().exitcode == 3
-    ready.still_works()
 
 
 @linux_only
@@ -185,7 +177,6 @@ def test_a_kill_unless_begun_ends_a_worker_that_has_not_begun_and_charges_nobody
     ready.send(tasks.double, 1)
     ready.kill(unless_begun=True)
     assert ready.gone() == "it was killed"
-    ready.still_works()
 
 
 @linux_only
@@ -247,7 +238,6 @@ def test_a_worker_stopped_during_a_task_is_killed_and_still_tells_its_stacks(rea
     ready.signal(signal.SIGSTOP)
     ready.kill()
     assert "in wait_for" in ready.died().stacks
-    ready.still_works()
 
 
 @linux_only

@@ -156,7 +156,9 @@ def test_a_value_that_does_not_pickle_is_named_by_its_type():
 
 
 def test_a_value_that_does_not_unpickle_is_named_by_its_type():
-    with pytest.raises(Unsendable, match=r"lane_tasks.Calls, pickles but cannot be unpickled: ValueError: it does not"):
+    with pytest.raises(
+        Unsendable, match=r"lane_pickles.Calls, pickles but cannot be unpickled: ValueError: it does not"
+    ):
         pack_value(pickles.Calls(pickles.fail_to_load))
 
 

@@ -185,17 +185,18 @@ def test_children_of_all_threads_are_in_the_tree():
 
 
 @linux_only
-def test_a_mark_is_found_by_its_whole_name_in_the_environment_and_in_what_inherits_it():
+def test_a_mark_is_found_by_how_a_variables_name_begins_in_a_process_and_in_what_inherits_from_it():
     with (
-        program(GRANDCHILD, env={"MARK_1": "1"}) as child,
-        program(env={"MARK_12": "1", "X": "MARK_1", "AMARK": "1"}) as other,
+        program(GRANDCHILD, env={"MARK_1_a": "1"}) as child,
+        program(env={"MARK_2_b": "1", "X": "MARK_1_", "AMARK_1_": "1"}) as other,
     ):
         grandchild = int(child.stdout.readline())
-        until(lambda: b"MARK_12" in Path(f"/proc/{other.pid}/environ").read_bytes())
+        until(lambda: b"MARK_2" in Path(f"/proc/{other.pid}/environ").read_bytes())
         try:
-            assert {who.pid for who in marked("MARK_1")} == {child.pid, grandchild}
-            assert {who.pid for who in marked("MARK_12")} == {other.pid}
-            assert marked("MARK_13") == set()
+            assert {who.pid for who in marked("MARK_1_")} == {child.pid, grandchild}
+            assert {who.pid for who in marked("MARK_2_b")} == {other.pid}
+            assert {who.pid for who in marked("MARK_")} == {child.pid, grandchild, other.pid}
+            assert marked("MARK_3") == set()
         finally:
             os.kill(grandchild, signal.SIGKILL)
 

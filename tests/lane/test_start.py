@@ -266,8 +266,7 @@ OUT_OF_DESCRIPTORS = """
 
     sys.path.insert(0, {here!r})
     import lane_leavings as leavings
-import lane_pickles as pickles
-import lane_tasks as tasks
+    import lane_tasks as tasks
     from lane_harness import Harness, alive, lines, until
     from resilient_exec.messages import WorkerGone
 

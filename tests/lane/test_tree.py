@@ -48,7 +48,6 @@ def test_what_a_task_has_left_is_dead_before_its_worker_is_told_to_be_gone(ready
         assert ready.died().exitcode == (0 if how == "_exit(0)" else -signal.SIGKILL)
         left = lines(tmp_path / "pids")[0]
     assert not alive(left)
-    ready.still_works()
 
 
 def test_a_program_with_an_empty_environment_is_found_in_the_tree(ready, tmp_path):
@@ -95,7 +94,6 @@ def test_a_chain_of_forked_children_is_killed_to_its_last_link(ready, tmp_path):
     ready.kill()
     ready.died()
     assert not any(map(alive, pids))
-    ready.still_works()
 
 
 def test_children_forked_while_the_tree_is_being_killed_are_killed_too(ready, tmp_path):
@@ -105,7 +103,6 @@ def test_children_forked_while_the_tree_is_being_killed_are_killed_too(ready, tm
     ready.died()
     pids = lines(tmp_path / "pids")
     assert not any(map(alive, pids))
-    ready.still_works()
 
 
 def test_a_forked_child_that_holds_all_descriptors_delays_neither_the_result_nor_the_death(ready, tmp_path):
@@ -147,7 +144,6 @@ def test_a_lane_inside_a_task_is_killed_with_the_task_workers_and_all(ready, tmp
     ready.kill()
     ready.died()
     assert not alive(inner)
-    ready.still_works()
 
 
 def test_a_kill_in_one_lane_leaves_the_others_worker_and_attempt_alone(ready, tmp_path):
@@ -174,7 +170,6 @@ def test_a_worker_that_cannot_end_in_peace_for_a_thread_of_a_tasks_is_killed_on_
     ready.answers()
     ready.give_up_start()
     assert ready.gone() == "it did not end in peace"
-    ready.still_works()
 
 
 def test_a_worker_that_is_stopped_when_it_shall_end_in_peace_is_killed_on_request(ready):
@@ -183,7 +178,6 @@ def test_a_worker_that_is_stopped_when_it_shall_end_in_peace_is_killed_on_reques
     ready.nothing()
     ready.give_up_start()
     assert ready.gone() == "it did not end in peace"
-    ready.still_works()
 
 
 def test_closing_a_lane_kills_the_attempt_that_runs_and_what_it_has_started(ready, tmp_path):
@@ -207,7 +201,7 @@ PARENT = """
 
     sys.path.insert(0, {here!r})
     import lane_leavings as leavings
-import lane_tasks as tasks
+    import lane_tasks as tasks
     from lane_harness import Harness
 
     harness = Harness()

@@ -47,19 +47,19 @@ def test_several_deaths_in_a_row_leave_the_lane_as_good_as_new(ready):
     ready.still_works()
 
 
-def test_sys_exit_in_a_task_is_the_tasks_outcome_and_its_worker_lives_on(ready):
-    error = ready.raised(tasks.call_sys_exit, 3)
+def test_sys_exit_in_a_task_is_the_tasks_outcome_and_its_worker_lives_on(shared):
+    error = shared.raised(tasks.call_sys_exit, 3)
     assert type(error) is SystemExit
     assert error.args == (3,)
-    assert ready.value(tasks.pid) == ready.pid
+    assert shared.value(tasks.pid) == shared.pid
 
 
 @pytest.mark.parametrize("cls", [KeyboardInterrupt, GeneratorExit, StopIteration, BaseException])
-def test_what_is_no_ordinary_exception_is_an_outcome_too(ready, cls):
-    error = ready.raised(pickles.raise_class, cls, "why")
+def test_what_is_no_ordinary_exception_is_an_outcome_too(shared, cls):
+    error = shared.raised(pickles.raise_class, cls, "why")
     assert type(error) is cls
     assert error.args == ("why",)
-    assert ready.value(tasks.pid) == ready.pid
+    assert shared.value(tasks.pid) == shared.pid
 
 
 EXCEPTIONS = {
@@ -74,9 +74,9 @@ EXCEPTIONS = {
 
 
 @pytest.mark.parametrize(("cls", "args", "kwargs"), list(EXCEPTIONS.values()), ids=list(EXCEPTIONS))
-def test_an_exception_arrives_as_the_same_type_with_the_same_args_and_attributes(ready, cls, args, kwargs):
+def test_an_exception_arrives_as_the_same_type_with_the_same_args_and_attributes(shared, cls, args, kwargs):
     expected = cls(*args, **kwargs)
-    error = ready.raised(pickles.raise_with, cls, args, kwargs)
+    error = shared.raised(pickles.raise_with, cls, args, kwargs)
     assert type(error) is cls
     assert repr(error.args) == repr(expected.args)
     assert error.__dict__ == expected.__dict__
@@ -85,8 +85,8 @@ def test_an_exception_arrives_as_the_same_type_with_the_same_args_and_attributes
     assert "worker.py" not in str(error.__cause__), "the traceback begins with the user's code"
 
 
-def test_an_exception_with_a_reduce_of_its_own_is_rebuilt_by_it(ready):
-    error = ready.raised(pickles.raise_class, pickles.ReducingError, 9)
+def test_an_exception_with_a_reduce_of_its_own_is_rebuilt_by_it(shared):
+    error = shared.raised(pickles.raise_class, pickles.ReducingError, 9)
     assert type(error) is pickles.ReducingError
     assert error.code == 9
 
@@ -101,51 +101,51 @@ STAND_INS = {
 
 
 @pytest.mark.parametrize("cls", list(STAND_INS.values()), ids=list(STAND_INS))
-def test_an_exception_that_cannot_travel_arrives_as_a_stand_in_and_its_worker_lives_on(ready, cls):
-    error = ready.raised(pickles.raise_class, cls)
+def test_an_exception_that_cannot_travel_arrives_as_a_stand_in_and_its_worker_lives_on(shared, cls):
+    error = shared.raised(pickles.raise_class, cls)
     assert isinstance(error, cls | NotSendable)
     if isinstance(error, NotSendable):
         assert cls.__name__ in str(error)
     assert "in raise_class" in str(error.__cause__)
-    assert ready.value(tasks.pid) == ready.pid
+    assert shared.value(tasks.pid) == shared.pid
 
 
-def test_a_frozen_exception_that_was_raised_by_a_cause_shows_the_cause_in_its_traceback(ready):
-    error = ready.raised(pickles.raise_from, ValueError("the root"), pickles.FrozenError, 1, "x")
+def test_a_frozen_exception_that_was_raised_by_a_cause_shows_the_cause_in_its_traceback(shared):
+    error = shared.raised(pickles.raise_from, ValueError("the root"), pickles.FrozenError, 1, "x")
     assert type(error) is pickles.FrozenError
     assert "the root" in str(error.__cause__)
 
 
-def test_a_result_that_cannot_be_pickled_is_told_with_its_type_and_the_worker_lives_on(ready):
-    outcome = ready.outcome(pickles.give_lock)
+def test_a_result_that_cannot_be_pickled_is_told_with_its_type_and_the_worker_lives_on(shared):
+    outcome = shared.outcome(pickles.give_lock)
     assert isinstance(outcome, NotSent)
     assert "lock" in outcome.message
     assert "cannot be pickled" in outcome.message
-    assert ready.value(tasks.pid) == ready.pid
+    assert shared.value(tasks.pid) == shared.pid
 
 
-def test_a_result_that_does_not_unpickle_is_found_out_in_its_own_worker(ready):
-    outcome = ready.outcome(pickles.give_call, pickles.fail_to_load)
+def test_a_result_that_does_not_unpickle_is_found_out_in_its_own_worker(shared):
+    outcome = shared.outcome(pickles.give_call, pickles.fail_to_load)
     assert isinstance(outcome, NotSent)
     assert "Calls" in outcome.message
     assert "it does not load" in outcome.message
-    assert ready.value(tasks.pid) == ready.pid
+    assert shared.value(tasks.pid) == shared.pid
 
 
 @pytest.mark.parametrize("give", [pickles.give_call, pickles.give_pickling_call])
-def test_a_result_that_exits_in_its_pickling_or_unpickling_is_the_tasks_own_exit(ready, give):
-    outcome = ready.outcome(give, tasks.call_sys_exit, 3)
+def test_a_result_that_exits_in_its_pickling_or_unpickling_is_the_tasks_own_exit(shared, give):
+    outcome = shared.outcome(give, tasks.call_sys_exit, 3)
     assert isinstance(outcome, Raised)
     assert isinstance(outcome.exception, SystemExit)
-    assert ready.value(tasks.pid) == ready.pid
+    assert shared.value(tasks.pid) == shared.pid
 
 
-def test_an_argument_that_does_not_unpickle_is_told_and_the_worker_lives_on(ready):
-    outcome = ready.outcome(pickles.give, pickles.Calls(pickles.fail_to_load))
+def test_an_argument_that_does_not_unpickle_is_told_and_the_worker_lives_on(shared):
+    outcome = shared.outcome(pickles.give, pickles.Calls(pickles.fail_to_load))
     assert isinstance(outcome, NotSent)
     assert "unpickled in the worker" in outcome.message
     assert "it does not load" in outcome.message
-    assert ready.value(tasks.pid) == ready.pid
+    assert shared.value(tasks.pid) == shared.pid
 
 
 def test_a_result_that_reached_the_parent_stays_although_its_worker_dies_right_after(ready):
@@ -220,6 +220,6 @@ def test_a_task_that_closes_the_standard_streams_harms_nobody(ready):
     assert isinstance(ready.raised(pickles.raise_class, ValueError), ValueError)
 
 
-def test_the_flood_of_a_tasks_deep_recursion_ends_in_its_own_error(ready):
-    assert isinstance(ready.raised(tasks.recurse_then_wait, 10**6, "/"), RecursionError)
-    ready.still_works()
+def test_the_flood_of_a_tasks_deep_recursion_ends_in_its_own_error(shared):
+    assert isinstance(shared.raised(tasks.recurse_then_wait, 10**6, "/"), RecursionError)
+    shared.still_works()

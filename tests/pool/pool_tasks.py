@@ -613,3 +613,9 @@ def meet_deaf(here, go):
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     meet(here, go)
+
+
+def fail_unless(path, ready):
+    if not os.path.exists(ready):
+        note(path, os.getpid())
+        raise ValueError("not ready")

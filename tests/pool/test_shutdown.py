@@ -326,7 +326,27 @@ def test_ctrl_c_at_the_exit_of_the_interpreter_kills_what_hangs(start_script):
     assert script.wait() == 0
     assert lines(script.folder / "told") == ["TaskKilled"]
     assert not tasks.alive(pid)
-    assert script.err == ""
+
+
+def test_an_interrupt_that_skips_the_exit_hooks_still_ends_what_hangs(start_script):
+    """It came in the wrong moment: before our hook, or between its first lines."""
+    script = start_script("""
+        import threading
+        from resilient_exec import ResilientPool
+        import pool_tasks as tasks
+
+        def interrupt():
+            raise KeyboardInterrupt
+
+        if __name__ == "__main__":
+            pool = ResilientPool(1)
+            future = pool.submit(tasks.meet, "here", "never")
+            future.add_done_callback(lambda f: tasks.note("told", type(f.exception()).__name__))
+            tasks.wait_for("here")
+            threading._register_atexit(interrupt)
+    """)
+    script.wait()
+    assert lines(script.folder / "told") == ["TaskKilled"]
 
 
 def test_a_hanging_task_holds_the_exit_until_its_timeout_ends_it(start_script):
