@@ -336,7 +336,7 @@ class Core:
 
     def _count_failed_start(self, words: str) -> None:
         self._failed_starts += 1
-        if self._failed_starts >= self.limits.start_failures and not self._lanes.alive():
+        if self._failed_starts >= self.limits.start_failures and self._records and not self._lanes.alive():
             self._break(words)
             return
         wait = self.limits.first_start_wait * 2 ** min(self._failed_starts - 1, 20)

@@ -296,6 +296,7 @@ class Lease:
         for fd in (self._register, self._stacks):
             with contextlib.suppress(OSError):
                 os.close(fd)
+        gone = self.is_gone()
         if self.watch is not None:
             self.watch.close()
         executor, self._executor = self._executor, None
@@ -304,9 +305,8 @@ class Lease:
             executor.shutdown(wait=False, kill_workers=True)
         if self._manager_thread is not None:
             self._manager_thread.join(_JOIN_TIMEOUT)
-        if process is not None and process._popen.poll() is not None:
-            # loky does not join what it finds reaped; multiprocessing would keep it, with a pipe, till the next start.
-            process.join(0)
+        if process is not None and gone:
+            _let_go(process)
 
 
 class _NoProcess:
@@ -343,6 +343,17 @@ def check_initializer(initializer: Callable[..., object], initargs: tuple[Any, .
                 ) from error
     finally:
         set_spawning_popen(None)
+
+
+def _let_go(process: Any) -> None:
+    """Have multiprocessing forget a dead process: it keeps each, with a pipe, until it has been joined.
+
+    loky does not join what it finds reaped; and what the user's own code has reaped (a handler of SIGCHLD, a
+    ``waitpid(-1)``) multiprocessing would take to be alive for ever.
+    """
+    if process._popen.poll() is None:
+        process._popen.returncode = 255  # its true one is lost
+    process.join(0)
 
 
 def _close_what_loky_left(error: BaseException) -> None:

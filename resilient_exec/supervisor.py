@@ -17,6 +17,7 @@ import contextlib
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 from concurrent.futures import InvalidStateError
@@ -34,6 +35,7 @@ from resilient_exec.messages import (
     Kill,
     KillAsked,
     LaneClosed,
+    LaneReady,
     Send,
     Settle,
     ShutdownAsked,
@@ -63,6 +65,8 @@ _logger = logging.getLogger(__name__)
 _HEARTBEAT = 0.5  # s: the longest wait while a deadline runs, so that a stop of the parent is noticed
 _LAG = 0.25  # s: what the loop may be late before it counts as stopped
 _TURN = 500  # stimuli handled before the clock is looked at again
+_FIRST_WORKER = 2.0  # s: see Supervisor.submit
+_NO_THREAD_AT_EXIT = sys.version_info[:3] in ((3, 12, 0), (3, 12, 1))  # mended in 3.12.2
 _JOIN_TIMEOUT = 5.0  # s, for threads to end that have been told to
 
 
@@ -136,6 +140,7 @@ class Supervisor:
     ) -> None:
         self.core = Core(limits)
         self.ended = threading.Event()
+        self._has_started = threading.Event()  # or failed to: the first worker
         self._failure: BaseException | None = None  # what this loop itself has failed of
         self._pid = os.getpid()
         self._make_lane = make_lane
@@ -174,6 +179,11 @@ class Supervisor:
         self.post(Submitted(task, problem))
         if self.ended.is_set():  # it came in just behind the end, and nobody reads the inbox any more
             self._settle_rest()
+        if _NO_THREAD_AT_EXIT and threading.current_thread() is threading.main_thread():
+            # These two versions of Python start no thread once the main thread has ended, and a worker needs some: a
+            # script that ends right behind its first submit would lose its work. So it is held up, once.
+            self._has_started.wait(_FIRST_WORKER)
+            self._has_started.set()
         return True
 
     def cancelled(self, future: ResilientFuture[Any]) -> None:
@@ -270,6 +280,8 @@ class Supervisor:
             entry = self._entries.get(stimulus.key)
             if entry is not None:
                 entry.pids += (stimulus.pid,)
+        elif isinstance(stimulus, LaneReady | StartFailed):
+            self._has_started.set()
         elif isinstance(stimulus, LaneClosed):
             lane = self._lanes.pop(stimulus.lane, None)
             if lane is not None:
@@ -365,5 +377,6 @@ class Supervisor:
             observer.close()
         self._notifier.close()
         self.ended.set()
+        self._has_started.set()
         self._settle_rest()
         self._notifier.finish(_JOIN_TIMEOUT)

@@ -15,7 +15,7 @@ from negmas_agents import Healthy, HealthyStd, Saboteur, Thrifty, ThriftyStd
 from scml.utils import anac2024_oneshot, anac2024_std
 
 import resilient_exec.adapters.negmas as adapter
-from resilient_exec import NotSendable
+from resilient_exec import NotSendable, PoolBroken
 
 SMALL = {"n_configs": 1, "n_runs_per_world": 1, "n_competitors_per_world": 2, "n_steps": 5}
 
@@ -155,6 +155,49 @@ def test_markers_on_resume(tmp_path, monkeypatch):
     assert "process 7 on elsewhere.example is running it" in blocked.reason
     assert (theirs / "attempts" / "_running" / "runelsewhere.example.7").exists()
     assert not list((mine / "attempts" / "_running").iterdir())
+
+
+def test_a_living_stranger_s_world_is_waited_for(tmp_path):
+    """It ends while the other world runs; then its marker means nothing, and the world is run."""
+    folder = t.make(tmp_path, competitors=(Healthy, Thrifty))
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    place = next(iter(t.set_folders(folder).values()))
+    (place / "attempts" / "_running").mkdir(parents=True)
+    (place / "attempts" / "_running" / f"run{os.uname().nodename}.{stranger.pid}").touch()
+    alive = []
+
+    def end_the_stranger(*_):
+        alive.append(stranger.poll() is None)
+        stranger.kill()
+        stranger.wait()
+
+    with adapter.options(marker_wait=600):
+        report = t.run(folder, tournament_progress_callback=end_the_stranger)
+
+    assert alive == [True, False]
+    assert report.scored == 2
+    assert report.tasks[1].worlds[0] == t.name_of(next(s for s in t.assigned(folder) if place.name in str(s)))
+
+
+def test_a_tournament_that_no_worker_can_play_is_refused_with_the_worker_s_words(tmp_path):
+    """What all worlds share does not unpickle there; no world is lost one by one for it."""
+    folder = t.make(tmp_path, competitors=(Healthy, Thrifty))
+    with pytest.raises(PoolBroken, match="no module of that name here"):
+        t.run(folder, world_progress_callback=Stubborn())
+
+    report = adapter.last_report()
+    assert (report.ended_by, len(report.missing)) == ("PoolBroken", 2)
+
+
+class Stubborn:
+    """A callback that arrives nowhere."""
+
+    def __reduce__(self):
+        return _fail, ()
+
+
+def _fail():
+    raise ImportError("no module of that name here")
 
 
 def test_max_attempts_counts_over_all_runs(tmp_path, monkeypatch):

@@ -157,6 +157,19 @@ def test_the_pool_is_not_broken_while_another_worker_is_on_its_way() -> None:
     assert p.start_failed(1)[1] == "pool_broken"
 
 
+def test_the_pool_is_not_broken_while_nobody_waits_for_a_worker() -> None:
+    """A lane that was given up late must not be the last word of a pool that has done its work."""
+    p = Play(lanes=2, start_failures=1)
+    p.submit("a")
+    p.after(120)
+    p.ready(1)
+    p.begun("a", lane=1)
+    p.shutdown()
+    assert p.ended("a", lane=1)[-2:] == ["Settle a returned 1", "CloseLane L1"]
+    assert p.after(10) == ["Kill L1", "lane_abandoned L0", "Abandon L0"]
+    assert p.core.broken is None
+
+
 def test_with_no_worker_left_the_next_failure_breaks_the_pool() -> None:
     p = Play(lanes=2)
     p.running("a", Grant(0.0))

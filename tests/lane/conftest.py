@@ -5,6 +5,19 @@ from __future__ import annotations
 import pytest
 from lane_harness import Harness
 
+from resilient_exec import guard
+
+
+@pytest.fixture(scope="module", autouse=True)
+def guarded(request):
+    """One guard for a whole module: each lane that comes first would start one, and each that goes last end it."""
+    if request.node.name == "test_guard.py":
+        yield
+        return
+    guard.hold()
+    yield
+    guard.release()
+
 
 @pytest.fixture
 def lane():

@@ -8,7 +8,7 @@ import weakref
 
 import pool_tasks as tasks
 import pytest
-from pool_wait import is_freed, lines, until, wait_lines
+from pool_wait import is_freed, lines, replaces_workers_at_exit, until, wait_lines
 
 from resilient_exec import PoolClosed, ResilientPool, WorkerDied
 
@@ -111,13 +111,14 @@ def test_pending_work_ends_at_the_exit_of_the_interpreter(start_script, ending):
     assert script.err == ""
 
 
+@replaces_workers_at_exit
 def test_deaths_retries_timeouts_and_callbacks_still_work_at_exit(start_script):
     """A worker has to be replaced, and threads to be started, when the interpreter is on its way out."""
     script = at_exit(
         start_script,
         "import pool_tasks as tasks\n"
         "def tell(what):\n"
-        "    return lambda future: note('told', f'{what} {future.exception() or future.result()!r:.40}')\n"
+        "    return lambda future: note('told', f'{what} {future.exception() or future.result()}')\n"
         "pool.submit(same, 1).result()\n"
         "pool.submit(tasks.plan_by_attempt, ['die']).add_done_callback(tell('died'))\n"
         "pool.options(timeout=0.3).submit(tasks.plan_by_attempt, ['hang']).add_done_callback(tell('hung'))\n"
@@ -164,7 +165,7 @@ def test_a_pool_that_is_made_at_exit_takes_no_tasks_and_does_not_hang(start_scri
         "atexit.register(last)\n",
     )
     assert script.wait() == 0
-    assert script.out == "PoolClosed\n"
+    assert script.out in ("PoolClosed\n", "RuntimeError\n")  # the latter by Python itself: no thread can be started
     assert script.err == ""
 
 

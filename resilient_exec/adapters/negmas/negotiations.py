@@ -45,18 +45,19 @@ class _Session:
         chosen = settings.current()
         self.timeout = _shorter(timeout, chosen.timeout)
         self.lanes = chosen.max_workers or max_workers
-        self._stack = ExitStack()
-        output = self._stack.enter_context(WorkerOutput(chosen.output_limit))
-        self.pool = ResilientPool(
-            self.lanes,
-            timeout=self.timeout,
-            start_timeout=chosen.start_timeout,
-            retry=chosen.retry,
-            max_tasks_per_worker=chosen.max_tasks_per_worker or max_tasks or None,
-            initializer=redirect_output,
-            initargs=(output.folder,),
-            observers=chosen.observers,
-        )
+        with ExitStack() as stack:
+            output = stack.enter_context(WorkerOutput(chosen.output_limit))
+            self.pool = ResilientPool(
+                self.lanes,
+                timeout=self.timeout,
+                start_timeout=chosen.start_timeout,
+                retry=chosen.retry,
+                max_tasks_per_worker=chosen.max_tasks_per_worker or max_tasks or None,
+                initializer=redirect_output,
+                initargs=(output.folder,),
+                observers=chosen.observers,
+            )
+            self._stack = stack.pop_all()
         self.recorder: report.Recorder | None = None
 
     def settled(self, future: ResilientFuture[Any], info: dict[str, Any], planned: int) -> BaseException | None:
@@ -117,7 +118,7 @@ def run_isolated_tasks(
     on_error: Callable[[BaseException, Any, int, int], None] | None = None,
     track: Callable[..., Iterable[Any]] | None = None,
     description: str = "Running",
-    allow_inline_fallback: bool = True,
+    allow_inline_fallback: bool | None = None,
 ) -> int:
     """The function of this name in negmas, on a resilient pool; see there for the arguments.
 
@@ -138,7 +139,9 @@ def run_isolated_tasks(
         raise
     finally:
         session.close(kill=bool(ended_by), ended_by=ended_by)
-    run.leave_to_negmas(timeout, track, description, allow_inline_fallback=allow_inline_fallback)
+    # 0.15.7 does not have it, and does not give it.
+    how = {} if allow_inline_fallback is None else {"allow_inline_fallback": allow_inline_fallback}
+    run.leave_to_negmas(timeout, track, description, **how)
     return len(run.tasks)
 
 

@@ -131,6 +131,7 @@ class _Tournament:
             self._sort(world_set)
         if not self.runnable and not self.blocked:
             return
+        self.lanes = min(self.lanes, len(self.runnable) + len(self.blocked))
         self._say_what_runs()
         with ExitStack() as stack:
             output = stack.enter_context(WorkerOutput(self.settings.output_limit))
@@ -142,7 +143,7 @@ class _Tournament:
                 raise
             finally:
                 # After an error, or with the time up, nobody wants what still runs; else nothing does.
-                pool.shutdown(wait=True, cancel_futures=True, kill=True)
+                pool.shutdown(wait=True, cancel_futures=True, kill=bool(self.running))
                 self._account_for_the_rest()
 
     # -- before the first world
@@ -285,10 +286,10 @@ class _Tournament:
 
     def _take(self, future: ResilientFuture[Any]) -> None:
         """Account for a task that has settled."""
-        world_set = self.running.pop(future)
         error = future.exception()
         if isinstance(error, PoolBroken):
             raise error
+        world_set = self.running.pop(future)
         if error is not None:
             self._failed(world_set, future, error)
         elif isinstance(result := future.result(), worldset.Refused):
