@@ -433,12 +433,14 @@ class Core:
             self._enqueue(record)
         elif record.state is State.SENT and record.lane is not None:
             # The worker has not begun what it was sent: frozen, most likely. The task is not to blame.
+            self._tell("stalled", record)
             self._kill(record.lane, record, unless_begun=True)
 
     def _lane_due(self, lane: LaneRecord) -> None:
         if lane.state is LaneState.KILLING:
             self._abandon(lane)
         else:
+            self._tell_lane("lane_overdue", lane, {"pid": lane.pid, "what": str(lane.state)})
             self._lanes.set(lane, LaneState.KILLING, self._now + self.limits.kill_timeout)
             self._out.append(Kill(lane.number))
 

@@ -19,9 +19,9 @@ class Event:
 
     Attributes:
         at: seconds since the pool was made, on a monotonic clock that stands still while the parent is stopped.
-        kind: of a task: ``queued sent begun doomed returned raised died timed_out killed not_sent lost
+        kind: of a task: ``queued sent begun stalled doomed returned raised died timed_out killed not_sent lost
             backing_off settled``; of a lane: ``lane_starting lane_ready lane_failed lane_lost
-            lane_stopping lane_abandoned lane_closed``; of the pool: ``pool_closing pool_broken``.
+            lane_overdue lane_stopping lane_abandoned lane_closed``; of the pool: ``pool_closing pool_broken``.
         key: the task's key; ``None`` where no task is concerned.
         attempt: the number of the attempt, from 1; 0 where none is concerned.
         lane: the lane's number, or ``None``.

@@ -42,12 +42,15 @@ class Roster:
 
     def pick(self) -> LaneRecord | None:
         """A lane that can take an attempt now: an idle one (the last used: it is warm), else one with room ahead."""
-        return next(reversed(self._idle.values()), None) or next(reversed(self._ahead.values()), None)
+        listed = self._idle or self._ahead
+        return next(reversed(listed.values())) if listed else None
 
     def pick_down(self) -> LaneRecord | None:
         """A lane that may be started: one without a worker, else a new one while there may be more."""
-        lane = next(reversed(self._down.values()), None)
-        if lane is None and len(self._lanes) < self._limits.lanes:
+        if self._down:
+            return next(reversed(self._down.values()))
+        lane = None
+        if len(self._lanes) < self._limits.lanes:
             lane = self._lanes[self._next_number] = LaneRecord(self._next_number)
             self._next_number += 1
         return lane

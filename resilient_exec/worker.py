@@ -281,7 +281,9 @@ def _call(body: memoryview) -> object:
     except Exception as error:
         text = f"the call cannot be unpickled in the worker: {type(error).__name__}: {error}"
         raise payload.Unsendable(text) from error
-    del body
+    # The raw pickle must not lie beside what it was made into for as long as the task runs.
+    with contextlib.suppress(BufferError):  # something unpickled is a view of it
+        body.release()
     had_alarm = _has_alarm()
     try:
         return fn(*args, **kwargs)

@@ -16,6 +16,7 @@ from scml.utils import anac2024_oneshot, anac2024_std
 
 import resilient_exec.adapters.negmas as adapter
 from resilient_exec import NotSendable, PoolBroken
+from resilient_exec.adapters.negmas.worlds import competitors_of, world_timeout
 
 SMALL = {"n_configs": 1, "n_runs_per_world": 1, "n_competitors_per_world": 2, "n_steps": 5}
 
@@ -218,9 +219,11 @@ def test_what_workers_print_arrives(tmp_path, monkeypatch, capfd):
     folder = t.make(tmp_path, competitors=(Healthy, Saboteur))
     worlds = t.sabotaged(folder)
     t.plan(monkeypatch, folder, dict.fromkeys(worlds, "say"))
-    t.run(folder)
+    adapter.install(parallel=True)  # a runner that knows nothing of us
+    report = t.run(folder, "parallel:0.5")
     out, err = capfd.readouterr()
 
+    assert (report.folder, report.scored) == (str(folder), 2)
     for world in worlds:
         assert f"said in {world}\n" in out
         assert f"muttered in {world}\n" in err
@@ -228,7 +231,7 @@ def test_what_workers_print_arrives(tmp_path, monkeypatch, capfd):
 
 def test_callbacks(tmp_path):
     """One in the worker, once a step; one here, whose exception costs no result."""
-    folder = t.make(tmp_path, competitors=(Healthy, Thrifty))
+    folder = t.make(tmp_path, competitors=(Healthy, Thrifty), parallelism="resilient:0.5")
     log = tmp_path / "steps"
 
     def at_each_step(world):
@@ -238,7 +241,8 @@ def test_callbacks(tmp_path):
     def broken(score, i, n):
         raise RuntimeError(f"{i} of {n}")
 
-    report = t.run(folder, world_progress_callback=at_each_step, tournament_progress_callback=broken)
+    # None: as the tournament was created.
+    report = t.run(folder, None, world_progress_callback=at_each_step, tournament_progress_callback=broken)
 
     lines = [line.split() for line in log.read_text().splitlines()]
     assert report.scored == len(t.scores(folder)) == 2
@@ -259,3 +263,26 @@ def test_what_cannot_travel_is_named_before_the_first_world(tmp_path):
             t.run(folder, world_progress_callback=logging_callback)
 
     assert set(t.starts(folder).values()) == {0}
+
+
+def config(limit=None, types=(), params=None):
+    """A world's configuration, as far as it matters here."""
+    return {"world_params": {"time_limit": limit}, "agent_types": list(types), "agent_params": params}
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [((900,), 945), ((100, 900), 1890), ((None, 10), 21), ((None,), None), ((float("inf"), None), None)],
+)
+def test_the_limit_of_a_set_is_that_of_its_worlds_one_after_the_other(limits, expected):
+    """Those that declare none are given what the longest one has; the factor is negmas' own."""
+    assert world_timeout([config(limit) for limit in limits]) == expected
+
+
+def test_competitors_are_told_from_those_who_only_fill_the_world():
+    """And found where an adapter hides them; where nobody is a competitor, all are named."""
+    types = ["a.Adapter", "b.Own", "c.Filler"]
+    params = [{"controller_type": "d.Hidden"}, {}, None]
+
+    assert competitors_of([config(None, types, params)], frozenset({"b.Own", "d.Hidden"})) == ("d.Hidden", "b.Own")
+    assert competitors_of([config(None, types, params)], frozenset()) == ("d.Hidden", "b.Own", "c.Filler")

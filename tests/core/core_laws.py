@@ -266,6 +266,10 @@ def _event_before(command: Command) -> tuple[str, Any, int | None] | None:
             return ("lane_stopping", None, command.lane)
         case Abandon():
             return ("lane_abandoned", None, command.lane)
+        case Kill(key=None):
+            return ("lane_overdue", None, command.lane)
+        case Kill(unless_begun=True):
+            return ("stalled", command.key, command.lane)
     return None
 
 

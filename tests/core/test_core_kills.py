@@ -162,7 +162,7 @@ def test_a_worker_that_does_not_begin_in_time_is_killed_unless_it_has_begun() ->
     p = Play(stall_timeout=7.0)
     p.sent("a")
     assert p.after(6.9) == []
-    assert p.after(0.1) == ["Kill L0 a#1 unless begun"]
+    assert p.after(0.1) == ["stalled a#1", "Kill L0 a#1 unless begun"]
 
 
 def test_a_begin_that_crosses_the_kill_of_the_stalled_spares_the_attempt() -> None:
@@ -190,7 +190,7 @@ def test_bytes_that_flow_into_the_worker_put_its_stall_off() -> None:
     p.after(9)
     assert p.progress() == []
     assert p.after(9) == []
-    assert p.after(1) == ["Kill L0 a#1 unless begun"]
+    assert p.after(1) == ["stalled a#1", "Kill L0 a#1 unless begun"]
 
 
 def test_bytes_after_the_begin_do_not_change_the_timeout() -> None:

@@ -159,7 +159,7 @@ def test_a_lane_that_does_not_close_in_time_is_killed_then_given_up_then_the_poo
     p.running("a")
     p.ended("a")
     p.shutdown()
-    assert p.after(5) == ["Kill L0"]
+    assert p.after(5) == ["lane_overdue L0", "Kill L0"]
     assert p.after(10) == ["lane_abandoned L0", "Abandon L0", "Finish"]
 
 

@@ -320,5 +320,5 @@ def test_the_laws_hold_in_any_order() -> None:
 def test_the_laws_hold_in_any_order_for_long() -> None:
     """Other games each time."""
     run_state_machine_as_test(
-        Game, settings=settings(COMMON, max_examples=6000, stateful_step_count=120, print_blob=True)
+        Game, settings=settings(COMMON, max_examples=4000, stateful_step_count=120, print_blob=True)
     )

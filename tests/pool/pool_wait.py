@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pool_tasks
 import pytest
 
 # Python 3.12.0 and 3.12.1 start no thread any more when the main thread has ended (mended in 3.12.2), and a worker
@@ -45,3 +46,10 @@ def is_freed(ref) -> bool:
 
     until(gone, 20, f"still referred to by {gc.get_referrers(ref())!r:.500}")
     return True
+
+
+def meet_all(pool, folder, count, fn=pool_tasks.meet_attempt):
+    """Start tasks, one a lane, and wait until all run; their futures and the pids of their workers."""
+    futures = [pool.submit(fn, str(folder / f"here{number}"), str(folder / "go")) for number in range(count)]
+    pids = [int(wait_lines(folder / f"here{number}", 1)[0]) for number in range(count)]
+    return futures, pids

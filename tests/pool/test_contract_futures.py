@@ -6,6 +6,7 @@ import concurrent.futures
 import itertools
 import threading
 
+import pool_odd as odd
 import pool_tasks as tasks
 import pytest
 from pool_wait import lines, until, wait_lines
@@ -73,7 +74,7 @@ def test_callbacks_run_once_however_the_task_ends(lone, tmp_path, how):
     go, here = str(tmp_path / "go"), str(tmp_path / "here")
     blocker = lone.submit(tasks.meet, here, go)
     wait_lines(here, 1)
-    fn, argument = {"raise": (tasks.raise_, ValueError(1)), "not_sendable": (tasks.same, tasks.CannotBePickled())}.get(
+    fn, argument = {"raise": (tasks.raise_, ValueError(1)), "not_sendable": (tasks.same, odd.CannotBePickled())}.get(
         how, (tasks.same, 1)
     )
     called, future = [], lone.submit(fn, argument)

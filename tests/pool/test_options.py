@@ -7,6 +7,7 @@ import math
 import os
 import signal
 
+import pool_odd as odd
 import pool_tasks as tasks
 import pytest
 from pool_wait import lines, until, wait_lines
@@ -76,7 +77,7 @@ def test_a_key_is_free_again_when_its_task_was_cancelled_failed_or_could_not_be_
     cancelled = view.submit(tasks.same, 1)
     assert cancelled.cancel()
     until(lambda: cancelled._state == "CANCELLED_AND_NOTIFIED")
-    unsendable = until_accepted(view, tasks.same, tasks.CannotBePickled())
+    unsendable = until_accepted(view, tasks.same, odd.CannotBePickled())
     assert unsendable.exception(60) is not None
     tasks.note(go, "now")
     blocker.result(60)

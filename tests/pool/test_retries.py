@@ -174,7 +174,7 @@ def test_kill_beats_the_retry_that_a_death_or_a_timeout_would_be_granted(make_po
     future.kill()
     assert isinstance(future.exception(60), TaskKilled)
     assert future.attempts == 1
-    for _ in range(15):  # at any moment of an endless row of deaths
+    for _ in range(5):  # at any moment of an endless row of deaths
         dying = pool.submit(tasks.kill_self)
         until(lambda dying=dying: dying.attempts >= 2)
         dying.kill()

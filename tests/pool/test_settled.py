@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 
+import pool_odd as odd
 import pool_tasks as tasks
 import pytest
 from pool_wait import lines, until, wait_lines
@@ -36,7 +37,7 @@ def test_a_failure_of_whatever_kind_is_a_value_and_is_never_raised(make_pool):
         (tasks.raise_, ValueError("mine")),
         (tasks.leave, 3),
         (tasks.hang, 0),
-        (tasks.same, tasks.CannotBePickled()),
+        (tasks.same, odd.CannotBePickled()),
         (tasks.raise_, SystemExit(4)),
     ]
     done = {one.index: one for one in pool.settled(tasks.call, *zip(*calls, strict=True))}

@@ -80,8 +80,16 @@ def test_kill_without_waiting(busy):
     assert pool._supervisor.ended.wait(60)
 
 
-@pytest.mark.parametrize("second", [{}, {"wait": False}, {"cancel_futures": True}, {"kill": True}])
-@pytest.mark.parametrize("first", [{}, {"cancel_futures": True}, {"kill": True}])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {}),
+        ({}, {"wait": False, "kill": True}),
+        ({"wait": False}, {"cancel_futures": True}),
+        ({"kill": True}, {"kill": True}),
+        ({"cancel_futures": True}, {}),
+    ],
+)
 def test_shutdown_twice_is_fine(lone, first, second):
     assert lone.submit(tasks.same, 1).result(60) == 1
     lone.shutdown(**first)

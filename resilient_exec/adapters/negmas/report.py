@@ -11,6 +11,7 @@ import json
 import logging
 import platform
 import time
+import traceback
 import warnings
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from resilient_exec.errors import AttemptError, WorkerDied, signal_name
 from resilient_exec.output import tell_stderr
+from resilient_exec.payload import RemoteTraceback
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -237,7 +239,8 @@ def failure(error: BaseException, story: Iterable[Event]) -> dict[str, Any]:
 
 def trace(error: BaseException) -> str:
     """The traceback of ``error`` where it was raised, in the worker."""
-    return str(error.__cause__ if error.__cause__ is not None else error).strip().strip('"').strip()
+    cause = error.__cause__
+    return (cause.text if isinstance(cause, RemoteTraceback) else "".join(traceback.format_exception(error))).strip()
 
 
 def history(story: Iterable[Event]) -> tuple[str, ...]:
