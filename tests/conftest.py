@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,11 @@ LINUX = os.path.isdir("/proc/self/fd")
 def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
     parser.addoption("--repeat", type=int, default=1, metavar="N", help="run each selected test N times")
+
+
+def pytest_configure():
+    # A shell's background job ignores SIGINT, and its children inherit that: no Ctrl-C would reach what is tested here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc):

@@ -61,6 +61,15 @@ def wait_until(condition, seconds=30):
         time.sleep(0.01)
 
 
+@pytest.fixture
+def family(tmp_path):
+    """A parent whose worker has started many, and those many; ended, whatever the test did with it."""
+    parent, started = start(tmp_path)
+    yield parent, started
+    parent.kill()
+    parent.wait()
+
+
 def start(tmp_path):
     script, told = tmp_path / "script.py", tmp_path / "told"
     script.write_text(SCRIPT)
@@ -87,8 +96,8 @@ def guard_of_this_process() -> Identity:
     return guard_of(os.getpid())
 
 
-def test_what_the_workers_had_started_dies_with_the_killed_parent(tmp_path):
-    parent, started = start(tmp_path)
+def test_what_the_workers_had_started_dies_with_the_killed_parent(family):
+    parent, started = family
     assert len(started) == 4
     assert all(map(is_alive, started))
     wait_until(lambda: guard_of(parent.pid))
@@ -100,8 +109,8 @@ def test_what_the_workers_had_started_dies_with_the_killed_parent(tmp_path):
     wait_until(lambda: not is_alive(own_guard))
 
 
-def test_ctrl_c_in_the_terminal_does_not_reach_the_guard(tmp_path):
-    parent, started = start(tmp_path)
+def test_ctrl_c_in_the_terminal_does_not_reach_the_guard(family):
+    parent, started = family
     wait_until(lambda: guard_of(parent.pid))
     own_guard = guard_of(parent.pid)
     assert os.getsid(own_guard.pid) != os.getsid(parent.pid)
