@@ -95,6 +95,6 @@ def _end_all() -> None:
 
 
 def _kill_rest() -> None:
-    """Behind all hooks: a Ctrl-C in a wrong moment may have kept them from ending what runs, which holds the exit up."""
+    """Behind all hooks: a Ctrl-C in a wrong moment may have kept them from ending what runs."""
     for pool in list(_live):
         pool.end_at_exit(kill=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from resilient_exec.events import Event
 
 __all__ = ["Overseer", "ResilientFuture", "Settled"]
+
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -83,6 +86,15 @@ class ResilientFuture(Future[T]):
         """
         if not self.done():
             self._overseer.kill(self)
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """Have ``fn(future)`` called when the future is done: at once, in this thread, if it is."""
+        try:
+            super().add_done_callback(fn)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # SystemExit, too: it must not depend on the speed of the task whether that ends a thread
+            _logger.exception("a done-callback raised")
 
     def _record(self, attempts: int, elapsed: float, story: tuple[Event, ...]) -> None:
         """Called once by the supervisor, just before the result or the exception is set."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["get_reusable_pool"]
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may come in between
 _kept: _KeptPool | None = None
 
 
@@ -30,7 +30,7 @@ class _KeptPool(ResilientPool):
         self.arguments = arguments
         self.idle_timeout = idle_timeout
         self._used = time.monotonic()
-        self._use_lock = threading.Lock()
+        self._use_lock = threading.RLock()  # pickling runs the user's code, which may submit as well
         self._timer: threading.Timer | None = None
         self._watch(idle_timeout)
 

@@ -73,6 +73,8 @@ def test_stdout_and_stderr_arrive_where_they_belong(tmp_path: Path) -> None:
     out, err = (os.open(tmp_path / name, os.O_WRONLY | os.O_CREAT) for name in ("out", "err"))
     with WorkerOutput(stdout=out, stderr=err) as output:
         assert worker(output, code).wait(PATIENCE) == 0
+    for descriptor in (out, err):
+        os.close(descriptor)
 
     assert (tmp_path / "out").read_bytes() == b"printed\nwritten\nchild\n"
     assert (tmp_path / "err").read_bytes() == b"oops\n"

@@ -19,7 +19,8 @@ def test_the_example_runs_as_it_stands(tmp_path):
     """With a task that does hang, exit and raise, and fewer of them, so that it ends soon."""
     example = next(block for block in blocks("python") if "ResilientPool" in block)
     assert "    ...\n" in example
-    task = "    import os, time\n    {7: lambda: time.sleep(999), 8: lambda: os._exit(1), 9: lambda: 1 / 0}.get(seed, int)()\n"
+    sick = "{7: lambda: time.sleep(999), 8: lambda: os._exit(1), 9: lambda: 1 / 0}"
+    task = f"    import os, time\n    {sick}.get(seed, int)()\n"
     example = example.replace("    ...\n", task).replace("timeout=60", "timeout=1").replace("range(1000)", "range(12)")
     script = tmp_path / "example.py"
     script.write_text(example)

@@ -122,8 +122,10 @@ def fork_and_return_twice():
 
 
 def fork_and_raise_twice(path):
-    os.fork()
-    note(path)
+    if os.fork() == 0:
+        note(path)
+    else:
+        wait_for_note(path)
     raise PlainError("twice")
 
 

@@ -69,6 +69,19 @@ def test_a_callback_added_to_a_done_future_runs_at_once_in_the_callers_thread(wa
     assert called == [threading.current_thread()]
 
 
+@pytest.mark.parametrize("error", [ValueError("mine"), SystemExit(3), GeneratorExit()])
+def test_a_callback_that_raises_harms_nobody_also_when_the_future_is_done_already(warm, caplog, error):
+    """Whether a callback is added before or behind the end depends on the speed of the task."""
+
+    def raising(_):
+        raise error
+
+    future = warm.submit(tasks.same, 1)
+    future.result(60)
+    future.add_done_callback(raising)
+    assert type(error).__name__ in caplog.text
+
+
 @pytest.mark.parametrize("how", ["cancel", "kill", "raise", "not_sendable", "shutdown"])
 def test_callbacks_run_once_however_the_task_ends(lone, tmp_path, how):
     go, here = str(tmp_path / "go"), str(tmp_path / "here")

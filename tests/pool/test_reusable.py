@@ -122,6 +122,14 @@ def test_arguments_that_do_not_compare_make_another_pool():
     assert second.submit(tasks.same, 1).result(60) == 1
 
 
+def test_what_is_pickled_for_it_may_itself_submit_to_it():
+    class Submits:
+        def __reduce__(self):
+            return int, (get_reusable_pool(1).submit(tasks.same, 5).result(60),)
+
+    assert get_reusable_pool(1).submit(tasks.same, Submits()).result(60) == 5
+
+
 def test_many_threads_get_one_pool():
     got = []
     threads = [threading.Thread(target=lambda: got.append(get_reusable_pool(1))) for _ in range(8)]
