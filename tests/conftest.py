@@ -71,7 +71,6 @@ def _standing():
 
 
 def _left(before):
-    gc.collect()
     threads, children, descriptors = _standing()
     more_threads = [t.name for t in threads - before[0] if t.is_alive()]
     more_descriptors = {fd: what for fd, what in descriptors.items() if before[2].get(fd) != what}
@@ -84,12 +83,12 @@ def no_leak(request):
     if not LINUX or "core" in request.node.path.parts:
         yield
         return
-    gc.collect()
     _start_trackers()
     before = _standing()
     yield
     deadline = time.monotonic() + 10
     while any(left := _left(before)) and time.monotonic() < deadline:
+        gc.collect()  # costs half a second where pandas and scml are loaded, so only if something seems to be left
         time.sleep(0.02)
     assert not any(left), f"left behind: threads {left[0]}, processes {left[1]}, descriptors {left[2]}"
 

@@ -14,6 +14,7 @@ with warnings.catch_warnings():
     import scml.utils  # noqa: F401
 
     import resilient_exec.adapters.negmas as adapter
+    from resilient_exec.adapters.negmas import seam
 
 
 def pytest_collection_modifyitems(items):
@@ -25,9 +26,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def as_imported():
-    """Each test begins and ends with what a plain import installs."""
-    adapter.uninstall()
-    adapter.install()
+    """Each test begins with what a plain import installs."""
     yield
-    adapter.uninstall()
-    adapter.install()
+    if seam._seam.parallel or set(seam._seam.patches) != {"run_tournament", "_run_parallel"}:
+        adapter.uninstall()
+        adapter.install()
