@@ -3,13 +3,10 @@
 This module sees no clock, thread, file, process or random number (a test enforces it): the time is an
 argument, so the same stimuli give the same commands, and everything here is tested without a process.
 
-The states of a task and the table of its moves are in :mod:`resilient_exec.states`.  Three rules explain
-most of what follows:
+The table of a task's moves is in :mod:`resilient_exec.states`.  Three rules explain most of what follows:
 
-* **Only what had begun is charged.**  When a worker goes, the attempt that had begun in it is concluded; whatever
-  else it held goes back to the queue at its old place.
-* **A late word is ignored.**  Every stimulus about an attempt names lane, task and attempt; one that does not
-  match what the lane holds now comes from the past.
+* **Only what had begun is charged.**  Whatever else a worker held goes back to the queue at its old place.
+* **A late word is ignored.**  A stimulus about an attempt that its lane does not hold comes from the past.
 * **What came back before the death stands.**  A doomed attempt that returned after all keeps its value.
 """
 
