@@ -19,14 +19,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=200, help="how often each test is run (default: %(default)s)")
     arguments, pytest_arguments = parser.parse_known_args()
-    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    burner = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"  # so none outlives this process
+    burners = [subprocess.Popen([sys.executable, "-c", burner]) for _ in range(2 * (os.cpu_count() or 1))]
     try:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
         return subprocess.run([*command, f"--repeat={arguments.times}", *pytest_arguments], check=False).returncode
     finally:
-        for burner in burners:
-            burner.kill()
-            burner.wait()
+        for process in burners:
+            process.kill()
+            process.wait()
 
 
 if __name__ == "__main__":
