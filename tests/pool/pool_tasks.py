@@ -155,16 +155,21 @@ def plan_by_attempt(plan):
     return attempt
 
 
+def leave_a_child(path):
+    """Fork a child that outlives the attempt in a session of its own, and note its pid."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        time.sleep(120)
+        os._exit(0)
+    note(path, child)
+
+
 def die_with_a_child(path):
     """First attempt: leave a child behind and die.  Second: say whether that child and that worker still live."""
     here = task_context()
     if here.attempt == 1:
-        child = os.fork()
-        if child == 0:
-            os.setsid()
-            time.sleep(120)
-            os._exit(0)
-        note(path, child)
+        leave_a_child(path)
         kill_self()
     with open(path) as file:
         child = int(file.read())
@@ -362,12 +367,7 @@ def hang_with_a_child(path):
     """First attempt: leave a child and hang.  Second: say whether that child and that worker still live."""
     here = task_context()
     if here.attempt == 1:
-        child = os.fork()
-        if child == 0:
-            os.setsid()
-            time.sleep(120)
-            os._exit(0)
-        note(path, child)
+        leave_a_child(path)
         hang()
     with open(path) as file:
         return [alive(number) for number in (int(file.read()), *here.previous_pids)]
@@ -403,15 +403,6 @@ def note_after_death(path, number):
 def leave_a_thread():
     threading.Thread(target=hang).start()
     return os.getpid()
-
-
-def leave_a_child(path):
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        time.sleep(120)
-        os._exit(0)
-    note(path, child)
 
 
 def meet_deaf(here, go):
