@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resilient_exec.context import TaskContext, task_context
+    from resilient_exec.dossier import AttemptReport, Dossier
     from resilient_exec.errors import (
         AttemptError,
         InternalError,
+        MemoryLimitExceeded,
         NotSendable,
         PoolBroken,
         PoolClosed,
         ResilientError,
+        SoftTimeout,
         TaskKilled,
         TaskTimeout,
         WorkerDied,
@@ -32,8 +35,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AttemptError": "errors",
+    "AttemptReport": "dossier",
+    "Dossier": "dossier",
     "Event": "events",
     "InternalError": "errors",
+    "MemoryLimitExceeded": "errors",
     "NotSendable": "errors",
     "PoolBroken": "errors",
     "PoolClosed": "errors",
@@ -42,6 +48,7 @@ _HOME = {
     "ResilientPool": "pool",
     "RetryPolicy": "policies",
     "Settled": "future",
+    "SoftTimeout": "errors",
     "TaskContext": "context",
     "TaskKilled": "errors",
     "TaskTimeout": "errors",
@@ -52,8 +59,11 @@ _HOME = {
 
 __all__ = [
     "AttemptError",
+    "AttemptReport",
+    "Dossier",
     "Event",
     "InternalError",
+    "MemoryLimitExceeded",
     "NotSendable",
     "PoolBroken",
     "PoolClosed",
@@ -62,6 +72,7 @@ __all__ = [
     "ResilientPool",
     "RetryPolicy",
     "Settled",
+    "SoftTimeout",
     "TaskContext",
     "TaskKilled",
     "TaskTimeout",

@@ -6,7 +6,8 @@ share is what most pools hang on when one of them dies).
 
 A frame is a header, ``<BBIQ``: a magic byte, the kind, the serial number of the attempt in this worker, and the
 length of the body, which follows.  The parent's side never blocks: :class:`Framer` takes what has come and gives
-the whole frames in it.  The worker's side, :class:`WorkerChannel`, blocks: it has nothing else to do.
+the whole frames in it, :class:`Outbox` writes what there is room for.  The worker's side, :class:`WorkerChannel`,
+blocks: it has nothing else to do.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ChannelLost", "Frame", "Framer", "Kind", "WorkerChannel", "header"]
+__all__ = ["ChannelLost", "Frame", "Framer", "Kind", "Outbox", "WorkerChannel", "header"]
 
 _HEADER = struct.Struct("<BBIQ")
 _MAGIC = 0xA7
@@ -142,6 +144,56 @@ class Framer:
             data = b""
         self.hung_up = self.hung_up or not data
         return data
+
+
+class Outbox:
+    """Writes frames to a non-blocking socket, as fast as it takes them; a body is not copied."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._pieces: list[memoryview] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def put(self, kind: Kind, serial: int, *parts: bytes) -> None:
+        """Queue a frame whose body is the parts, the last of which may be large."""
+        body = b"".join(parts[:-1])
+        last = parts[-1] if parts else b""
+        self._pieces.append(memoryview(header(kind, serial, len(body) + len(last)) + body))
+        if last:
+            self._pieces.append(memoryview(last))
+
+    def pump(self) -> int:
+        """Write as much as the socket takes now; how many bytes that was."""
+        written = 0
+        while self._pieces:
+            try:
+                sent = self._sock.sendmsg(self._pieces[:16]) if sys.platform != "win32" else self._send_one()
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:  # the worker is gone: its process says so
+                self._pieces.clear()
+                break
+            written += sent
+            self._drop(sent)
+        return written
+
+    def _send_one(self) -> int:
+        return self._sock.send(self._pieces[0])
+
+    def _drop(self, sent: int) -> None:
+        while sent and self._pieces:
+            first = self._pieces[0]
+            if sent < len(first):
+                self._pieces[0] = first[sent:]
+                return
+            sent -= len(first)
+            del self._pieces[0]
+
+    def clear(self) -> None:
+        """Forget what is still to be written."""
+        self._pieces.clear()
 
 
 class WorkerChannel:

@@ -16,6 +16,8 @@ import heapq
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.admission import Admission
+from resilient_exec.doom import death_of, soft_limit, softened
 from resilient_exec.errors import PoolBroken, PoolClosed, ResilientError
 from resilient_exec.events import Event
 from resilient_exec.messages import (
@@ -30,10 +32,14 @@ from resilient_exec.messages import (
     KillAsked,
     LaneClosed,
     LaneReady,
+    MachineMemory,
+    MemoryExceeded,
     Progress,
+    RaiseSoftTimeout,
     Send,
     Settle,
     ShutdownAsked,
+    Stalled,
     StartFailed,
     StartWorker,
     Stimulus,
@@ -44,20 +50,29 @@ from resilient_exec.messages import (
 )
 from resilient_exec.ports import Failure
 from resilient_exec.roster import Roster
+from resilient_exec.starts import Starts
 from resilient_exec.states import LaneRecord, LaneState, Limits, Record, State
-from resilient_exec.task import Died, Killed, Lost, Outcome, Raised, Returned, TimedOut, detail_of
+from resilient_exec.task import (
+    NO_EVIDENCE,
+    Died,
+    Evicted,
+    Evidence,
+    Killed,
+    Lost,
+    Outcome,
+    OutOfMemory,
+    Raised,
+    Returned,
+    TimedOut,
+    detail_of,
+    evidence_of,
+)
 from resilient_exec.timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
 __all__ = ["Core"]
-
-
-class _StartGate:
-    """Owns the timer that holds starts back after one has failed."""
-
-    timer = 0
 
 
 class Core:
@@ -75,8 +90,8 @@ class Core:
         self._queue: list[Record] = []  # a heap; records that have left the state `queued` are skipped
         self._timers = Timers()
         self._lanes = Roster(limits, self._timers)
-        self._gate = _StartGate()
-        self._failed_starts = 0  # in a row
+        self._starts = Starts(limits)
+        self._admission = Admission()
         self._orders = 0
         self._closing = False
         self._no_retries = False
@@ -89,6 +104,9 @@ class Core:
             Progress: self._progress,
             Begun: self._attempt_begun,
             AttemptEnded: self._attempt_ended,
+            MemoryExceeded: self._memory_exceeded,
+            Stalled: self._stalled,
+            MachineMemory: self._machine_memory,
             WorkerGone: self._worker_gone,
             LaneClosed: self._lane_closed,
             TimePassed: self._time_passed,
@@ -163,9 +181,9 @@ class Core:
         if record is None:
             return
         if record.state is State.DOOMED:
-            record.doom, record.why = "killed", s.why  # beats the retry that a timeout would have been granted
+            record.doom = Killed(s.why)  # beats the retry that a timeout would have been granted
         elif record.state in (State.SENT, State.RUNNING):
-            self._doom(record, "killed", s.why)
+            self._doom(record, Killed(s.why), s.why)
         else:
             self._settle(record, Killed(s.why))
 
@@ -182,7 +200,7 @@ class Core:
     def _progress(self, s: Progress) -> None:
         lane = self._lanes.get(s.lane)
         if lane is not None and lane.holds and lane.holds[0].state is State.SENT:
-            self._wake(lane.holds[0], self.limits.stall_timeout)
+            self._wake(lane.holds[0], self.limits.begin_timeout)
 
     def _attempt_begun(self, s: Begun) -> None:
         record = self._head(s.lane, s.key, s.attempt)
@@ -190,6 +208,7 @@ class Core:
             return
         record.begun = record.attempt
         record.lost = record.timer = 0
+        record.begun_at = self._now
         if record.begun == 1:
             record.first_begun_at = self._now
         record.lane.begun += 1
@@ -197,19 +216,44 @@ class Core:
         if record.state is State.DOOMED:
             return  # asked to be killed before it began: that kill is on its way
         self._move(record, State.RUNNING)
-        if record.lane.state is LaneState.KILLING:  # was taken for stalled; that kill spares what has begun
+        if record.lane.state is LaneState.KILLING:  # was taken for frozen; that kill spares what has begun
             self._lanes.set(record.lane, LaneState.BUSY)
-        if record.task.timeout is not None:
-            self._wake(record, record.task.timeout)
+        soft = soft_limit(record.task)
+        first = record.task.timeout if soft is None else soft
+        if first is not None:
+            self._wake(record, first)
 
     def _attempt_ended(self, s: AttemptEnded) -> None:
         record = self._head(s.lane, s.key, s.attempt)
         if record is None or record.lane is None or not record.has_begun:
             return
         lane = record.lane
+        lane.memory = s.memory
         del lane.holds[0]
         self._conclude(record, s.outcome)
         self._go_on(lane)
+
+    def _memory_exceeded(self, s: MemoryExceeded) -> None:
+        record = self._head(s.lane, s.key, s.attempt)
+        if record is not None and record.state is State.RUNNING and record.task.memory_limit is not None:
+            self._doom(record, OutOfMemory(record.task.memory_limit, s.used), "memory_limit")
+
+    def _stalled(self, s: Stalled) -> None:
+        record = self._head(s.lane, s.key, s.attempt)
+        if record is None or record.state is not State.RUNNING:
+            return
+        self._tell("stalled", record, {"idle": s.idle}, s.evidence)
+        if self.limits.kill_stalled:
+            self._doom(record, TimedOut(s.idle, what="stall_timeout"), "stall_timeout")
+
+    def _machine_memory(self, s: MachineMemory) -> None:
+        if s.level is not self._admission.level:
+            self._admission.level = s.level
+            self._out.append(Event(self._now, f"memory_{s.level}", detail={"available": s.available}))
+        victim = self._admission.victim(record for lane in self._lanes for record in lane.holds[:1])
+        if victim is not None:
+            why = f"the machine had {s.available / 2**20:.0f} MiB of memory left"
+            self._doom(victim, Evicted(why), why)
 
     def _worker_gone(self, s: WorkerGone) -> None:
         lane = self._lanes.get(s.lane)
@@ -250,8 +294,8 @@ class Core:
 
     def _conclude(self, record: Record, outcome: Outcome) -> None:
         """One attempt is over: settle, or back off until the next."""
-        outcome = _named_by_doom(record, outcome)
-        self._tell(outcome.kind, record, detail_of(outcome))
+        outcome = softened(record, death_of(record, outcome))
+        self._tell(outcome.kind, record, detail_of(outcome), evidence_of(outcome))
         record.lane = None
         delay = None if isinstance(outcome, Returned) else self._next_delay(record, outcome)
         if delay is None:
@@ -262,15 +306,18 @@ class Core:
         self._wake(record, delay)
 
     def _next_delay(self, record: Record, outcome: Outcome) -> float | None:
+        doom, record.doom = record.doom, None
+        if isinstance(doom, Killed) or self._no_retries or self.broken is not None:
+            return None
+        if isinstance(outcome, Evicted):
+            record.evictions += 1
+            return None if record.evictions >= self.limits.uncharged else self._admission.delay(record.evictions)
         if record.failures is None:
             record.failures = Counter()
         record.failures[outcome.kind] += 1
-        if record.doom == "killed" or self._no_retries or self.broken is not None:
-            return None
-        record.doom = ""
         exception = outcome.exception if isinstance(outcome, Raised) else None
-        elapsed = self._now - record.first_begun_at
-        failure = Failure(record.task.key, outcome.kind, record.failures, record.begun, elapsed, exception)
+        elapsed, charged = self._now - record.first_begun_at, record.begun - record.evictions
+        failure = Failure(record.task.key, outcome.kind, record.failures, charged, elapsed, exception)
         return record.task.retry.next_delay(failure)
 
     def _enqueue(self, record: Record) -> None:
@@ -289,9 +336,9 @@ class Core:
         elapsed = self._now - record.first_begun_at if record.begun else 0.0
         self._out.append(Settle(task.key, outcome, record.begun, elapsed, tuple(record.story), task.label))
 
-    def _doom(self, record: Record, doom: str, why: str) -> None:
+    def _doom(self, record: Record, doom: Outcome, why: str) -> None:
         self._move(record, State.DOOMED)
-        record.doom, record.why, record.timer = doom, why, 0
+        record.doom, record.timer = doom, 0
         self._tell("doomed", record, {"why": why})
         lane = record.lane
         if lane is not None and lane.holds[0] is record:  # one that was sent ahead is killed when it becomes the head
@@ -316,10 +363,9 @@ class Core:
         # `killing`: it became ready just when its start was given up; such a kill spares a worker that is ready.
         if lane is None or lane.closing or lane.holds or lane.state not in (LaneState.STARTING, LaneState.KILLING):
             return
-        self._failed_starts = 0
-        self._gate.timer = 0
+        self._starts.succeeded()
         lane.pid = s.pid
-        lane.begun = 0
+        lane.begun = lane.memory = 0
         self._tell_lane("lane_ready", lane, {"pid": s.pid})
         self._go_on(lane)
 
@@ -332,19 +378,10 @@ class Core:
         self._count_failed_start(s.words)
 
     def _count_failed_start(self, words: str) -> None:
-        self._failed_starts += 1
-        if self._failed_starts >= self.limits.start_failures and self._records and not self._lanes.alive():
-            self._break(words)
+        self.broken = self._starts.failed(words, hopeless=bool(self._records) and not self._lanes.alive())
+        if self.broken is None:
+            self._wake(self._starts, self._starts.wait())
             return
-        wait = self.limits.first_start_wait * 2 ** min(self._failed_starts - 1, 20)
-        self._wake(self._gate, min(wait, self.limits.longest_start_wait))
-
-    def _break(self, words: str) -> None:
-        self.broken = (
-            f"no worker could be started, {self._failed_starts} times in a row; the last one said: {words}\n"
-            "Mend what it complains of (the initializer? an import? a limit on memory or processes?), "
-            "then make a new pool."
-        )
         self._out.append(Event(self._now, "pool_broken", detail={"why": words}))
         for record in list(self._records.values()):
             self._settle(record, PoolBroken(self.broken))
@@ -368,7 +405,7 @@ class Core:
             if head.state is State.DOOMED:
                 self._kill(lane, head)
             else:
-                self._wake(head, self.limits.stall_timeout)
+                self._wake(head, self.limits.begin_timeout)
         elif self._lanes.worn_out(lane):
             self._lanes.set(lane, LaneState.STOPPING, self._now + self.limits.stop_timeout)
             self._tell_lane("lane_stopping", lane, {"pid": lane.pid})
@@ -378,14 +415,17 @@ class Core:
 
     def _fill(self) -> None:
         """Send what is queued to lanes that can take it; start lanes for what is left."""
-        while self.counts[State.QUEUED] and (lane := self._lanes.pick()) is not None:
+        counts = self.counts
+        room = self._admission.room(counts)
+        while room and counts[State.QUEUED] and (lane := self._lanes.pick()) is not None:
             record = heapq.heappop(self._queue)
             if record.state is State.QUEUED:
+                room -= 1
                 self._send(record, lane)
-        if not self.counts[State.QUEUED]:
+        if not counts[State.QUEUED]:
             self._queue.clear()  # what is left in it was cancelled
-        elif not self._gate.timer:
-            for _ in range(self.counts[State.QUEUED] - self._lanes.starting):
+        elif not self._starts.timer:
+            for _ in range(min(room, counts[State.QUEUED]) - self._lanes.starting):
                 if not self._start_lane():
                     break
 
@@ -396,7 +436,7 @@ class Core:
         lane.holds.append(record)
         self._lanes.set(lane, LaneState.BUSY)
         if lane.holds[0] is record:
-            self._wake(record, self.limits.stall_timeout)
+            self._wake(record, self.limits.begin_timeout)
         self._tell("sent", record)
         self._out.append(Send(lane.number, record.task.key, record.attempt))
 
@@ -412,7 +452,7 @@ class Core:
 
     # -- the clock -------------------------------------------------------------------------------------------------
 
-    def _wake(self, owner: Record | _StartGate, delay: float) -> None:
+    def _wake(self, owner: Record | Starts, delay: float) -> None:
         self._timers.set(owner, self._now + delay)
 
     def _time_passed(self, _: TimePassed) -> None:
@@ -421,17 +461,28 @@ class Core:
                 self._task_due(owner)
             elif isinstance(owner, LaneRecord):
                 self._lane_due(owner)
-            # else it was the gate: `_fill` finds it open
+            # else it was the starts': `_fill` finds them free
 
     def _task_due(self, record: Record) -> None:
         if record.state is State.RUNNING:
-            self._doom(record, "timed_out", "timeout")
+            self._time_is_up(record)
         elif record.state is State.BACKING_OFF:
             self._enqueue(record)
         elif record.state is State.SENT and record.lane is not None:
             # The worker has not begun what it was sent: frozen, most likely. The task is not to blame.
-            self._tell("stalled", record)
+            self._tell("frozen", record)
             self._kill(record.lane, record, unless_begun=True)
+
+    def _time_is_up(self, record: Record) -> None:
+        task, lane, soft = record.task, record.lane, soft_limit(record.task)
+        if soft is not None and record.soft_told != record.attempt and lane is not None:
+            record.soft_told = record.attempt
+            self._tell("soft_timeout", record, {"limit": soft})
+            self._out.append(RaiseSoftTimeout(lane.number, task.key, record.attempt))
+            if task.timeout is not None:
+                self._timers.set(record, record.begun_at + task.timeout)
+        elif task.timeout is not None:
+            self._doom(record, TimedOut(task.timeout), "timeout")
 
     def _lane_due(self, lane: LaneRecord) -> None:
         if lane.state is LaneState.KILLING:
@@ -478,22 +529,15 @@ class Core:
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
-    def _tell(self, kind: str, record: Record, detail: dict[str, Any] | None = None) -> None:
+    def _tell(
+        self, kind: str, record: Record, detail: dict[str, Any] | None = None, evidence: Evidence = NO_EVIDENCE
+    ) -> None:
         lane = record.lane.number if record.lane is not None else None
         event = Event(self._now, kind, record.task.key, record.attempt, lane)
         if detail:
-            event.detail = detail
+            event.detail, event.evidence = detail, evidence
         record.story.append(event)
         self._out.append(event)
 
     def _tell_lane(self, kind: str, lane: LaneRecord, detail: dict[str, Any] | None = None) -> None:
         self._out.append(Event(self._now, kind, lane=lane.number, detail=detail or {}))
-
-
-def _named_by_doom(record: Record, outcome: Outcome) -> Outcome:
-    """A death is named by the reason for which it was ordered; what came back before it stands."""
-    if record.state is not State.DOOMED or not isinstance(outcome, Died):
-        return outcome
-    if record.doom == "timed_out":
-        return TimedOut(record.task.timeout or 0.0, outcome.pid, outcome.stacks)
-    return Killed(record.why, outcome.pid, outcome.stacks)

@@ -6,10 +6,12 @@
     ├── AttemptError            the infrastructure failed and no retry saved the task
     │   ├── WorkerDied          .exitcode .signal
     │   ├── TaskTimeout         also a TimeoutError
+    │   ├── MemoryLimitExceeded also a MemoryError
     │   ├── TaskKilled          future.kill() or shutdown(kill=True)
     │   └── NotSendable         the arguments or the result could not travel; says which
     ├── PoolClosed              also a RuntimeError
     ├── PoolBroken              also a concurrent.futures.BrokenExecutor
+    ├── SoftTimeout             also a TimeoutError; raised inside the task
     └── InternalError           a bug in resilient_exec; carries the story
         └── IllegalTransition
 
@@ -26,16 +28,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from resilient_exec.dossier import Dossier
     from resilient_exec.events import Event
 
 __all__ = [
     "AttemptError",
     "IllegalTransition",
     "InternalError",
+    "MemoryLimitExceeded",
     "NotSendable",
     "PoolBroken",
     "PoolClosed",
     "ResilientError",
+    "SoftTimeout",
     "TaskKilled",
     "TaskTimeout",
     "WorkerDied",
@@ -54,7 +59,7 @@ def signal_name(exitcode: int | None) -> str | None:
 
 
 def _rebuild(cls: type[ResilientError], message: str, state: dict[str, Any]) -> ResilientError:
-    error = cls.__new__(cls, message)
+    error = cls(message)  # not by __new__: MemoryError has one of its own, which refuses to make others
     error.args = (message,)
     error.__dict__.update(state)
     return error
@@ -76,6 +81,7 @@ class AttemptError(ResilientError):
         attempt: the number of the last attempt that began (0: none did).
         story: the events of the task, in order.
         stacks: Python stacks of all threads of the worker, taken just before it was killed; ``""`` if none.
+        dossier: the evidence about all attempts; a traceback shows it below the message, as a note (PEP 678).
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class AttemptError(ResilientError):
         attempt: int = 0,
         story: tuple[Event, ...] = (),
         stacks: str = "",
+        dossier: Dossier | None = None,
     ) -> None:
         # One positional argument only: an OSError (TaskTimeout is one) takes two for an errno.
         super().__init__(message)
@@ -93,6 +100,9 @@ class AttemptError(ResilientError):
         self.attempt = attempt
         self.story = story
         self.stacks = stacks
+        self.dossier = dossier
+        if dossier is not None:
+            self.add_note(str(dossier))
 
 
 class WorkerDied(AttemptError):
@@ -111,7 +121,13 @@ class WorkerDied(AttemptError):
 
 
 class TaskTimeout(AttemptError, TimeoutError):
-    """An attempt was still running when its ``timeout`` (seconds) was over; its worker has been killed."""
+    """An attempt was still running when its time was over: its ``timeout``, its ``soft_timeout`` (then ``__cause__`` is
+    the :class:`SoftTimeout` that left the task), or the pool's ``stall_timeout``.
+    """
+
+
+class MemoryLimitExceeded(AttemptError, MemoryError):
+    """The worker and its descendants held more than the ``memory_limit``, or the machine had nothing left for them."""
 
 
 class TaskKilled(AttemptError):
@@ -128,6 +144,14 @@ class PoolClosed(ResilientError, RuntimeError):
 
 class PoolBroken(ResilientError, BrokenExecutor):
     """No worker could be started, several times in a row without progress; carries the worker's own words."""
+
+
+class SoftTimeout(ResilientError, TimeoutError):
+    """Raised inside the task, in its main thread, when its ``soft_timeout`` is over: time to put things in order.
+
+    One that leaves the task counts as a timeout.  It is raised once in an attempt; who swallows it has until the
+    ``timeout``.
+    """
 
 
 class InternalError(ResilientError):

@@ -2,8 +2,9 @@
 
 Two anonymous files (``memfd``: no path, nothing to clean up, no disk to fill) are inherited by the worker.
 
-* The **register** is mapped by the worker: two numbers, the serial of the attempt last begun and of the one last
-  ended.  Writing one is a store to memory, so it is true however the process ends, and blame is read, not guessed.
+* The **register** is mapped by the worker: the serial of the attempt last begun, of the one last ended, and of the one
+  that is to be told of its soft timeout (which the parent writes), then the path of its scratch directory.  Writing a
+  number is a store to memory, so it is true however the process ends, and blame is read, not guessed.
 * The **stacks** file is where ``faulthandler`` writes when it is asked by a signal: a C-level handler that works
   even under a held GIL.
 """
@@ -16,11 +17,22 @@ import os
 import struct
 import tempfile
 
-__all__ = ["REGISTER_SIZE", "Register", "anonymous_file", "read_register", "read_text", "same_file"]
+__all__ = [
+    "REGISTER_SIZE",
+    "Register",
+    "anonymous_file",
+    "read_register",
+    "read_scratch",
+    "read_text",
+    "same_file",
+    "write_soft",
+]
 
 REGISTER_SIZE = 4096
 _NUMBER = struct.Struct("<Q")
 _BOTH = struct.Struct("<QQ")
+_SOFT = 16
+_SCRATCH = 64  # length, then the path itself
 
 
 def anonymous_file(name: str, size: int = 0) -> int:
@@ -39,6 +51,19 @@ def read_register(fd: int) -> tuple[int, int]:
     """The serials of the attempt last begun and last ended, by the parent's own descriptor."""
     begun, ended = _BOTH.unpack(os.pread(fd, _BOTH.size, 0))
     return begun, ended
+
+
+def write_soft(fd: int, serial: int) -> None:
+    """Name the attempt whose soft timeout is over."""
+    os.pwrite(fd, _NUMBER.pack(serial), _SOFT)
+
+
+def read_scratch(fd: int) -> str:
+    """The scratch directory that the worker has made and not removed; ``""``: none."""
+    (length,) = _NUMBER.unpack(os.pread(fd, _NUMBER.size, _SCRATCH))
+    if not 0 < length <= REGISTER_SIZE - _SCRATCH - _NUMBER.size:
+        return ""
+    return os.fsdecode(os.pread(fd, length, _SCRATCH + _NUMBER.size))
 
 
 def read_text(fd: int, start: int = 0, most: int = 1 << 20) -> str:
@@ -65,6 +90,19 @@ class Register:
     def begin(self, serial: int) -> None:
         """The attempt has begun: from here on it is to blame for what happens to the process."""
         _NUMBER.pack_into(self._map, 0, serial)
+
+    def soft(self) -> int:
+        """The serial of the attempt whose soft timeout is over, by the parent's word."""
+        return int(_NUMBER.unpack_from(self._map, _SOFT)[0])
+
+    def scratch(self, path: str) -> None:
+        """Note the scratch directory, ``""`` when it is gone; the length last, so that half a path is never read."""
+        data = os.fsencode(path)
+        _NUMBER.pack_into(self._map, _SCRATCH, 0)
+        start = _SCRATCH + _NUMBER.size
+        if start + len(data) <= REGISTER_SIZE:
+            self._map[start : start + len(data)] = data
+            _NUMBER.pack_into(self._map, _SCRATCH, len(data))
 
     def end(self, serial: int) -> None:
         """The attempt has ended and its outcome is sent."""

@@ -65,6 +65,8 @@ class Front:
         self,
         *,
         timeout: float | None = UNSET,
+        soft_timeout: float | None = UNSET,
+        memory_limit: int | str | None = UNSET,
         retry: RetryPolicy | int = UNSET,
         key: Hashable = UNSET,
         label: str = UNSET,
@@ -74,12 +76,22 @@ class Front:
 
         Args:
             timeout: seconds for each attempt, from its begin; then its worker is killed.  ``None``: no limit.
+            soft_timeout: seconds after which ``SoftTimeout`` is raised in the task, which then may put things in order.
+            memory_limit: bytes, or a text such as ``"2GiB"``: what its worker and all that it starts may hold.
             retry: a policy, or a number of attempts in all.
             key: names the task among the unsettled ones; by default its number in the pool.
             label: what errors and events call the task.
             priority: larger goes first; by default 0.
         """
-        changed = self._options.with_(timeout=timeout, retry=retry, key=key, label=label, priority=priority)
+        changed = self._options.with_(
+            timeout=timeout,
+            soft_timeout=soft_timeout,
+            memory_limit=memory_limit,
+            retry=retry,
+            key=key,
+            label=label,
+            priority=priority,
+        )
         return PoolView(self, changed)
 
     def map(

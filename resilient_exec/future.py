@@ -8,6 +8,8 @@ from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from resilient_exec.dossier import Dossier
+
 if TYPE_CHECKING:
     import queue
     from collections.abc import Callable, Hashable
@@ -46,10 +48,11 @@ class ResilientFuture(Future[T]):
 
     _done_callbacks: list[Callable[[Future[T]], object]]  # of the standard library; typeshed does not show it
 
-    def __init__(self, key: Hashable, label: str, overseer: Overseer) -> None:
+    def __init__(self, key: Hashable, label: str, arguments: str, overseer: Overseer) -> None:
         super().__init__()
         self.key = key
         self.label = label
+        self._arguments = arguments
         self._overseer = overseer
         self._attempts = 0
         self._elapsed = 0.0
@@ -69,6 +72,11 @@ class ResilientFuture(Future[T]):
             if self._story is None:  # else it has just settled
                 return live
         return self._story
+
+    @property
+    def dossier(self) -> Dossier:
+        """The evidence about all attempts so far: reasons, stacks, last output, memory.  ``print`` it."""
+        return Dossier.of(self.key, self.label, self._arguments, self.story)
 
     def cancel(self) -> bool:
         """Cancel the task if no attempt was sent yet.  A running one is not cancelled (``False``): see :meth:`kill`."""

@@ -18,16 +18,18 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
-import pickle
 import select
+import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from resilient_exec import guard, payload
+from resilient_exec import guard
+from resilient_exec.attempt import PROGRESS_INTERVAL, Attempt
 from resilient_exec.bell import Bell
 from resilient_exec.channel import ChannelLost, Frame, Kind
-from resilient_exec.lease import Lease, end_marked
+from resilient_exec.lease import Lease, WorkerSettings, end_marked
 from resilient_exec.messages import (
     AttemptEnded,
     Begun,
@@ -35,19 +37,21 @@ from resilient_exec.messages import (
     LaneClosed,
     LaneReady,
     Progress,
+    RaiseSoftTimeout,
     Send,
     StartFailed,
     Stimulus,
     WorkerGone,
 )
-from resilient_exec.process import moment
-from resilient_exec.task import Died, NotSent, Outcome, Raised, Returned
+from resilient_exec.task import Died
 from resilient_exec.worker import CHANNEL_LOST_STATUS, STRAY_STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LokyLane"]
+    from resilient_exec.ports import Parcel
+
+__all__ = ["LaneSettings", "LokyLane"]
 
 _logger = logging.getLogger(__name__)
 
@@ -55,8 +59,22 @@ _WORDS: dict[int | None, str] = {  # what the exit statuses of our own mean
     CHANNEL_LOST_STATUS: "the user's code in it closed descriptors that belong to the pool",
     STRAY_STATUS: "a signal handler or a thread that a task left behind raised in the worker's own code",
 }
-_LOOK_INTERVAL = 0.5  # s, between two looks at the descendants of a busy worker
-_PROGRESS_INTERVAL = 1.0  # s, between two words about a large call on its way
+_START_STACKS_TIMEOUT = 0.5  # s, for the stacks of a start that hangs
+
+
+@dataclass(frozen=True)
+class LaneSettings:
+    """What all lanes of a pool are made with.
+
+    Attributes:
+        worker: how their workers are made.
+        stall_timeout: seconds without CPU and I/O after which an attempt is told to have stalled; ``None``: never.
+        weigh: whether to tell what a worker holds after each attempt.
+    """
+
+    worker: WorkerSettings = WorkerSettings()  # noqa: RUF009  frozen
+    stall_timeout: float | None = None
+    weigh: bool = False
 
 
 class LokyLane:
@@ -66,13 +84,11 @@ class LokyLane:
         self,
         number: int,
         post: Callable[[Stimulus], None],
-        initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
+        settings: LaneSettings = LaneSettings(),
     ) -> None:
         self.number = number
         self._post = post
-        self._initializer = initializer
-        self._initargs = initargs
+        self._settings = settings
         self._orders: collections.deque[Callable[[], None]] = collections.deque()
         self._bell = Bell()
         self._lease: Lease | None = None
@@ -80,12 +96,9 @@ class LokyLane:
         self._stopping = False  # it was asked to end
         self._closing = False  # the lane itself is to end
         self._ended = False
-        self._current: Send | None = None
-        self._serial = 0  # of the current attempt in this worker
+        self._current: Attempt | None = None
+        self._serial = 0  # of the last attempt in this worker
         self._start_words = "its interpreter did not come up"
-        self._progress_at = 0.0
-        self._sent_at = 0.0  # on the clock of `process.moment`
-        self._look_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"resilient-lane-{number}", daemon=True)
         self._started = False
 
@@ -98,9 +111,13 @@ class LokyLane:
             self._thread.start()
         self._order(self._start)
 
-    def send(self, send: Send, call: bytes, previous_pids: tuple[int, ...]) -> None:
+    def send(self, send: Send, parcel: Parcel) -> None:
         """Have the worker run an attempt; told by ``Begun``, then ``AttemptEnded`` or ``WorkerGone``."""
-        self._order(lambda: self._send(send, call, previous_pids))
+        self._order(lambda: self._send(send, parcel))
+
+    def raise_soft_timeout(self, order: RaiseSoftTimeout) -> None:
+        """Have ``SoftTimeout`` raised in that attempt; a late order does nothing."""
+        self._order(lambda: self._raise_soft_timeout(order))
 
     def kill(self, kill: Kill) -> None:
         """End that attempt, or the start, or the stop; a late kill does nothing."""
@@ -166,9 +183,12 @@ class LokyLane:
             self._read(lease)
         if self._lease is lease and self._death_is_told(lease, ready):
             self._worker_died(lease)
-        elif self._current is not None and time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + _LOOK_INTERVAL
-            lease.remember_tree()
+        elif self._current is not None and time.monotonic() >= self._look_due(self._current):
+            for finding in self._current.look(lease):
+                self._post(finding)
+
+    def _look_due(self, current: Attempt) -> float:
+        return current.due(captures=self._settings.worker.output == "capture")
 
     @staticmethod
     def _death_is_told(lease: Lease, ready: set[int]) -> bool:
@@ -189,7 +209,7 @@ class LokyLane:
                     poller.register(lease.watch.fileno(), select.POLLIN)
                 timeout = lease.watch.poll_interval
             if self._current is not None:
-                look = max(0.0, self._look_at - time.monotonic())
+                look = max(0.0, self._look_due(self._current) - time.monotonic())
                 timeout = look if timeout is None else min(timeout, look)
         if self._orders:
             timeout = 0.0
@@ -203,7 +223,7 @@ class LokyLane:
         self._ready = self._stopping = False
         self._start_words = "its interpreter did not come up"
         try:
-            self._lease = Lease(self._initializer, self._initargs)
+            self._lease = Lease(self._settings.worker)
             self._lease.open(on_hint=self._bell.ring)
         except BaseException as error:
             # No process, no memory, no descriptor, an initializer that does not pickle: all one to the core.
@@ -214,19 +234,21 @@ class LokyLane:
         self._end_lease(kill=True)
         self._post(StartFailed(self.number, words))
 
-    def _send(self, send: Send, call: bytes, previous_pids: tuple[int, ...]) -> None:
+    def _send(self, send: Send, parcel: Parcel) -> None:
         lease = self._lease
         if lease is None or not self._ready:
             return  # the worker went meanwhile; the core has been told, and has taken the attempt back
-        self._current = send
         self._serial += 1
-        now = time.monotonic()
-        self._look_at = now + _LOOK_INTERVAL
-        self._progress_at = now + _PROGRESS_INTERVAL
-        self._sent_at = moment()
-        about = _pickled_context(send, previous_pids)
-        lease.send(Kind.ATTEMPT, self._serial, len(about).to_bytes(4, "little") + about, call)
+        if lease.capture is not None:
+            lease.capture.clear()
+        self._current = Attempt(send, parcel, self._serial, self._settings.stall_timeout)
+        lease.send(Kind.ATTEMPT, self._serial, *self._current.frame())
         lease.pump()
+
+    def _raise_soft_timeout(self, order: RaiseSoftTimeout) -> None:
+        current = self._current
+        if self._lease is not None and current is not None and current.is_called(order.key, order.attempt):
+            self._lease.raise_soft_timeout(current.serial)
 
     def _stop(self) -> None:
         lease = self._lease
@@ -250,7 +272,7 @@ class LokyLane:
             return
         if kill.key is None:
             self._kill_start_or_stop(lease)
-        elif self._current is not None and (self._current.key, self._current.attempt) == (kill.key, kill.attempt):
+        elif self._current is not None and self._current.is_called(kill.key, kill.attempt):
             self._kill_attempt(lease, unless_begun=kill.unless_begun)
 
     def _kill_start_or_stop(self, lease: Lease) -> None:
@@ -262,7 +284,7 @@ class LokyLane:
             if self._lease is not lease or self._ready:  # it has just said that it is ready, or that it never will be
                 lease.resume()
                 return
-            stacks = lease.take_stacks()
+            stacks = lease.take_stacks(_START_STACKS_TIMEOUT)
             self._start_failed(f"it took too long: {self._start_words}{_indented(stacks)}")
 
     def _kill_attempt(self, lease: Lease, *, unless_begun: bool) -> None:
@@ -274,14 +296,15 @@ class LokyLane:
         if self._current is None or (unless_begun and has_begun):
             lease.resume()
             return
-        stacks = lease.take_stacks() if has_begun else ""
+        stacks = self._current.last_look(lease) if has_begun else ""
         self._gone(lease, "it was killed", stacks)
 
     # -- what comes from the worker --------------------------------------------------------------------------------
 
     def _pump(self, lease: Lease) -> None:
-        if lease.pump() and time.monotonic() >= self._progress_at:
-            self._progress_at = time.monotonic() + _PROGRESS_INTERVAL
+        current = self._current
+        if lease.pump() and current is not None and time.monotonic() >= current.progress_at:
+            current.progress_at = time.monotonic() + PROGRESS_INTERVAL
             self._post(Progress(self.number))
 
     def _read(self, lease: Lease) -> None:
@@ -312,12 +335,13 @@ class LokyLane:
         elif kind is Kind.BEGUN:
             self._post(Begun(self.number, self._current.key, self._current.attempt, lease.pid or 0))
         else:
-            outcome = _unpack(kind, frame.body)
+            outcome = self._current.outcome(lease, kind, frame.body)
             if kind is not Kind.RETURNED:
                 # It may be tried again, and what it has started must not run beside its next attempt.
-                lease.end_started_since(self._sent_at)
+                lease.end_started_since(self._current.sent_at)
             current, self._current = self._current, None
-            self._post(AttemptEnded(self.number, current.key, current.attempt, outcome))
+            held = current.memory(lease) if self._settings.weigh else 0
+            self._post(AttemptEnded(self.number, current.key, current.attempt, outcome, held))
 
     def _worker_died(self, lease: Lease) -> None:
         self._read(lease)
@@ -338,8 +362,10 @@ class LokyLane:
         current, self._current = self._current, None
         gone = WorkerGone(self.number, why=why)
         if current is not None and lease.begun_and_ended()[0] == self._serial:
+            from_outside = not why and exitcode == -signal.SIGKILL and lease.pid is not None
+            remark = lease.oom.verdict(lease.pid) if from_outside and lease.pid is not None else ""
             why = why or _WORDS.get(exitcode, "")
-            died = Died(exitcode, lease.pid, stacks, why)
+            died = Died(exitcode, lease.pid, why, current.evidence(lease, stacks=stacks, remark=remark))
             gone = WorkerGone(self.number, current.key, current.attempt, died, why)
         self._end_lease(kill=False)
         self._post(gone)
@@ -360,29 +386,6 @@ class LokyLane:
             if kill:
                 lease.kill()
             lease.close()
-
-
-def _pickled_context(send: Send, previous_pids: tuple[int, ...]) -> bytes:
-    about = (send.key, send.attempt, previous_pids)
-    try:
-        data = pickle.dumps(about)
-        if b"__main__" not in data:
-            return data
-    except Exception:
-        _logger.debug("the key %r does not pickle; the task sees its text", send.key)
-    return pickle.dumps((repr(send.key), send.attempt, previous_pids))
-
-
-def _unpack(kind: Kind, body: memoryview) -> Outcome:
-    """The outcome, unpickled in the lane's own thread: what hangs here hangs one lane, which is then given up."""
-    try:
-        if kind is Kind.RETURNED:
-            return Returned(payload.unpack_value(body))
-        if kind is Kind.RAISED:
-            return Raised(payload.unpack_exception(body))
-    except BaseException as error:
-        return NotSent(f"the outcome cannot be unpickled in the parent: {type(error).__name__}: {error}", error)
-    return NotSent(bytes(body).decode(errors="replace"))
 
 
 def _indented(stacks: str) -> str:

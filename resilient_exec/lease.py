@@ -18,23 +18,34 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec import exit_hook, guard
-from resilient_exec.channel import Framer, Kind, header
-from resilient_exec.errors import NotSendable
-from resilient_exec.evidence import REGISTER_SIZE, anonymous_file, read_register, read_text, same_file
-from resilient_exec.process import Identity, Watch, end_tree, is_alive, is_signalled, marked, tree
+from resilient_exec.capture import Capture
+from resilient_exec.channel import Framer, Kind, Outbox
+from resilient_exec.context import remove_tree
+from resilient_exec.evidence import (
+    REGISTER_SIZE,
+    anonymous_file,
+    read_register,
+    read_scratch,
+    read_text,
+    same_file,
+    write_soft,
+)
+from resilient_exec.leftovers import close_what_loky_left, let_go
+from resilient_exec.memory import OomWatch
+from resilient_exec.process import Identity, Watch, catches, end_tree, is_alive, is_signalled, marked, tree
 from resilient_exec.process import state as process_state
-from resilient_exec.worker import STACKS_SIGNAL, Inherited, PickledApart, Seat, bootstrap, serve
+from resilient_exec.worker import SOFT_SIGNAL, STACKS_SIGNAL, Inherited, PickledApart, Seat, bootstrap, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Lease", "check_initializer", "end_marked"]
+__all__ = ["Lease", "WorkerSettings", "end_marked"]
 
 _KILL_TIMEOUT = 5.0  # s, for a killed tree to be gone
-_STACKS_TIMEOUT = 0.5  # s, for the stacks to be written
 _STACKS_PAUSE = 0.001  # s, between two looks at how much is written
 _STACKS_QUIET = 0.1  # s without a further line, after which no more are expected
 _STOP_TIMEOUT = 0.05  # s, for SIGSTOP to land (0.25 ms as a rule)
@@ -43,34 +54,61 @@ _SIGSTOP = getattr(signal, "SIGSTOP", None)
 _SIGCONT = getattr(signal, "SIGCONT", None)
 
 
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How the workers of a pool are made.
+
+    Attributes:
+        initializer, initargs: called in each when it starts.
+        output: what becomes of what they print: ``inherit``, ``capture`` or ``discard``.
+        fresh_locks: whether locks in results travel as new ones.
+    """
+
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    output: str = "inherit"
+    fresh_locks: bool = False
+
+
 class Lease:
     """A worker process with its channel, its evidence and its descendants."""
 
-    def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         # The mark is a variable's *name*: a pool inside a worker adds its own, and keeps ours.
         self.mark = guard.parent_mark() + secrets.token_hex(8)
         self._executor: Any = None
         self._process: Any = None
         self._manager_thread: Any = None
         self._kin: set[Identity] = set()  # descendants seen so far
-        self._outgoing: list[memoryview] = []
         self.stacks_fd = 0  # in the worker, told by its hello; 0: not known yet
         self.watch: Watch | None = None
+        self.capture: Capture | None = None
+        self.oom = OomWatch()
+        self._settings = settings
         with contextlib.ExitStack() as undo:  # should descriptors run out half-way
             self._register = anonymous_file("resilient-register", REGISTER_SIZE)
             undo.callback(os.close, self._register)
             self._stacks = anonymous_file("resilient-stacks")
             undo.callback(os.close, self._stacks)
             self._initializer = None
-            if initializer is not None:
-                self._initializer = PickledApart(anonymous_file("resilient-initializer"), initializer, initargs)
-                undo.callback(os.close, self._initializer.fd)
+            if settings.initializer is not None:
+                fd = anonymous_file("resilient-initializer")
+                self._initializer = PickledApart(fd, settings.initializer, settings.initargs)
+                undo.callback(os.close, fd)
+            if settings.output == "capture":
+                self.capture = Capture()
+                undo.callback(self.capture.close)
+            self._nowhere: list[int] = []  # where the output goes that nobody wants
+            for _ in range(2 if settings.output == "discard" else 0):
+                self._nowhere.append(os.open(os.devnull, os.O_WRONLY))
+                undo.callback(os.close, self._nowhere[-1])
             self._reserve = os.open(os.devnull, os.O_RDONLY)  # for a kill that finds no descriptor left
             undo.callback(os.close, self._reserve)
             self.socket, self._far_socket = socket.socketpair()
             undo.pop_all()
         self.socket.setblocking(False)
         self._framer = Framer(self.socket)
+        self._outbox = Outbox(self.socket)
 
     # -- the start -------------------------------------------------------------------------------------------------
 
@@ -82,12 +120,17 @@ class Lease:
         from loky import get_reusable_executor
         from loky.backend import get_context
 
+        captured = self.capture.fds if self.capture is not None else []
+        output = [Inherited(fd) for fd in captured or self._nowhere]
         seat = Seat(
             channel=Inherited(self._far_socket.fileno()),
             register=Inherited(self._register),
             stacks=Inherited(self._stacks),
             parent=os.getpid(),
+            mark=f"{self.mark}_",
             initializer=self._initializer,
+            output=(output[0], output[1]) if output else None,
+            fresh_locks=self._settings.fresh_locks,
         )
         try:
             self._executor = get_reusable_executor(
@@ -105,14 +148,16 @@ class Lease:
                 self.watch = Watch(self._process.pid)
             future.add_done_callback(lambda _: on_hint())
         except BaseException as error:
-            _close_what_loky_left(error)
+            close_what_loky_left(error)
             raise
         finally:
             # Only the worker may have the far end (and loky has made ours inheritable to give it away).
             self._far_socket.close()
             if self._initializer is not None:
                 os.close(self._initializer.fd)
-            for fd in (self._register, self._stacks):
+            for fd in self._nowhere:
+                os.close(fd)
+            for fd in (self._register, self._stacks, *captured):
                 os.set_inheritable(fd, False)
             exit_hook.run_before_loky()
 
@@ -125,43 +170,16 @@ class Lease:
 
     def send(self, kind: Kind, serial: int = 0, *parts: bytes) -> None:
         """Queue a frame; :meth:`pump` moves it."""
-        body = b"".join(parts[:-1])
-        last = parts[-1] if parts else b""
-        self._outgoing.append(memoryview(header(kind, serial, len(body) + len(last)) + body))
-        if last:
-            self._outgoing.append(memoryview(last))  # the payload itself: not copied
+        self._outbox.put(kind, serial, *parts)
 
     def pump(self) -> int:
         """Write as much as the socket takes now; how many bytes that was."""
-        written = 0
-        while self._outgoing:
-            try:
-                sent = self.socket.sendmsg(self._outgoing[:16]) if sys.platform != "win32" else self._send_one()
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:  # the worker is gone: the watch will say so
-                self._outgoing.clear()
-                break
-            written += sent
-            self._drop_sent(sent)
-        return written
-
-    def _send_one(self) -> int:
-        return self.socket.send(self._outgoing[0])
-
-    def _drop_sent(self, sent: int) -> None:
-        while sent and self._outgoing:
-            first = self._outgoing[0]
-            if sent < len(first):
-                self._outgoing[0] = first[sent:]
-                return
-            sent -= len(first)
-            del self._outgoing[0]
+        return self._outbox.pump()
 
     @property
     def sending(self) -> bool:
         """Whether something is still to be written."""
-        return bool(self._outgoing)
+        return bool(self._outbox)
 
     @property
     def hung_up(self) -> bool:
@@ -183,8 +201,18 @@ class Lease:
         if self.pid is not None:
             self._kin = {who for who in self._kin if is_alive(who)} | tree(self.pid)
 
-    def take_stacks(self) -> str:
-        """The Python stacks of all threads of the stopped worker; it is stopped again afterwards."""
+    def pids(self) -> list[int]:
+        """The worker and its descendants, as they were last noted."""
+        return [self.pid, *(who.pid for who in self._kin)] if self.pid is not None else []
+
+    def raise_soft_timeout(self, serial: int) -> None:
+        """Have ``SoftTimeout`` raised in that attempt, unless the task has taken the signal's handler away."""
+        write_soft(self._register, serial)
+        if self.watch is not None and SOFT_SIGNAL is not None and catches(self.watch.pid, SOFT_SIGNAL):
+            self.watch.signal(SOFT_SIGNAL)
+
+    def take_stacks(self, timeout: float, *, stop: bool = True) -> str:
+        """The Python stacks of all threads of the worker, within ``timeout`` s; a stopped one is stopped again."""
         pid = self.pid
         if pid is None or self.watch is None or STACKS_SIGNAL is None or not self.stacks_fd:
             return ""
@@ -192,16 +220,18 @@ class Lease:
             return ""  # the task has closed it; the number may be a file of its own by now
         before = os.fstat(self._stacks).st_size
         self.watch.signal(STACKS_SIGNAL)  # waits until it is continued, and is then handled first of all
-        self.resume()
-        self._wait_for_stacks(pid, STACKS_SIGNAL)
-        self.stop()
+        if stop:
+            self.resume()
+        self._wait_for_stacks(pid, STACKS_SIGNAL, timeout)
+        if stop:
+            self.stop()
         return read_text(self._stacks, before)
 
-    def _wait_for_stacks(self, pid: int, number: int) -> None:
+    def _wait_for_stacks(self, pid: int, number: int, timeout: float) -> None:
         """Until the handler has returned, or, where that does not show, nothing more has come for a while."""
         began = changed = time.monotonic()
         before = size = os.fstat(self._stacks).st_size
-        while time.monotonic() - began < _STACKS_TIMEOUT and is_signalled(pid, number) and not self.is_gone():
+        while time.monotonic() - began < timeout and is_signalled(pid, number) and not self.is_gone():
             time.sleep(_STACKS_PAUSE)
             if (now := os.fstat(self._stacks).st_size) != size:
                 size, changed = now, time.monotonic()
@@ -289,8 +319,13 @@ class Lease:
 
     def close(self) -> None:
         """Give back every descriptor, and wait (bounded) for loky's thread to end; the worker must be dead."""
-        self._outgoing.clear()
+        self._outbox.clear()
         self._free_reserve()
+        scratch = read_scratch(self._register)
+        if os.path.basename(scratch).startswith(self.mark):  # the worker's code could have written anything there
+            remove_tree(scratch)
+        if self.capture is not None:
+            self.capture.close()
         for sock in (self.socket, self._far_socket):
             sock.close()
         for fd in (self._register, self._stacks):
@@ -306,67 +341,7 @@ class Lease:
         if self._manager_thread is not None:
             self._manager_thread.join(_JOIN_TIMEOUT)
         if process is not None and gone:
-            _let_go(process)
-
-
-class _NoProcess:
-    """Stands for a process that is being started: what travels only then (multiprocessing's locks) may be pickled."""
-
-    @staticmethod
-    def DupFd(fd: int) -> int:  # noqa: N802  multiprocessing's name
-        return fd
-
-    @staticmethod
-    def duplicate_for_child(fd: int) -> int:
-        return fd
-
-
-def check_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> None:
-    """Pickle as a start would, and throw the result away: so that it fails now, and not in each of three starts.
-
-    Raises:
-        NotSendable: it does not pickle (multiprocessing's locks of the fork context never do).
-    """
-    from multiprocessing.context import set_spawning_popen
-
-    from loky.backend.reduction import dumps
-
-    set_spawning_popen(_NoProcess())  # type: ignore[arg-type]  # for this thread
-    try:
-        for name, part in (("initializer", initializer), *((f"initargs[{i}]", arg) for i, arg in enumerate(initargs))):
-            try:
-                dumps(part)
-            except Exception as error:
-                raise NotSendable(
-                    f"{name}, of type {type(part).__qualname__}, cannot be sent to a worker: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-    finally:
-        set_spawning_popen(None)
-
-
-def _let_go(process: Any) -> None:
-    """Have multiprocessing forget a dead process: it keeps each, with a pipe, until it has been joined.
-
-    loky does not join what it finds reaped; and what the user's own code has reaped (a handler of SIGCHLD, a
-    ``waitpid(-1)``) multiprocessing would take to be alive for ever.
-    """
-    if process._popen.poll() is None:
-        process._popen.returncode = 255  # its true one is lost
-    process.join(0)
-
-
-def _close_what_loky_left(error: BaseException) -> None:
-    """Close the pipe that loky (3.7) leaves open when the process that was to read it could not be started."""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_name == "_launch":
-            names = trace.tb_frame.f_locals
-            left = [name for name, taken_by in (("parent_w", "f"), ("child_w", "child_r")) if taken_by not in names]
-            for fd in (names.get(name) for name in left):
-                if isinstance(fd, int):
-                    os.close(fd)
-        trace = trace.tb_next
+            let_go(process)
 
 
 def end_marked(mark: str) -> None:

@@ -14,8 +14,9 @@ from resilient_exec.events import Event
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from resilient_exec.admission import MemoryLevel
     from resilient_exec.errors import ResilientError
-    from resilient_exec.task import NotSent, Outcome, Task
+    from resilient_exec.task import Evidence, NotSent, Outcome, Task
 
 __all__ = [
     "Abandon",
@@ -29,10 +30,14 @@ __all__ = [
     "KillAsked",
     "LaneClosed",
     "LaneReady",
+    "MachineMemory",
+    "MemoryExceeded",
     "Progress",
+    "RaiseSoftTimeout",
     "Send",
     "Settle",
     "ShutdownAsked",
+    "Stalled",
     "StartFailed",
     "StartWorker",
     "Stimulus",
@@ -103,12 +108,37 @@ class Begun:
 
 @dataclass(slots=True)
 class AttemptEnded:
-    """The attempt ended and the worker lives (it also answers a kill that the result has beaten)."""
+    """The attempt ended and the worker lives (it also answers a kill that the result has beaten).
+
+    ``memory``: bytes that the worker holds now, where the pool wants to know.
+    """
 
     lane: int
     key: Hashable
     attempt: int
     outcome: Outcome
+    memory: int = 0
+
+
+@dataclass(slots=True)
+class MemoryExceeded:
+    """The worker and its descendants hold ``used`` bytes, more than the attempt's limit."""
+
+    lane: int
+    key: Hashable
+    attempt: int
+    used: int
+
+
+@dataclass(slots=True)
+class Stalled:
+    """The attempt has used no CPU and done no I/O for ``idle`` seconds; where it stands is in ``evidence``."""
+
+    lane: int
+    key: Hashable
+    attempt: int
+    idle: float
+    evidence: Evidence
 
 
 @dataclass(slots=True)
@@ -134,6 +164,14 @@ class LaneClosed:
 
 
 @dataclass(slots=True)
+class MachineMemory:
+    """How the machine stands for memory: the level, and the bytes that are available."""
+
+    level: MemoryLevel
+    available: int
+
+
+@dataclass(slots=True)
 class TimePassed:
     """Nothing but the clock has moved."""
 
@@ -156,8 +194,11 @@ Stimulus = (
     | Progress
     | Begun
     | AttemptEnded
+    | MemoryExceeded
+    | Stalled
     | WorkerGone
     | LaneClosed
+    | MachineMemory
     | TimePassed
     | ShutdownAsked
 )
@@ -175,6 +216,15 @@ class StartWorker:
 @dataclass(slots=True)
 class Send:
     """Send the attempt to the lane's worker."""
+
+    lane: int
+    key: Hashable
+    attempt: int
+
+
+@dataclass(slots=True)
+class RaiseSoftTimeout:
+    """Have ``SoftTimeout`` raised inside the attempt, if the lane's worker still runs it."""
 
     lane: int
     key: Hashable
@@ -232,4 +282,4 @@ class Finish:
     """Everything has settled and every lane is closed."""
 
 
-Command = Event | StartWorker | Send | Kill | StopWorker | CloseLane | Abandon | Settle | Finish
+Command = Event | StartWorker | Send | RaiseSoftTimeout | Kill | StopWorker | CloseLane | Abandon | Settle | Finish

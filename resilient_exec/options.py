@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,9 +12,12 @@ from resilient_exec.policies import RetryPolicy, as_policy
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-__all__ = ["UNSET", "Options", "as_tuple", "count", "seconds"]
+__all__ = ["UNSET", "Options", "as_tuple", "choice", "count", "seconds", "size"]
 
 T = TypeVar("T")
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_LEAST_SIZE = 1 << 20  # bytes: what is less is a number of megabytes, or a slip
 _LONGEST = 1e9  # s: thirty years; beyond it the clocks of the operating system overflow
 
 
@@ -34,12 +38,17 @@ class Options:
     key: Hashable = UNSET
     label: str = ""
     priority: float = 0
+    soft_timeout: float | None = None
+    memory_limit: int | None = None
 
     def with_(self, **changes: Any) -> Options:
         """The same with ``changes``, checked; what is ``UNSET`` in them stays as it is."""
         given = {name: value for name, value in changes.items() if value is not UNSET}
-        if "timeout" in given:
-            given["timeout"] = seconds("timeout", given["timeout"])
+        for name in ("timeout", "soft_timeout"):
+            if name in given:
+                given[name] = seconds(name, given[name])
+        if "memory_limit" in given:
+            given["memory_limit"] = size("memory_limit", given["memory_limit"])
         if "retry" in given:
             given["retry"] = as_policy(given["retry"])
         if "priority" in given:
@@ -48,7 +57,14 @@ class Options:
             raise TypeError(f"label must be a text; got {given['label']!r}")
         if "key" in given:
             hash(given["key"])  # raises a TypeError that names the type
-        return replace(self, **given)
+        changed = replace(self, **given)
+        soft, hard = changed.soft_timeout, changed.timeout
+        if soft is not None and hard is not None and soft >= hard:
+            raise ValueError(
+                f"soft_timeout ({soft:g} s) must be less than timeout ({hard:g} s): it comes first, and leaves the "
+                "task the time between them; soft_timeout=None takes it away"
+            )
+        return changed
 
 
 def _check_priority(value: Any) -> None:
@@ -84,3 +100,29 @@ def count(name: str, value: Any) -> int:
     if value <= 0:
         raise ValueError(f"{name} must be greater than 0, got {value!r}")
     return value
+
+
+def size(name: str, value: Any) -> int | None:
+    """``value`` in bytes: a whole number, or a text such as ``"512MB"``, ``"2 GiB"``, ``"1.5G"``; ``None`` stays."""
+    if value is None:
+        return None
+    rule = f'{name} must be a number of bytes or a text such as "512MB" or "2GiB", at least 1 MiB, or None'
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", value.upper())
+        if match is None or match[2] not in _UNITS:
+            raise ValueError(f"{rule}; got {value!r}")
+        number = int(float(match[1]) * _UNITS[match[2]])
+    elif isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{rule}; got {value!r}")
+    else:
+        number = value
+    if number < _LEAST_SIZE:
+        raise ValueError(f"{rule}; got {value!r}")
+    return number
+
+
+def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """``value``, which is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+    return str(value)

@@ -60,7 +60,7 @@ class RetryPolicy:
     Args:
         deaths: after the death of the worker (signal, exit, crash).
         timeouts: after a ``timeout``.
-        memory: after a memory limit (the pool sets none yet, so this has nothing to act on).
+        memory: after a ``memory_limit``.
         errors: after an exception of the task's own, if ``retry_if`` accepts it.
         retry_if: a tenacity ``retry_if_*`` predicate on the task's own exceptions; ``None`` accepts every
             ``Exception``, but neither ``SystemExit`` nor ``KeyboardInterrupt``.

@@ -20,12 +20,15 @@ from resilient_exec.errors import PoolBroken, PoolClosed
 from resilient_exec.front import Front, label_of
 from resilient_exec.future import ResilientFuture
 from resilient_exec.messages import ShutdownAsked
-from resilient_exec.options import UNSET, Options, as_tuple, count, seconds
+from resilient_exec.options import UNSET, Options, as_tuple, choice, count, seconds, size
 from resilient_exec.payload import Unsendable, pack_call
 from resilient_exec.policies import RetryPolicy
+from resilient_exec.pressure import Pressure
 from resilient_exec.states import Limits, State
+from resilient_exec.summary import summary
 from resilient_exec.supervisor import Supervisor
 from resilient_exec.task import NotSent, Task
+from resilient_exec.telling import warn_of_stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -55,11 +58,28 @@ class ResilientPool(Front, Executor):
         max_workers: lanes; by default ``loky.cpu_count()``, which respects affinity and cgroups.
         timeout: seconds for each attempt, from its begin; then its worker is killed with all that it has started,
             whatever it is doing.  ``None``: no limit.
+        soft_timeout: seconds after which :class:`SoftTimeout` is raised inside the task, in its main thread, once in
+            an attempt; it must be less than ``timeout``.  ``None``: never.
         start_timeout: seconds for a worker to start and to run ``initializer``.
         retry: a :class:`RetryPolicy`, or a number of attempts in all.  By default a task whose worker died is tried
-            again twice, one that timed out once, and its own exceptions are final.
+            again twice, one that timed out or ran out of memory once, and its own exceptions are final.
+        memory_limit: bytes, or a text such as ``"2GiB"``: what the worker and all processes that it starts may hold
+            together, each shared page counted once (the proportional set size).  More: the worker is killed, and the
+            task fails with :class:`MemoryLimitExceeded` if it is not tried again.  Behind it stands the kernel's limit
+            on what one process may map, at twice as much: an allocation beyond that raises ``MemoryError`` in the task.
+        memory_reserve: bytes, or a text, of the machine's (or cgroup's) memory that are to stay free: with less no
+            attempt is started while another runs; with less than half of it the youngest is evicted, and tried again
+            later, uncharged.  ``"auto"``: 4 % of all memory, at most 512 MiB.  ``None``: no such guard.
+        stall_timeout: seconds; an attempt that has used less than 1 % of a CPU and done no I/O for so long is reported
+            by an event ``stalled`` with its stacks, and by a warning in the log.  ``None``: never.
+        on_stall: ``"report"``, or ``"kill"``: it also fails, as if its timeout were over.
         max_tasks_per_worker: attempts after which a worker is replaced; ``None``: never.
+        max_memory_per_worker: bytes, or a text: a worker that holds more between two attempts is replaced.
         initializer: called with ``initargs`` in each worker when it starts.
+        output: what becomes of what workers print.  ``"inherit"``: it goes where this process's output goes, and a
+            worker stands still while nobody reads that.  ``"capture"``: the last lines of a failed attempt are in its
+            dossier.  ``"discard"``: nothing is kept.  With these two nobody ever waits.
+        fresh_locks: let ``threading`` locks in arguments and results travel, as new locks that nobody holds.
         observers: each is called with every :class:`Event`, on a thread of its own.
 
     Raises:
@@ -76,42 +96,54 @@ class ResilientPool(Front, Executor):
         max_workers: int | None = None,
         *,
         timeout: float | None = None,
+        soft_timeout: float | None = None,
         start_timeout: float = 120,
         retry: RetryPolicy | int = RetryPolicy(),  # noqa: B008  frozen
+        memory_limit: int | str | None = None,
+        memory_reserve: int | str | None = "auto",
+        stall_timeout: float | None = None,
+        on_stall: str = "report",
         max_tasks_per_worker: int | None = None,
+        max_memory_per_worker: int | str | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        output: str = "inherit",
+        fresh_locks: bool = False,
         observers: Iterable[Observer] = (),
     ) -> None:
-        self._options = Options().with_(timeout=timeout, retry=retry)
+        self._options = Options().with_(
+            timeout=timeout, soft_timeout=soft_timeout, retry=retry, memory_limit=memory_limit
+        )
         self._max_workers = _default_workers() if max_workers is None else count("max_workers", max_workers)
         if max_tasks_per_worker is not None:
             count("max_tasks_per_worker", max_tasks_per_worker)
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be a callable, got {initializer!r}")
         start_seconds = seconds("start_timeout", start_timeout)
         if start_seconds is None:
             raise TypeError("start_timeout must be a number of seconds; a start without a limit could hang for ever")
-        initargs = as_tuple("initargs", initargs)
-        if initializer is not None:
-            from resilient_exec.lease import check_initializer
-
-            check_initializer(initializer, initargs)
-        observers = as_tuple("observers", observers)
-        for observer in observers:
-            if not callable(observer):
-                raise TypeError(f"an observer must be a callable that takes an event; got {observer!r}")
-        limits = Limits(lanes=self._max_workers, max_tasks_per_worker=max_tasks_per_worker, start_timeout=start_seconds)
+        stall = seconds("stall_timeout", stall_timeout)
+        limits = Limits(
+            lanes=self._max_workers,
+            max_tasks_per_worker=max_tasks_per_worker,
+            start_timeout=start_seconds,
+            max_memory_per_worker=size("max_memory_per_worker", max_memory_per_worker),
+            kill_stalled=choice("on_stall", on_stall, ("report", "kill")) == "kill",
+        )
+        choice("output", output, ("inherit", "capture", "discard"))
+        self._fresh_locks = bool(fresh_locks)
+        observers = _observers(observers, stall)
+        initargs = _initargs(initializer, initargs)
         self._pid = os.getpid()
         self._numbers = itertools.count()
         self._shut = False
 
         def make_lane(number: int, post: Callable[[Stimulus], None]) -> LokyLane:
-            from resilient_exec.lane import LokyLane
+            from resilient_exec.lane import LaneSettings, LokyLane
+            from resilient_exec.lease import WorkerSettings
 
-            return LokyLane(number, post, initializer, initargs)
+            worker = WorkerSettings(initializer, initargs, output, bool(fresh_locks))
+            return LokyLane(number, post, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
 
-        self._supervisor = Supervisor(limits, make_lane, observers)
+        self._supervisor = Supervisor(limits, make_lane, observers, _pressure(memory_reserve))
         exit_hook.end_at_exit(self._supervisor)
         # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
         self._finalizer = weakref.finalize(self, _end_dropped, self._supervisor, self._pid)
@@ -123,15 +155,18 @@ class ResilientPool(Front, Executor):
         self._check_open()
         call, problem = b"", None
         try:
-            call = pack_call(fn, args, kwargs)
+            call = pack_call(fn, args, kwargs, fresh_locks=self._fresh_locks)
         except Unsendable as unsendable:
             text = f"cannot be sent to a worker: {unsendable}\nIt was submitted here:\n{_callers_line()}"
             problem = NotSent(text, unsendable.__cause__)
         label = options.label or label_of(fn, args)
+        arguments = summary(args, kwargs)
         while True:
             key = next(self._numbers) if options.key is UNSET else options.key
-            future: ResilientFuture[T] = ResilientFuture(key, label, self._supervisor)
-            task = Task(key, options.retry, options.timeout, options.priority, label)
+            future: ResilientFuture[T] = ResilientFuture(key, label, arguments, self._supervisor)
+            task = Task(
+                key, options.retry, options.timeout, options.priority, label, options.soft_timeout, options.memory_limit
+            )
             if self._supervisor.submit(task, future, call, problem):
                 return future
             if options.key is not UNSET:
@@ -207,6 +242,35 @@ class ResilientPool(Front, Executor):
             "dropped_events": supervisor.dropped_events,
             "lanes": [{**lane, **_usage(lane["pid"])} for lane in supervisor.core.lanes(supervisor.now())],
         }
+
+
+def _initargs(initializer: Callable[..., object] | None, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The initializer's arguments, checked with it."""
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be a callable, got {initializer!r}")
+    initargs = as_tuple("initargs", given)
+    if initializer is not None:
+        from resilient_exec.initializer import check_initializer
+
+        check_initializer(initializer, initargs)
+    return initargs
+
+
+def _observers(given: Iterable[Observer], stall_timeout: float | None) -> tuple[Observer, ...]:
+    """The observers, checked; with the one that warns, where stalls are looked for."""
+    observers = as_tuple("observers", given)
+    for observer in observers:
+        if not callable(observer):
+            raise TypeError(f"an observer must be a callable that takes an event; got {observer!r}")
+    return (*observers, warn_of_stalls) if stall_timeout is not None else observers
+
+
+def _pressure(reserve: int | str | None) -> Pressure | None:
+    """The guard for the machine's memory, as far as it is wanted."""
+    if reserve == "auto":
+        return Pressure()
+    checked = size("memory_reserve", reserve)
+    return Pressure(checked) if checked is not None else None
 
 
 def _usage(pid: int | None) -> dict[str, Any]:

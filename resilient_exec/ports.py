@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from resilient_exec.events import Event
-    from resilient_exec.messages import Kill, Send
+    from resilient_exec.messages import Kill, RaiseSoftTimeout, Send
 
-__all__ = ["Failure", "Lane", "Observer", "Policy"]
+__all__ = ["Failure", "Lane", "Observer", "Parcel", "Policy"]
 
 
 class Failure(NamedTuple):
@@ -47,6 +47,23 @@ class Observer(Protocol):
         """Take note of ``event``."""
 
 
+class Parcel(NamedTuple):
+    """What a lane is given with the order to send an attempt.
+
+    Attributes:
+        call: the pickled call.
+        previous_pids: of the workers in which earlier attempts began.
+        timeout, soft_timeout: seconds, for the task to know of.
+        memory_limit: bytes, for the lane to watch.
+    """
+
+    call: bytes
+    previous_pids: tuple[int, ...] = ()
+    timeout: float | None = None
+    soft_timeout: float | None = None
+    memory_limit: int | None = None
+
+
 class Lane(Protocol):
     """A slot that runs attempts, one worker at a time.
 
@@ -56,8 +73,14 @@ class Lane(Protocol):
     def start(self) -> None:
         """Start a worker; told by ``LaneReady`` or ``StartFailed``."""
 
-    def send(self, send: Send, call: bytes, previous_pids: tuple[int, ...]) -> None:
-        """Have the worker run an attempt; told by ``Begun``, then ``AttemptEnded`` or ``WorkerGone``."""
+    def send(self, send: Send, parcel: Parcel) -> None:
+        """Have the worker run an attempt; told by ``Begun``, then ``AttemptEnded`` or ``WorkerGone``.
+
+        Meanwhile told: ``MemoryExceeded`` where the parcel has a limit, ``Stalled`` where the pool asks for that.
+        """
+
+    def raise_soft_timeout(self, order: RaiseSoftTimeout) -> None:
+        """Have ``SoftTimeout`` raised in that attempt; a late order does nothing."""
 
     def kill(self, kill: Kill) -> None:
         """End that attempt, or the start, by killing the worker's whole process tree; a late one does nothing."""

@@ -30,6 +30,7 @@ __all__ = [
     "ON_LINUX",
     "Identity",
     "Watch",
+    "catches",
     "end_tree",
     "identify",
     "is_alive",
@@ -112,6 +113,17 @@ def is_signalled(pid: int, number: int) -> bool:
                     # A signal is blocked while its handler runs.
                     if line.startswith(("SigPnd:", "ShdPnd:", "SigBlk:")) and int(line[7:], 16) & bit:
                         return True
+    return False
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler for the signal (Linux; elsewhere: yes)."""
+    if not ON_LINUX:
+        return True
+    with contextlib.suppress(OSError):
+        for line in (_PROC / str(pid) / "status").read_text(errors="replace").splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line[7:], 16) & 1 << (number - 1))
     return False
 
 

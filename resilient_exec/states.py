@@ -24,7 +24,7 @@ from resilient_exec.events import Event, render
 if TYPE_CHECKING:
     from collections import Counter
 
-    from resilient_exec.task import Task
+    from resilient_exec.task import Outcome, Task
 
 __all__ = ["TRANSITIONS", "LaneRecord", "LaneState", "Limits", "Record", "State"]
 
@@ -73,25 +73,29 @@ class Limits:
         depth: attempts in one worker at most: the one that runs and those sent ahead.
         max_tasks_per_worker: attempts after which a worker is replaced; ``None``: never.
         start_timeout: from ordering a worker to its being ready.
-        stall_timeout: for a sent attempt to begin, since the last byte of its call was accepted.
+        begin_timeout: for a sent attempt to begin, since the last byte of its call was accepted.
         kill_timeout: for a lane to answer a kill, before the lane is given up.
         stop_timeout: for a worker to end in peace, before it is killed.
         start_failures: in a row, with no other worker alive or on its way: then the pool is broken.
-        uncharged: attempts of one task in a row that were lost before they began.
+        uncharged: attempts of one task in a row that were lost before they began, or evicted in all.
         first_start_wait, longest_start_wait: back-off between failed starts.
+        max_memory_per_worker: bytes; a worker that holds more between two attempts is replaced; ``None``: never.
+        kill_stalled: whether an attempt that has stalled is killed.
     """
 
     lanes: int = 1
     depth: int = 1
     max_tasks_per_worker: int | None = None
     start_timeout: float = 120.0
-    stall_timeout: float = 10.0
+    begin_timeout: float = 10.0
     kill_timeout: float = 10.0
     stop_timeout: float = 5.0
     start_failures: int = 3
     uncharged: int = 10
     first_start_wait: float = 0.1
     longest_start_wait: float = 10.0
+    max_memory_per_worker: int | None = None
+    kill_stalled: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -105,10 +109,12 @@ class Record:
     attempt: int = 0  # the number of the attempt last sent
     begun: int = 0  # attempts that began
     first_begun_at: float = 0.0
-    doom: str = ""  # while doomed: "timed_out" or "killed"
-    why: str = ""  # the words that go with a kill
+    begun_at: float = 0.0  # the attempt last begun
+    soft_told: int = 0  # the attempt in which SoftTimeout was last raised
+    doom: Outcome | None = None  # while doomed: what its death will be called
     failures: Counter[str] | None = None  # made at the first failure: most tasks have none
     lost: int = 0  # in a row
+    evictions: int = 0
     timer: int = 0
     story: list[Event] = field(default_factory=list)
 
@@ -145,6 +151,7 @@ class LaneRecord:
     state: LaneState = LaneState.DOWN
     holds: list[Record] = field(default_factory=list)
     begun: int = 0  # attempts begun in the present worker
+    memory: int = 0  # bytes that it held after the last one, where that is asked for
     pid: int | None = None
     closing: bool = False  # CloseLane has been given
     timer: int = 0

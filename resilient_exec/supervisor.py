@@ -36,6 +36,7 @@ from resilient_exec.messages import (
     KillAsked,
     LaneClosed,
     LaneReady,
+    RaiseSoftTimeout,
     Send,
     Settle,
     ShutdownAsked,
@@ -46,7 +47,9 @@ from resilient_exec.messages import (
     Submitted,
     TimePassed,
 )
-from resilient_exec.task import Returned
+from resilient_exec.ports import Parcel
+from resilient_exec.pressure import LOOK_INTERVAL
+from resilient_exec.task import Returned, Task
 from resilient_exec.telling import Notifier, ObserverThread
 from resilient_exec.verdict import error_of
 
@@ -55,8 +58,9 @@ if TYPE_CHECKING:
 
     from resilient_exec.future import ResilientFuture
     from resilient_exec.ports import Lane, Observer
+    from resilient_exec.pressure import Pressure
     from resilient_exec.states import Limits
-    from resilient_exec.task import NotSent, Task
+    from resilient_exec.task import NotSent
 
 __all__ = ["SteadyClock", "Supervisor"]
 
@@ -96,13 +100,19 @@ class SteadyClock:
 class _Entry:
     """What the core need not know of an unsettled task."""
 
-    __slots__ = ("call", "claimed", "future", "pids")
+    __slots__ = ("call", "claimed", "future", "pids", "task")
 
-    def __init__(self, future: ResilientFuture[Any], call: bytes) -> None:
+    def __init__(self, task: Task, future: ResilientFuture[Any], call: bytes) -> None:
+        self.task = task
         self.future = future
         self.call = call
         self.pids: tuple[int, ...] = ()  # of the workers in which attempts have begun
         self.claimed = False  # the future runs: it can no longer be cancelled
+
+    def parcel(self) -> Parcel:
+        """What a lane needs of it."""
+        task = self.task
+        return Parcel(self.call, self.pids, task.timeout, task.soft_timeout, task.memory_limit)
 
 
 def _claim(future: ResilientFuture[Any]) -> bool:
@@ -137,6 +147,7 @@ class Supervisor:
         limits: Limits,
         make_lane: Callable[[int, Callable[[Stimulus], None]], Lane],
         observers: Iterable[Observer] = (),
+        pressure: Pressure | None = None,
     ) -> None:
         self.core = Core(limits)
         self.ended = threading.Event()
@@ -144,6 +155,7 @@ class Supervisor:
         self._failure: BaseException | None = None  # what this loop itself has failed of
         self._pid = os.getpid()
         self._make_lane = make_lane
+        self._pressure = pressure
         self._inbox: queue.SimpleQueue[Stimulus | _Asked] = queue.SimpleQueue()
         self._clock = SteadyClock()
         self._entries: dict[Hashable, _Entry] = {}
@@ -155,6 +167,7 @@ class Supervisor:
             Event: self._tell,
             StartWorker: self._start_worker,
             Send: self._send,
+            RaiseSoftTimeout: lambda c: self._lanes[c.lane].raise_soft_timeout(c),
             Kill: lambda c: self._lanes[c.lane].kill(c),
             StopWorker: lambda c: self._lanes[c.lane].stop(),
             CloseLane: self._close_lane,
@@ -173,13 +186,13 @@ class Supervisor:
 
     def submit(self, task: Task, future: ResilientFuture[Any], call: bytes, problem: NotSent | None) -> bool:
         """Take a task in; ``False``: an unsettled task has its key."""
-        entry = _Entry(future, call)
+        entry = _Entry(task, future, call)
         if self._entries.setdefault(task.key, entry) is not entry:
             return False
         self.post(Submitted(task, problem))
         if self.ended.is_set():  # it came in just behind the end, and nobody reads the inbox any more
             self._settle_rest()
-        if _NO_THREAD_AT_EXIT and threading.current_thread() is threading.main_thread():
+        if _NO_THREAD_AT_EXIT and problem is None and threading.current_thread() is threading.main_thread():
             # These two versions of Python start no thread once the main thread has ended, and a worker needs some: a
             # script that ends right behind its first submit would lose its work. So it is held up, once.
             self._has_started.wait(_FIRST_WORKER)
@@ -261,14 +274,18 @@ class Supervisor:
         due = self.core.next_due()
         if due is not None and due <= self._clock.read():
             self._handle(TimePassed())
+        if self._pressure is not None and self._entries and (word := self._pressure.look()) is not None:
+            self._handle(word)
         if self._notifier.behind:
             self._notifier.tend()
 
     def _longest_wait(self) -> float | None:
+        looks = self._pressure is not None and bool(self._entries)
+        longest = LOOK_INTERVAL if looks else _HEARTBEAT
         due = self.core.next_due()
         if due is None:
-            return _HEARTBEAT if self._notifier.behind else None
-        return min(max(due - self._clock.read(), 0.0), _HEARTBEAT)
+            return longest if looks or self._notifier.behind else None
+        return min(max(due - self._clock.read(), 0.0), longest)
 
     def _handle(self, stimulus: Stimulus | _Asked) -> None:
         if isinstance(stimulus, _Asked):
@@ -322,7 +339,7 @@ class Supervisor:
                 self.post(CancelAsked(command.key))
                 return
             entry.claimed = True
-        self._lanes[command.lane].send(command, entry.call, entry.pids)
+        self._lanes[command.lane].send(command, entry.parcel())
 
     def _abandon(self, command: Abandon) -> None:
         lane = self._lanes.pop(command.lane)
@@ -338,7 +355,7 @@ class Supervisor:
             elif isinstance(outcome, Returned):
                 future.set_result(outcome.value)
             else:
-                future.set_exception(error_of(command))
+                future.set_exception(error_of(command, future.dossier))
         future._notify_if_cancelled()
 
     # -- the end -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ means for the task (another attempt, or a settled future) is decided in :mod:`re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +14,23 @@ if TYPE_CHECKING:
 
     from resilient_exec.ports import Policy
 
-__all__ = ["Died", "Killed", "Lost", "NotSent", "Outcome", "Raised", "Returned", "Task", "TimedOut", "detail_of"]
+__all__ = [
+    "NO_EVIDENCE",
+    "Died",
+    "Evicted",
+    "Evidence",
+    "Killed",
+    "Lost",
+    "NotSent",
+    "OutOfMemory",
+    "Outcome",
+    "Raised",
+    "Returned",
+    "Task",
+    "TimedOut",
+    "detail_of",
+    "evidence_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +41,8 @@ class Task:
         key: identifies the task among the unsettled ones of its pool.
         retry: decides about further attempts.
         timeout: seconds, for each attempt; ``None``: no limit.
+        soft_timeout: seconds after which ``SoftTimeout`` is raised inside the task; ``None``: never.
+        memory_limit: bytes that the worker and its descendants may hold during an attempt; ``None``: no limit.
         priority: larger goes first; equal ones go in the order of submission.
         label: for people: what the story and the errors call the task.
     """
@@ -34,6 +52,33 @@ class Task:
     timeout: float | None = None
     priority: float = 0
     label: str = ""
+    soft_timeout: float | None = None
+    memory_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the lane has secured about an attempt that failed; plain values, so that it can be stored.
+
+    Attributes:
+        stacks: Python stacks of all threads of the worker, taken just before it was killed.
+        stdout, stderr: the last lines that the attempt printed (where output is captured).
+        memory: ``(seconds since it was sent, bytes resident)``, at most a few dozen, of the worker and what it started.
+        peak_memory: the most that was seen, in bytes; 0 if it was over before anybody looked.
+        traceback: where the task's own exception was raised, as text.
+        remark: what else was found out, such as whether the kernel's OOM killer did it.
+    """
+
+    stacks: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    memory: tuple[tuple[float, int], ...] = ()
+    peak_memory: int = 0
+    traceback: str = ""
+    remark: str = ""
+
+
+NO_EVIDENCE = Evidence()
 
 
 # Not frozen: a frozen dataclass takes four times as long to make, and one outcome is made for each attempt.
@@ -52,6 +97,7 @@ class Raised:
     """The task raised ``exception`` (of whatever type: ``SystemExit`` and ``KeyboardInterrupt`` are outcomes too)."""
 
     exception: BaseException
+    evidence: Evidence = field(default=NO_EVIDENCE, compare=False)
     kind = "raised"
 
 
@@ -61,19 +107,44 @@ class Died:
 
     exitcode: int | None = None
     pid: int | None = None
-    stacks: str = ""
     why: str = ""
+    evidence: Evidence = field(default=NO_EVIDENCE, compare=False)
     kind = "died"
 
 
 @dataclass(slots=True)
 class TimedOut:
-    """The attempt was over its limit (``limit`` seconds) and its worker has been killed."""
+    """The attempt was over its limit of ``limit`` seconds: ``what`` is ``timeout`` or ``stall_timeout`` (its worker has
+    been killed), or ``soft_timeout`` (``cause`` is what then left the task).
+    """
 
     limit: float
     pid: int | None = None
-    stacks: str = ""
+    what: str = "timeout"
+    cause: BaseException | None = None
+    evidence: Evidence = field(default=NO_EVIDENCE, compare=False)
     kind = "timed_out"
+
+
+@dataclass(slots=True)
+class OutOfMemory:
+    """The worker and its descendants held ``used`` bytes, more than ``limit``, and have been killed."""
+
+    limit: int
+    used: int
+    pid: int | None = None
+    evidence: Evidence = field(default=NO_EVIDENCE, compare=False)
+    kind = "out_of_memory"
+
+
+@dataclass(slots=True)
+class Evicted:
+    """The machine was short of memory: the attempt was ended to make room, and is not charged."""
+
+    why: str
+    pid: int | None = None
+    evidence: Evidence = field(default=NO_EVIDENCE, compare=False)
+    kind = "evicted"
 
 
 @dataclass(slots=True)
@@ -82,7 +153,7 @@ class Killed:
 
     why: str
     pid: int | None = None
-    stacks: str = ""
+    evidence: Evidence = field(default=NO_EVIDENCE, compare=False)
     kind = "killed"
 
 
@@ -92,6 +163,7 @@ class NotSent:
 
     message: str
     cause: BaseException | None = None
+    evidence: Evidence = field(default=NO_EVIDENCE, compare=False)
     kind = "not_sent"
 
 
@@ -103,7 +175,7 @@ class Lost:
     kind = "lost"
 
 
-Outcome = Returned | Raised | Died | TimedOut | Killed | NotSent | Lost
+Outcome = Returned | Raised | Died | TimedOut | OutOfMemory | Evicted | Killed | NotSent | Lost
 
 
 def detail_of(outcome: Outcome) -> dict[str, Any] | None:
@@ -116,10 +188,17 @@ def detail_of(outcome: Outcome) -> dict[str, Any] | None:
         case Died():
             return {"pid": outcome.pid, "exitcode": outcome.exitcode, "why": outcome.why}
         case TimedOut():
-            return {"pid": outcome.pid, "limit": outcome.limit}
-        case Killed():
+            return {"pid": outcome.pid, "limit": outcome.limit, "what": outcome.what}
+        case OutOfMemory():
+            return {"pid": outcome.pid, "limit": outcome.limit, "used": outcome.used}
+        case Killed() | Evicted():
             return {"pid": outcome.pid, "why": outcome.why}
         case NotSent():
             return {"why": outcome.message}
         case Lost():
             return {"why": outcome.why}
+
+
+def evidence_of(outcome: Outcome) -> Evidence:
+    """The evidence that goes with an outcome; a return needs none."""
+    return NO_EVIDENCE if isinstance(outcome, Returned | Lost) else outcome.evidence

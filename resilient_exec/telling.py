@@ -12,12 +12,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.dossier import users_frames
+
 if TYPE_CHECKING:
     from resilient_exec.events import Event
     from resilient_exec.future import ResilientFuture
     from resilient_exec.ports import Observer
 
-__all__ = ["Notifier", "ObserverThread"]
+__all__ = ["Notifier", "ObserverThread", "warn_of_stalls"]
 
 _logger = logging.getLogger(__name__)
 
@@ -143,3 +145,16 @@ class ObserverThread:
         """Wait for it to end, at most ``timeout`` s."""
         if self._thread is not threading.current_thread():
             self._thread.join(timeout)
+
+
+def warn_of_stalls(event: Event) -> None:
+    """An observer: puts a warning into the log for each attempt that has stalled."""
+    if event.kind == "stalled":
+        where = users_frames(event.evidence.stacks).rstrip() or event.evidence.remark
+        _logger.warning(
+            "task %r, attempt %d, has used no CPU and done no I/O for %.0f s; it stands at:\n%s",
+            event.key,
+            event.attempt,
+            event.detail["idle"],
+            where,
+        )

@@ -1,70 +1,78 @@
-"""Turns the last outcome of a task into the exception that its future raises."""
+"""Turns the last outcome of a task into the exception that its future raises.
+
+Its message is one line: which task, what happened, in which attempt, and what to do.  The dossier hangs on it as a
+note, so that a traceback shows it below.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resilient_exec import task as outcomes
+from resilient_exec.dossier import reason
 from resilient_exec.errors import (
     AttemptError,
     InternalError,
+    MemoryLimitExceeded,
     NotSendable,
     ResilientError,
     TaskKilled,
     TaskTimeout,
     WorkerDied,
-    signal_name,
 )
 
 if TYPE_CHECKING:
+    from resilient_exec.dossier import Dossier
     from resilient_exec.messages import Settle
 
 __all__ = ["error_of"]
 
+_KIND: dict[type, tuple[type[AttemptError], str]] = {  # the error, and what to do about it
+    outcomes.Died: (WorkerDied, "its dossier shows what is known; RetryPolicy(deaths=...) grants more attempts"),
+    outcomes.TimedOut: (TaskTimeout, "its dossier shows where it stood; a longer {what} would let it run on"),
+    outcomes.OutOfMemory: (MemoryLimitExceeded, "options(memory_limit=...) gives it more"),
+    outcomes.Evicted: (MemoryLimitExceeded, "run fewer workers, or set a memory_limit"),
+    outcomes.Killed: (TaskKilled, ""),
+    outcomes.Lost: (WorkerDied, "something stops or kills the workers between tasks"),
+    outcomes.NotSent: (NotSendable, ""),
+}
 
-def error_of(settle: Settle) -> BaseException:
+
+def error_of(settle: Settle, dossier: Dossier | None = None) -> BaseException:
     """The exception for a task that neither returned nor was cancelled."""
     outcome = settle.outcome
-    match outcome:
-        case outcomes.Raised():
-            return outcome.exception
-        case ResilientError():
-            return outcome
-        case outcomes.Died():
-            error: AttemptError = _attempt_error(WorkerDied, settle, _death(outcome), outcome.stacks)
-            error.__dict__["exitcode"] = outcome.exitcode
-        case outcomes.TimedOut():
-            killed = f"its worker (pid {outcome.pid}) was killed"
-            text = f"was still running after its timeout of {outcome.limit:g} s; {killed}"
-            error = _attempt_error(TaskTimeout, settle, text, outcome.stacks)
-        case outcomes.Killed():
-            error = _attempt_error(TaskKilled, settle, f"was ended by {outcome.why}", outcome.stacks)
-        case outcomes.Lost():
-            text = f"never began: its worker went away each time before it could ({outcome.why})"
-            error = _attempt_error(WorkerDied, settle, text)
-        case outcomes.NotSent():
-            error = _attempt_error(NotSendable, settle, outcome.message)
-            error.__cause__ = outcome.cause
-        case _:
-            return InternalError(f"task {settle.key!r} settled with {outcome!r}, which is no outcome")
+    if isinstance(outcome, outcomes.Raised):
+        return outcome.exception
+    if isinstance(outcome, ResilientError):
+        return outcome
+    if outcome is None or type(outcome) not in _KIND:
+        return InternalError(f"task {settle.key!r} settled with {outcome!r}, which is no outcome")
+    cls, remedy = _KIND[type(outcome)]
+    error = cls(
+        _message(settle, outcome, remedy),
+        key=settle.key,
+        attempt=settle.attempts,
+        story=settle.story,
+        stacks=outcomes.evidence_of(outcome).stacks,
+        dossier=dossier,
+    )
+    if isinstance(outcome, outcomes.Died):
+        error.__dict__["exitcode"] = outcome.exitcode
+    elif isinstance(outcome, outcomes.NotSent | outcomes.TimedOut):
+        error.__cause__ = outcome.cause
     return error
 
 
-def _death(outcome: outcomes.Died) -> str:
-    how = signal_name(outcome.exitcode)
-    if how is not None:
-        text = f"its worker (pid {outcome.pid}) was killed by {how}"
-    elif outcome.exitcode is not None:
-        text = f"its worker (pid {outcome.pid}) exited with status {outcome.exitcode}"
-    else:
-        text = f"its worker (pid {outcome.pid}) ended, nobody knows how"
-    return f"died with it: {text}{': ' + outcome.why if outcome.why else ''}"
-
-
-def _attempt_error(cls: type[AttemptError], settle: Settle, what: str, stacks: str = "") -> Any:
-    of = f"; attempt {settle.attempts}" if settle.attempts else ""
+def _message(settle: Settle, outcome: outcomes.Outcome, remedy: str) -> str:
     name = f"task {settle.key!r}{f' ({settle.label})' if settle.label else ''}"
-    message = f"{name} {what}{of}, {settle.elapsed:.3g} s after it first began" if of else f"{name} {what}"
-    if stacks:
-        message += f"\n\nThe worker's Python stacks just before it was killed:\n{stacks.rstrip()}"
-    return cls(message, key=settle.key, attempt=settle.attempts, story=settle.story, stacks=stacks)
+    what = reason(outcome.kind, outcomes.detail_of(outcome) or {})
+    remark = outcomes.evidence_of(outcome).remark
+    if remark:
+        what += f" ({remark})"
+    if isinstance(outcome, outcomes.TimedOut):
+        remedy = remedy.format(what=outcome.what)
+    which = ""
+    if settle.attempts:
+        of = f" of {settle.attempts}" if outcome.kind != "killed" else ""
+        which = f"; attempt {settle.attempts}{of}, {settle.elapsed:.3g} s after it first began"
+    return f"{name} {what}{which}{'; ' + remedy if remedy else ''}"

@@ -13,6 +13,9 @@ What is done to the process, and why:
 * its descriptors are moved high, and loky's too, because tasks close "all descriptors from 3 on": loky would write
   into the files that get their numbers next, and a closed sentinel pipe makes it take the process for dead and
   kill it under the next task;
+* what it prints goes where the pool wants it: descriptors 1 and 2 themselves are replaced, so that C code and child
+  processes are covered;
+* a signal that the parent sends raises ``SoftTimeout`` in the task, if the register names that very attempt;
 * multiprocessing's start method, which loky sets to its own, is set back to the platform's default: with loky's a
   ``multiprocessing.Process`` inside a task fails.
 
@@ -34,16 +37,30 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from resilient_exec import context, payload
 from resilient_exec.channel import ChannelLost, Kind, WorkerChannel
+from resilient_exec.errors import SoftTimeout
 from resilient_exec.evidence import Register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["CHANNEL_LOST_STATUS", "STACKS_SIGNAL", "STRAY_STATUS", "Seat", "bootstrap", "serve"]
+__all__ = [
+    "CHANNEL_LOST_STATUS",
+    "SOFT_SIGNAL",
+    "STACKS_SIGNAL",
+    "STRAY_STATUS",
+    "Inherited",
+    "PickledApart",
+    "Seat",
+    "bootstrap",
+    "serve",
+]
 
 CHANNEL_LOST_STATUS = 79  # exit status of a worker whose task closed the pool's own descriptors
 STRAY_STATUS = 78  # exit status of a worker in whose own code something of a task's has raised
 STACKS_SIGNAL = getattr(signal, "SIGUSR1", None)
+# One that nobody else is likely to use: SIGUSR2 is some libraries' own.
+SOFT_SIGNAL = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGUSR2", None)
+_BACKSTOP = 2  # times its memory limit: what a process may map, however fast it does so
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LOW = 3  # descriptors from here ...
@@ -95,7 +112,10 @@ class Seat:
     register: Inherited
     stacks: Inherited
     parent: int
+    mark: str  # scratch directories begin with it
     initializer: Inherited | None
+    output: tuple[Inherited, Inherited] | None  # takes the place of stdout and stderr
+    fresh_locks: bool
 
 
 class _Worker:
@@ -103,6 +123,8 @@ class _Worker:
 
     channel: WorkerChannel
     register: Register
+    fresh_locks = False
+    running = 0  # the serial of the attempt whose call is under way, and may be interrupted
 
 
 _worker = _Worker()
@@ -176,6 +198,11 @@ def bootstrap(seat: Seat) -> None:
     """Make this process a worker, and run the user's initializer.  What fails is told to the lane, and is the end."""
     _tie_to_parent(seat.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if SOFT_SIGNAL is not None:
+        signal.signal(SOFT_SIGNAL, _on_soft_timeout)
+    if seat.output is not None:
+        _redirect(seat.output)
+    _worker.fresh_locks = seat.fresh_locks
     lowest = floor()
     _worker.channel = WorkerChannel(_raise_high(seat.channel.fd, lowest))
     try:
@@ -183,6 +210,7 @@ def bootstrap(seat: Seat) -> None:
         _move_lokys_high(lowest)
         _worker.register = Register(seat.register.fd)
         os.close(seat.register.fd)  # the mapping stays
+        context.set_scratch(seat.mark, _worker.register.scratch)
         _worker.channel.send(Kind.HELLO, serial=_open_stacks(seat, lowest))
         if seat.initializer is not None:
             _initialize(seat.initializer.fd)
@@ -196,6 +224,23 @@ def bootstrap(seat: Seat) -> None:
         with contextlib.suppress(ChannelLost):
             _worker.channel.send(Kind.START_FAILED, body=words.encode(errors="replace"))
         os._exit(1)
+
+
+def _redirect(output: tuple[Inherited, Inherited]) -> None:
+    """Have the process print into these files."""
+    _flush()
+    for number, (stream, inherited) in enumerate(zip((sys.stdout, sys.stderr), output, strict=True), start=1):
+        os.dup2(inherited.fd, number)
+        os.close(inherited.fd)
+        # Text to a file is buffered in blocks, and a killed worker would take its last words with it.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _on_soft_timeout(*_: object) -> None:
+    if _worker.running and _worker.running == _worker.register.soft():
+        _worker.running = 0  # once in an attempt
+        raise SoftTimeout(f"the soft_timeout of this attempt is over (attempt {context.task_context().attempt})")
 
 
 def _initialize(fd: int) -> None:
@@ -248,7 +293,7 @@ def _attempt(serial: int, body: memoryview) -> None:
     pid = os.getpid()
     _worker.register.begin(serial)
     _worker.channel.send(Kind.BEGUN, serial)
-    kind, answer = _run(body)
+    kind, answer = _run(serial, body)
     del body
     if os.getpid() != pid:
         os._exit(0)  # see serve: the answer is the parent's to give
@@ -256,26 +301,28 @@ def _attempt(serial: int, body: memoryview) -> None:
     _worker.register.end(serial)
 
 
-def _run(body: memoryview) -> tuple[Kind, bytes]:
+def _run(serial: int, body: memoryview) -> tuple[Kind, bytes]:
     """Run the call and pack what comes of it, whatever that is."""
+    fresh_locks = _worker.fresh_locks
     try:
-        value = _call(body)
+        value = _call(serial, body)
         _flush()
-        return Kind.RETURNED, payload.pack_value(value)
+        return Kind.RETURNED, payload.pack_value(value, fresh_locks=fresh_locks)
     except payload.Unsendable as error:
         return Kind.NOT_SENDABLE, str(error).encode(errors="replace")
     except BaseException as error:
         # SystemExit and KeyboardInterrupt, too, are the task's outcome and not this process's.
         _flush()
         _forget_our_frames(error)
-        return Kind.RAISED, payload.pack_exception(error)
+        return Kind.RAISED, payload.pack_exception(error, fresh_locks=fresh_locks)
     finally:
-        context.enter(context.TaskContext())
+        context.leave()
 
 
-def _call(body: memoryview) -> object:
+def _call(serial: int, body: memoryview) -> object:
     size = int.from_bytes(body[:4], "little")
-    context.enter(context.TaskContext(*pickle.loads(body[4 : 4 + size])))
+    about, memory_limit = pickle.loads(body[4 : 4 + size])
+    context.enter(context.TaskContext(*about))
     try:
         fn, args, kwargs = payload.unpack_call(body[4 + size :])
     except Exception as error:
@@ -285,11 +332,40 @@ def _call(body: memoryview) -> object:
     with contextlib.suppress(BufferError):  # something unpickled is a view of it
         body.release()
     had_alarm = _has_alarm()
+    with _backstop(memory_limit) if memory_limit is not None else contextlib.nullcontext():
+        try:
+            _worker.running = serial
+            return fn(*args, **kwargs)
+        finally:
+            _worker.running = 0
+            if not had_alarm and _has_alarm():  # one that the task has forgotten must not strike the next
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextlib.contextmanager
+def _backstop(memory_limit: int) -> Iterator[None]:
+    """Let the kernel refuse what would be mapped faster than the lane can look: that is a ``MemoryError`` in the task.
+
+    RLIMIT_DATA counts private writable memory, touched or not (RLIMIT_AS would also count what numerical libraries
+    only reserve); hence far above the limit itself, which is on what is really held.
+    """
     try:
-        return fn(*args, **kwargs)
+        import resource
+
+        with open("/proc/self/statm", "rb") as file:
+            mapped = int(file.read().split()[5]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = mapped + _BACKSTOP * memory_limit
+        tighter = wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
+        resource.setrlimit(resource.RLIMIT_DATA, (tighter, hard))
+    except (ImportError, OSError, ValueError, IndexError):  # no such limit here: the lane's looks are all there is
+        yield
+        return
+    try:
+        yield
     finally:
-        if not had_alarm and _has_alarm():  # one that the task has forgotten must not strike the next
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _has_alarm() -> bool:

@@ -11,8 +11,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.admission import MemoryLevel
 from resilient_exec.core import Core
-from resilient_exec.errors import ResilientError
+from resilient_exec.errors import ResilientError, SoftTimeout
 from resilient_exec.events import Event
 from resilient_exec.messages import (
     Abandon,
@@ -20,9 +21,12 @@ from resilient_exec.messages import (
     Command,
     Kill,
     LaneClosed,
+    MachineMemory,
+    RaiseSoftTimeout,
     Send,
     Settle,
     ShutdownAsked,
+    Stalled,
     StartWorker,
     Stimulus,
     StopWorker,
@@ -31,6 +35,7 @@ from resilient_exec.messages import (
     WorkerGone,
 )
 from resilient_exec.states import LaneRecord, LaneState, Limits, Record, State
+from resilient_exec.task import Raised, Returned
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -53,6 +58,9 @@ class Truth:
     charged: dict[int, bool] = field(default_factory=dict)  # attempt: whether another was granted
     causes: Counter[str] = field(default_factory=Counter)
     lost: int = 0  # in a row
+    evicted: set[int] = field(default_factory=set)  # attempts
+    swollen: set[int] = field(default_factory=set)  # attempts that were said to hold too much
+    warned: int = 0  # the attempt in which SoftTimeout was last raised
     killed: bool = False  # by the user
     cancelled: bool = False  # its future
     sent: bool = False  # its future cannot be cancelled any more
@@ -81,6 +89,9 @@ class Facts:
         self.shutdowns = 0
         self.no_retries = False
         self.failed_starts = 0  # in a row
+        self.level = MemoryLevel.OK
+        self.level_changed = False  # by the last word about it
+        self.swollen: set[int] = set()  # lanes whose empty worker holds more than it may
         self.finished = 0
 
 
@@ -105,7 +116,7 @@ class Laws(Facts):
         for lane in core._lanes:
             self._check_lane(lane, watched=id(lane) in dues)
         if queued:
-            self._check_wake_up(len(queued), id(core._gate) in dues)
+            self._check_wake_up(len(queued), id(core._starts) in dues)
 
     def _check_watch(self, record: Record, due: float | None) -> None:
         key, lane = record.task.key, record.lane
@@ -115,12 +126,18 @@ class Laws(Facts):
             return  # it follows its head
         if record.state is State.RUNNING:
             assert lane.state is LaneState.BUSY, f"law 1: {key} runs in a lane that is {lane.state}"
-            timeout, begun_at = record.task.timeout, self.truths[key].begun_at
-            wanted = None if timeout is None else begun_at + timeout
+            wanted = self._wanted(self.truths[key])
             assert due == wanted, f"law 1: {key} is due at {due} instead of {wanted}"
         elif lane.state is not LaneState.KILLING:  # else the lane's deadline counts
             assert record.state is State.SENT, f"law 1: nobody kills {key}, which is {record.state}"
             assert due is not None, f"law 1: nobody watches whether {key} begins"
+
+    def _wanted(self, truth: Truth) -> float | None:
+        """When the clock is to strike the attempt that runs: for its soft timeout once, then for the hard one."""
+        soft, hard = truth.task.soft_timeout, truth.task.timeout
+        limits = [soft, hard] if truth.warned != truth.begun else [hard]
+        given = [limit for limit in limits if limit is not None]
+        return truth.begun_at + min(given) if given else None
 
     def _check_lane(self, lane: LaneRecord, *, watched: bool) -> None:
         calls = [(record.task.key, record.attempt) for record in lane.holds]
@@ -133,6 +150,10 @@ class Laws(Facts):
         assert quiet or watched, f"law 3: lane {lane.number} is {lane.state} without a deadline"
 
     def _check_wake_up(self, queued: int, gate: bool) -> None:
+        if self.level is not MemoryLevel.OK:
+            if any(self.held.values()):
+                return  # one is out: the others are held back until it has ended
+            queued = 1
         lanes = list(self.core._lanes)
         assert not any(lane.state is LaneState.IDLE for lane in lanes), "law 1: a lane is idle while tasks wait"
         down = any(lane.state is LaneState.DOWN and not lane.closing for lane in lanes)
@@ -158,7 +179,8 @@ class Laws(Facts):
     def law_2_only_the_guilty_is_charged(self, failure: Failure, delay: float | None) -> None:
         """Called by the policy that the core asks."""
         key, attempt, truth, word = failure.key, failure.attempts, self.truths[failure.key], self.stimulus
-        assert attempt == truth.begun, f"law 2: attempt {attempt} of {key} is charged, and never began"
+        assert attempt + len(truth.evicted) == truth.begun, f"law 2: attempt {attempt} of {key} is charged, of {truth}"
+        attempt = truth.begun
         assert attempt not in truth.charged, f"law 2: attempt {attempt} of {key} is charged twice"
         assert not truth.killed, f"law 2: {key} was killed, and its policy is asked"
         assert not self.no_retries, f"law 2: {key} might be tried again after a shutdown with cancel"
@@ -172,15 +194,18 @@ class Laws(Facts):
             case _:
                 assert isinstance(word, TimePassed), f"law 2: {key} is charged for {word}"
                 assert doomed, f"law 2: {key} is charged for a lane's silence"
-        assert doomed or failure.cause != "timed_out", f"law 2: {key} timed out, and nobody had ordered it"
+        soft = truth.warned == attempt and truth.task.soft_timeout is not None
+        assert doomed or soft or failure.cause != "timed_out", f"law 2: {key} timed out, and nobody had ordered it"
+        assert failure.cause not in ("evicted", "killed", "lost"), f"law 2: {key} is charged for being {failure.cause}"
         truth.causes[failure.cause] += 1
         assert failure.counts == truth.causes, f"law 2: {failure.counts} are charged instead of {truth.causes}"
         truth.charged[attempt] = delay is not None
 
     def law_2_nothing_is_repeated_unless_it_was_charged(self, truth: Truth, send: Send) -> None:
         assert send.attempt == truth.begun + 1, f"law 2: {send} although {truth.begun} attempts have begun"
-        if truth.begun:
+        if truth.begun and truth.begun not in truth.evicted:
             assert truth.charged.get(truth.begun), f"law 2: {send} although no other attempt was granted"
+        assert len(truth.evicted) < self.limits.uncharged, f"law 2: {send} although it was evicted too often"
         assert truth.lost < self.limits.uncharged, f"law 2: {send} although it was lost {truth.lost} times in a row"
         assert not truth.killed, f"law 2: {send} after a kill"
 
@@ -188,6 +213,109 @@ class Laws(Facts):
         held = self.held.get(kill.lane, [])
         wanted = held[0] if held else (None, 0)
         assert (kill.key, kill.attempt) == wanted, f"law 2: {kill} of a lane that holds {held}"
+
+    # -- limits ------------------------------------------------------------------------------------------------------
+
+    def check_soft_timeout(self, order: RaiseSoftTimeout) -> None:
+        truth, attempt = self.truths[order.key], order.attempt
+        assert self.held[order.lane][:1] == [(order.key, attempt)], f"{order} strikes another"
+        assert truth.begun == attempt, f"{order} before its begin"
+        assert truth.warned != attempt, f"{order} came twice"
+        assert truth.task.soft_timeout is not None, f"{order} of a task without a soft timeout"
+        assert self.now >= truth.begun_at + truth.task.soft_timeout, f"{order} came too early"
+        truth.warned = attempt
+
+    def check_limit(self, event: Event, truth: Truth) -> None:
+        """An end is called after a limit only where there is one, and it was over."""
+        assert event.kind != "backing_off" or not self.no_retries, f"{event} after a shutdown that cancels"
+        if event.kind == "doomed" and event.detail["why"] == "timeout":
+            soft, hard = truth.task.soft_timeout, truth.task.timeout
+            assert hard is not None, f"{event} without a timeout"
+            assert self.now >= truth.begun_at + hard, f"{event} came too early"
+            assert truth.warned == truth.begun or soft is None or soft >= hard, f"{event} without a SoftTimeout before"
+        if event.kind == "died":
+            doomed = {e.attempt for e in truth.events if e.kind == "doomed"}
+            assert event.attempt not in doomed, f"{event} although it was killed for a reason"
+        if event.kind == "evicted":
+            truth.evicted.add(event.attempt)
+            assert len(truth.evicted) <= self.limits.uncharged, f"evicted too often: {event}"
+        if event.kind == "out_of_memory":
+            assert truth.task.memory_limit is not None, f"{event} without a limit"
+            assert event.attempt in truth.swollen, f"{event}, and nobody had said so"
+        if event.kind == "timed_out":
+            limits = {"timeout": truth.task.timeout, "soft_timeout": truth.task.soft_timeout}
+            limits["stall_timeout"] = 60.0 if self.limits.kill_stalled else None
+            assert event.detail["limit"] == limits[event.detail["what"]] is not None, f"{event} has no such limit"
+
+    def check_end(self, word: AttemptEnded | WorkerGone, commands: list[Command], truth: Truth) -> None:
+        """What is told of the end of an attempt: its evidence, and whether it was its soft timeout that left it."""
+        outcome, story = word.outcome, [e for e in commands if isinstance(e, Event) and e.key == word.key]
+        kinds = (outcome.kind, "timed_out", "out_of_memory", "evicted", "killed")
+        (end,) = [e for e in story if e.kind in kinds]
+        if not isinstance(outcome, Returned):
+            assert end.evidence == outcome.evidence, f"the evidence of {word} was lost: {end}"
+        if isinstance(outcome, Raised) and isinstance(outcome.exception, SoftTimeout):
+            soft = truth.warned == word.attempt
+            assert end.kind == ("timed_out" if soft else "raised"), f"{word} became {end}"
+            for settle in commands:
+                if soft and isinstance(settle, Settle) and settle.key == word.key:
+                    assert settle.outcome.cause is outcome.exception, f"{settle} has lost its cause"
+
+    def check_stall(self, word: Stalled, commands: list[Command]) -> None:
+        told = [e.evidence for e in commands if isinstance(e, Event) and e.kind == "stalled"]
+        assert told in ([], [word.evidence]), f"the stacks of {word} are lost"
+        killed = any(isinstance(c, Kill) for c in commands)
+        assert killed == (self.limits.kill_stalled and bool(told)), f"{word} led to {commands}"
+
+    def check_stop(self, order: StopWorker) -> None:
+        most = self.limits.max_tasks_per_worker
+        worn_out = most is not None and self.lanes[order.lane].ran >= most
+        assert worn_out or order.lane in self.swollen, f"{order} for nothing"
+
+    # -- the machine's memory ----------------------------------------------------------------------------------------
+
+    def check_admission(self, send: Send) -> None:
+        out = [call for calls in self.held.values() for call in calls]
+        assert self.level is MemoryLevel.OK or not out, f"memory is {self.level}: {send} beside {out}"
+        assert send.lane not in self.swollen, f"{send} to a worker that holds too much"
+
+    def check_start(self, order: StartWorker) -> None:
+        if self.level is not MemoryLevel.OK:
+            assert not any(self.held.values()), f"memory is {self.level}: {order} beside {self.held}"
+            assert self.core._lanes.starting <= 1, f"memory is {self.level}: {order}, and another is starting"
+
+    def check_swollen(self, word: AttemptEnded) -> None:
+        most = self.limits.max_memory_per_worker
+        if most is not None and word.memory > most and not self.held[word.lane]:
+            self.swollen.add(word.lane)
+
+    def no_swollen_worker_is_kept(self) -> None:
+        assert not self.swollen, f"the workers of {self.swollen} hold too much, and were not told to end"
+
+    def check_eviction(self, commands: list[Command]) -> None:
+        """The youngest goes, when the memory is said to be critical: never the only one, and one at a time."""
+        if not isinstance(self.stimulus, MachineMemory):
+            return
+        told = [c.kind for c in commands if isinstance(c, Event) and c.kind.startswith("memory_")]
+        assert told == ([f"memory_{self.level}"] if self.level_changed else []), f"{self.stimulus} is told as {told}"
+        ordered = [(c.key, c.attempt) for c in commands if isinstance(c, Kill)]
+        heads = [calls[0] for calls in self.held.values() if calls]
+        doomed = {(e.key, e.attempt) for t in self.truths.values() for e in t.events if e.kind == "doomed"}
+        running = [(k, n) for k, n in heads if self.truths[k].begun == n and (k, n) not in doomed - set(ordered)]
+        if self.level is MemoryLevel.CRITICAL and len(running) == len(heads) > 1:
+            assert len(ordered) == 1, f"{ordered} are evicted of {running}"
+            youngest = max(self.truths[k].begun_at for k, _ in running)
+            assert self.truths[ordered[0][0]].begun_at == youngest, f"{ordered} is not the youngest of {running}"
+        else:
+            assert not ordered, f"memory is {self.level}: {ordered} is evicted of {heads}, of which {running} run"
+
+    def an_evicted_task_is_queued_again(self, commands: list[Command]) -> None:
+        settled = {c.key: c.story for c in commands if isinstance(c, Settle)}
+        for event in commands:
+            if not isinstance(event, Event) or event.kind != "evicted" or self.no_retries or self.core.broken:
+                continue
+            times = sum(e.kind == "evicted" for e in settled.get(event.key, ()))
+            assert event.key not in settled or times == self.limits.uncharged, f"{event} was the end of the task"
 
     # -- law 4: dead before replaced ---------------------------------------------------------------------------------
 
@@ -260,6 +388,8 @@ def _event_before(command: Command) -> tuple[str, Any, int | None] | None:
             return ("sent", command.key, command.lane)
         case Settle():
             return ("settled", command.key, None)
+        case RaiseSoftTimeout():
+            return ("soft_timeout", command.key, command.lane)
         case StartWorker():
             return ("lane_starting", None, command.lane)
         case StopWorker():
@@ -269,7 +399,7 @@ def _event_before(command: Command) -> tuple[str, Any, int | None] | None:
         case Kill(key=None):
             return ("lane_overdue", None, command.lane)
         case Kill(unless_begun=True):
-            return ("stalled", command.key, command.lane)
+            return ("frozen", command.key, command.lane)
     return None
 
 

@@ -21,9 +21,13 @@ from resilient_exec.messages import (
     KillAsked,
     LaneClosed,
     LaneReady,
+    MachineMemory,
+    MemoryExceeded,
+    RaiseSoftTimeout,
     Send,
     Settle,
     ShutdownAsked,
+    Stalled,
     StartFailed,
     StartWorker,
     Stimulus,
@@ -78,6 +82,7 @@ class Shell(Laws):
         """Tell the core, check what it answers, perform it."""
         self.sound = False
         self.stimulus = stimulus
+        ends = self._ends(stimulus)
         came_back = self._note(stimulus)
         commands = self.core.handle(stimulus, self.now)
         self.history.append((dataclasses.replace(stimulus), self.now, list(commands)))
@@ -86,7 +91,13 @@ class Shell(Laws):
         withheld = [command.key for command in commands if self._perform(command)]
         if came_back:
             self.law_5_what_came_back_is_kept(stimulus, commands)
+        if ends is not None:
+            self.check_end(stimulus, commands, ends)
+        elif isinstance(stimulus, Stalled):
+            self.check_stall(stimulus, commands)
         self.law_1_what_is_over_is_over()
+        self.an_evicted_task_is_queued_again(commands)
+        self.check_eviction(commands)
         for key in withheld:
             self.tell(CancelAsked(key))
             assert key not in self.truths, f"law 1: {key} was cancelled just when it was sent, and did not settle"
@@ -94,6 +105,16 @@ class Shell(Laws):
         return commands
 
     # -- what is told ------------------------------------------------------------------------------------------------
+
+    def _ends(self, word: Stimulus) -> Truth | None:
+        """The task of which an attempt ends with that word, if it is not a late one."""
+        if isinstance(word, WorkerGone):
+            ends = word.outcome is not None and word.lane in self.up and self._is_head(word)
+        else:
+            ends = (
+                isinstance(word, AttemptEnded) and self._is_head(word) and self.truths[word.key].begun == word.attempt
+            )
+        return self.truths[word.key] if ends else None
 
     def _note(self, word: Stimulus) -> bool:
         """Note what the core is now told; whether it is a result that must be kept."""
@@ -104,6 +125,8 @@ class Shell(Laws):
             self.no_retries |= word.cancel or word.kill
             for truth in self.truths.values():
                 truth.killed |= word.kill
+        elif isinstance(word, MachineMemory):
+            self.level_changed, self.level = word.level is not self.level, word.level
         elif hasattr(word, "lane") and not self.lanes[word.lane].abandoned:
             return self._note_lane(word)
         return False
@@ -119,7 +142,10 @@ class Shell(Laws):
                 self._note_begin(word.key, word.attempt)
             case AttemptEnded() if self._is_head(word) and self.truths[word.key].begun == word.attempt:
                 del self.held[word.lane][0]
+                self.check_swollen(word)
                 return isinstance(word.outcome, Returned)
+            case MemoryExceeded() if self._is_head(word):
+                self.truths[word.key].swollen.add(word.attempt)
             case WorkerGone() if word.lane in self.up:
                 if word.outcome is not None:
                     self._note_begin(word.key, word.attempt)
@@ -129,7 +155,7 @@ class Shell(Laws):
                 self._let_go(word.lane)
         return False
 
-    def _is_head(self, word: Begun | AttemptEnded) -> bool:
+    def _is_head(self, word: Begun | AttemptEnded | MemoryExceeded | WorkerGone) -> bool:
         return self.held.get(word.lane, [])[:1] == [(word.key, word.attempt)]
 
     def _note_begin(self, key: Hashable, attempt: int) -> None:
@@ -140,6 +166,7 @@ class Shell(Laws):
     def _let_go(self, lane: int) -> None:
         self.up.discard(lane)
         self.ending.discard(lane)
+        self.swollen.discard(lane)
         self.held[lane] = []
 
     # -- what is ordered ---------------------------------------------------------------------------------------------
@@ -159,6 +186,9 @@ class Shell(Laws):
                 self._settle(command)
             case Finish():
                 self._finish()
+            case RaiseSoftTimeout():
+                self.check_soft_timeout(command)
+                self.lanes[command.lane].orders.append(command)
             case Kill() | StopWorker() | CloseLane():
                 self._order(command)
         return False
@@ -170,16 +200,20 @@ class Shell(Laws):
             truth = self.truths[event.key]
             truth.events.append(event)
             truth.lost += event.kind == "lost"
+            self.check_limit(event, truth)
 
     def _order(self, command: Kill | StopWorker | CloseLane) -> None:
         if isinstance(command, Kill):
             self.law_2_a_kill_names_the_head(command)
         if isinstance(command, StopWorker):
+            self.check_stop(command)
             self.ending.add(command.lane)
+            self.swollen.discard(command.lane)
         self.lanes[command.lane].orders.append(command)
 
     def _start(self, command: StartWorker) -> None:
         self.lanes.setdefault(command.lane, FakeLane(command.lane)).orders.append(command)
+        self.check_start(command)
         assert command.lane not in self.up, "a worker was ordered for a lane that has one"
         alive = [number for number, lane in self.lanes.items() if not (lane.abandoned or lane.closed)]
         assert len(alive) <= self.limits.lanes, f"too many lanes: {alive}"
@@ -188,6 +222,7 @@ class Shell(Laws):
         truth = self.truths[send.key]
         self.law_2_nothing_is_repeated_unless_it_was_charged(truth, send)
         self.law_4_dead_before_replaced(send)
+        self.check_admission(send)
         held = self.held.setdefault(send.lane, [])
         held.append((send.key, send.attempt))
         assert send.lane in self.up - self.ending, f"{send} to a lane without a worker, or with one that ends"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.admission import MemoryLevel
 from resilient_exec.core import Core
 from resilient_exec.events import Event
 from resilient_exec.messages import (
@@ -23,10 +24,14 @@ from resilient_exec.messages import (
     KillAsked,
     LaneClosed,
     LaneReady,
+    MachineMemory,
+    MemoryExceeded,
     Progress,
+    RaiseSoftTimeout,
     Send,
     Settle,
     ShutdownAsked,
+    Stalled,
     StartFailed,
     StartWorker,
     Stimulus,
@@ -36,7 +41,7 @@ from resilient_exec.messages import (
     WorkerGone,
 )
 from resilient_exec.states import LaneState, Limits, State
-from resilient_exec.task import Died, NotSent, Outcome, Raised, Returned, Task
+from resilient_exec.task import NO_EVIDENCE, Died, Evidence, NotSent, Outcome, Raised, Returned, Task
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
 DIED = Died(-9, 4000, why="SIGKILL")
 VALUE = Returned("value")
 RAISED = Raised(ValueError("no"))
+GIB = 2**30
 
 
 class Grant:
@@ -73,8 +79,8 @@ def words(command: Command) -> str:
             return f"{command.kind} L{command.lane}"
         case Event():
             return f"{command.kind} {_named(command)}"
-        case Send():
-            return f"Send L{command.lane} {_named(command)}"
+        case Send() | RaiseSoftTimeout():
+            return f"{type(command).__name__} L{command.lane} {_named(command)}"
         case Kill(key=None):
             return f"Kill L{command.lane}"
         case Kill():
@@ -91,7 +97,7 @@ def words(command: Command) -> str:
     raise AssertionError(command)
 
 
-def _named(what: Event | Send | Kill) -> str:
+def _named(what: Event | Send | RaiseSoftTimeout | Kill) -> str:
     return f"{what.key}#{what.attempt}" if what.attempt else str(what.key)
 
 
@@ -140,17 +146,32 @@ class Play:
     def begun(self, key: Hashable, attempt: int = 1, lane: int = 0) -> list[str]:
         return self.tell(Begun(lane, key, attempt, 4000 + lane))
 
-    def ended(self, key: Hashable, attempt: int = 1, lane: int = 0, outcome: Outcome = VALUE) -> list[str]:
-        return self.tell(AttemptEnded(lane, key, attempt, outcome))
+    def ended(
+        self, key: Hashable, attempt: int = 1, lane: int = 0, outcome: Outcome = VALUE, memory: int = 0
+    ) -> list[str]:
+        return self.tell(AttemptEnded(lane, key, attempt, outcome, memory))
 
     def died(self, key: Hashable, attempt: int = 1, lane: int = 0, outcome: Outcome = DIED) -> list[str]:
         return self.tell(WorkerGone(lane, key, attempt, outcome, "SIGKILL"))
+
+    def swollen(self, key: Hashable, attempt: int = 1, lane: int = 0, used: int = 2 * GIB) -> list[str]:
+        return self.tell(MemoryExceeded(lane, key, attempt, used))
+
+    def stalled(
+        self, key: Hashable, attempt: int = 1, lane: int = 0, idle: float = 60.0, evidence: Evidence = NO_EVIDENCE
+    ) -> list[str]:
+        return self.tell(Stalled(lane, key, attempt, idle, evidence))
 
     def gone(self, lane: int = 0) -> list[str]:
         return self.tell(WorkerGone(lane, why="gone"))
 
     def closed(self, lane: int = 0) -> list[str]:
         return self.tell(LaneClosed(lane))
+
+    # -- the machine -----------------------------------------------------------------------------------------------
+
+    def memory(self, level: str, available: int = GIB) -> list[str]:
+        return self.tell(MachineMemory(MemoryLevel(level), available))
 
     # -- the clock -------------------------------------------------------------------------------------------------
 
@@ -176,6 +197,14 @@ class Play:
         """Submit, and have it begin in lane 0."""
         self.sent(key, retry, **task)
         self.begun(key)
+
+    def all_running(self, *keys: Hashable, retry: Any = NEVER, apart: float = 1.0, **task: Any) -> None:
+        """Submit these, and have each begin in a lane of its own, in this order, ``apart`` s after each other."""
+        for lane, key in enumerate(keys):
+            self.submit(key, retry, **task)
+            self.ready(lane)
+            self.begun(key, lane=lane)
+            self.now += apart
 
     def state(self, key: Hashable) -> State:
         return self.core._records[key].state

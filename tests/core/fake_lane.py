@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.errors import SoftTimeout
 from resilient_exec.messages import (
     AttemptEnded,
     Begun,
@@ -17,20 +18,26 @@ from resilient_exec.messages import (
     Kill,
     LaneClosed,
     LaneReady,
+    MemoryExceeded,
     Progress,
+    RaiseSoftTimeout,
     Send,
+    Stalled,
     StartFailed,
     StartWorker,
     Stimulus,
     StopWorker,
     WorkerGone,
 )
-from resilient_exec.task import Died, Outcome, Raised, Returned
+from resilient_exec.task import Died, Evidence, Outcome, Raised, Returned
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
 Call = tuple[Any, int]  # key, attempt
+MARK = 1000  # bytes: what a worker may hold between two attempts
+# What is secured about a failed attempt; its text is longer than a rendering may be.
+EVIDENCE = Evidence("File x.py\n" * 99, "printed", "", ((0.5, 2**20), (1.0, 2**21)), 2**21, "", "seen by the kernel")
 
 
 class FakeLane:
@@ -43,6 +50,7 @@ class FakeLane:
         self.worker = "none"  # none starting up stopping
         self.calls: list[Call] = []  # what the worker holds; the first one runs if `running`
         self.running = False
+        self.told = False  # SoftTimeout has been raised in the attempt that runs
         self.ran = 0  # attempts begun in this worker
         self.closing = self.closed = self.abandoned = False
 
@@ -55,6 +63,8 @@ class FakeLane:
             case Send() as send:
                 if self.worker == "up":  # else it died meanwhile, and has said so
                     self.calls.append((send.key, send.attempt))
+            case RaiseSoftTimeout() as order:  # else it has ended meanwhile
+                self.told |= self.running and self.calls[0] == (order.key, order.attempt)
             case Kill() as kill:
                 self._kill(kill)
             case StopWorker():
@@ -80,13 +90,20 @@ class FakeLane:
         self.words.append(LaneReady(self.number, 1) if well else StartFailed(self.number, "no"))
 
     def begin(self) -> None:
-        self.running = True
+        self.running, self.told = True, False
         self.ran += 1
         self.words.append(Begun(self.number, *self.calls[0], 1))
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: Outcome, memory: int = 0) -> None:
         self.running = False
-        self.words.append(AttemptEnded(self.number, *self.calls.pop(0), outcome))
+        self.words.append(AttemptEnded(self.number, *self.calls.pop(0), outcome, memory))
+
+    def swell(self, used: int) -> None:
+        """The attempt that runs holds more than it may (the lane says so of those with a limit only)."""
+        self.words.append(MemoryExceeded(self.number, *self.calls[0], used))
+
+    def stall(self) -> None:
+        self.words.append(Stalled(self.number, *self.calls[0], 60.0, EVIDENCE))
 
     def die(self, *, mute: bool = False) -> None:
         """The worker dies; ``mute``: in the moment between the register's begin and the telling of it."""
@@ -94,7 +111,7 @@ class FakeLane:
             self.running = True
             self.ran += 1
         named = self.calls[0] if self.running else (None, 0)
-        outcome = Died(-11, 1) if self.running else None
+        outcome = Died(-11, 1, evidence=EVIDENCE) if self.running else None
         self.worker, self.calls, self.running = "none", [], False
         self.words.append(WorkerGone(self.number, *named, outcome, "it died"))
 
@@ -119,8 +136,11 @@ class FakeLane:
             self.die()
         elif (self.running and fate == "hangs") or (self.calls and fate == "stalls"):
             return False
+        elif self.running and self.told and fate == "raises":
+            self.end(Raised(SoftTimeout(fate), EVIDENCE))
         elif self.running:
-            self.end(Raised(ValueError(fate)) if fate == "raises" else Returned(fate))
+            outcome = Raised(ValueError(fate), EVIDENCE) if fate == "raises" else Returned(fate)
+            self.end(outcome, memory=MARK + 1 if fate == "grows" else MARK)
         elif self.calls and fate == "dies mute":
             self.die(mute=True)
         elif self.calls:
@@ -130,8 +150,8 @@ class FakeLane:
         return True
 
 
-GHOSTLY = (LaneReady, StartFailed, Progress, Begun, AttemptEnded, WorkerGone, LaneClosed)
-LATE = (Progress, Begun, AttemptEnded, WorkerGone)
+GHOSTLY = (LaneReady, StartFailed, Progress, Begun, AttemptEnded, MemoryExceeded, Stalled, WorkerGone, LaneClosed)
+LATE = (Progress, Begun, AttemptEnded, MemoryExceeded, Stalled, WorkerGone)
 
 
 def ghost_word(kind: type, lane: int, key: Hashable, attempt: int) -> Stimulus:
@@ -145,6 +165,10 @@ def ghost_word(kind: type, lane: int, key: Hashable, attempt: int) -> Stimulus:
             return Begun(lane, key, attempt, 1)
         case "AttemptEnded":
             return AttemptEnded(lane, key, attempt, Returned("late"))
+        case "MemoryExceeded":
+            return MemoryExceeded(lane, key, attempt, 9)
+        case "Stalled":
+            return Stalled(lane, key, attempt, 60.0, EVIDENCE)
         case "WorkerGone":
             return WorkerGone(lane, key, attempt, Died(-9, 1))
     return kind(lane)

@@ -1,8 +1,8 @@
 """Plant bugs in a copy of the package, one at a time, and see whether the tests of the core catch each.
 
-    python tests/core/plant_bugs.py              # all, in two processes
-    python tests/core/plant_bugs.py --machine    # is the random game alone good enough?
-    python tests/core/plant_bugs.py late twice   # those whose name contains one of these words
+    python tests/core/plant_bugs.py               # all, in two processes
+    python tests/core/plant_bugs.py --machine     # is the random game alone good enough?
+    python tests/core/plant_bugs.py late memory   # those in whose head line one of these words stands
 
 A bug is caught when a test *fails*; a copy that cannot even be imported or collected is an error of the plant.  The
 bugs are in ``planted_bugs.txt``: each replaces lines that must stand exactly once in their module, else nothing is run.
@@ -147,11 +147,12 @@ def try_all(plants: list[Plant], *, machine: bool = False, jobs: int = 2) -> lis
 def main(arguments: list[str] | None = None) -> int:
     """Try the chosen plants; 0 if all were caught."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", maxsplit=1)[0])
-    parser.add_argument("words", nargs="*", help="only bugs with one of these words in their name")
+    parser.add_argument("words", nargs="*", help="only bugs with one of these words in their law, family or name")
     parser.add_argument("--machine", action="store_true", help="play the random game only")
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args(arguments)
-    plants = [p for p in read_plants() if not chosen.words or any(word in p.name for word in chosen.words)]
+    words = chosen.words or [""]
+    plants = [p for p in read_plants() if any(word in f"{p.about}: {p.name}" for word in words)]
     verdicts = try_all(plants, machine=chosen.machine, jobs=chosen.jobs)
     for verdict in verdicts:
         print(f"{'caught  ' if verdict.caught else 'SURVIVED'}  {verdict.plant.about:12}  {verdict.plant.name}")

@@ -78,7 +78,7 @@ def test_only_the_head_is_watched_for_stalling() -> None:
     p.now = 100.0
     p.ended("a")
     assert p.core.next_due() == 110.0
-    assert p.after(10) == ["stalled b#1", "Kill L0 b#1 unless begun"]
+    assert p.after(10) == ["frozen b#1", "Kill L0 b#1 unless begun"]
     assert p.gone()[:3] == ["lane_lost L0", "lost b#1", "lost c#1"]
 
 

@@ -159,13 +159,13 @@ def test_a_kill_of_what_is_unknown_or_settled_does_nothing() -> None:
 
 
 def test_a_worker_that_does_not_begin_in_time_is_killed_unless_it_has_begun() -> None:
-    p = Play(stall_timeout=7.0)
+    p = Play(begin_timeout=7.0)
     p.sent("a")
     assert p.after(6.9) == []
-    assert p.after(0.1) == ["stalled a#1", "Kill L0 a#1 unless begun"]
+    assert p.after(0.1) == ["frozen a#1", "Kill L0 a#1 unless begun"]
 
 
-def test_a_begin_that_crosses_the_kill_of_the_stalled_spares_the_attempt() -> None:
+def test_a_begin_that_crosses_the_kill_of_the_frozen_spares_the_attempt() -> None:
     p = Play()
     p.sent("a", timeout=50.0)
     p.after(10)
@@ -175,7 +175,7 @@ def test_a_begin_that_crosses_the_kill_of_the_stalled_spares_the_attempt() -> No
     assert p.ended("a")[-1] == "Settle a returned 1"
 
 
-def test_an_attempt_lost_with_its_stalled_worker_is_not_charged() -> None:
+def test_an_attempt_lost_with_its_frozen_worker_is_not_charged() -> None:
     p = Play()
     policy = Grant(1.0)
     p.sent("a", policy)
@@ -190,7 +190,7 @@ def test_bytes_that_flow_into_the_worker_put_its_stall_off() -> None:
     p.after(9)
     assert p.progress() == []
     assert p.after(9) == []
-    assert p.after(1) == ["stalled a#1", "Kill L0 a#1 unless begun"]
+    assert p.after(1) == ["frozen a#1", "Kill L0 a#1 unless begun"]
 
 
 def test_bytes_after_the_begin_do_not_change_the_timeout() -> None:
@@ -200,7 +200,7 @@ def test_bytes_after_the_begin_do_not_change_the_timeout() -> None:
     assert p.core.next_due() == 30.0
 
 
-def test_the_users_kill_of_a_stalled_attempt_does_not_spare_it() -> None:
+def test_the_users_kill_of_a_frozen_attempt_does_not_spare_it() -> None:
     p = Play()
     p.sent("a")
     p.after(10)
@@ -208,7 +208,7 @@ def test_the_users_kill_of_a_stalled_attempt_does_not_spare_it() -> None:
     assert p.gone()[1:] == ["killed a#1", "settled a#1", "Settle a killed 0"]
 
 
-def test_a_cancel_found_at_the_sending_of_a_stalled_attempt_still_waits_for_the_lane() -> None:
+def test_a_cancel_found_at_the_sending_of_a_frozen_attempt_still_waits_for_the_lane() -> None:
     p = Play(kill_timeout=3.0)
     p.sent("a")
     p.after(10)
@@ -251,7 +251,7 @@ def test_a_lane_that_does_not_answer_a_kill_is_given_up_and_another_takes_over()
     assert p.after(1) == ["sent a#2", "Send L1 a#2"]
 
 
-def test_a_stalled_attempt_in_a_lane_that_does_not_answer_is_lost_and_not_charged() -> None:
+def test_a_frozen_attempt_in_a_lane_that_does_not_answer_is_lost_and_not_charged() -> None:
     p = Play()
     policy = Grant(1.0)
     p.sent("a", policy)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from core_model import Shell
-from fake_lane import GHOSTLY, LATE, FakeLane, ghost_word
+from fake_lane import EVIDENCE, GHOSTLY, LATE, MARK, FakeLane, ghost_word
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -23,22 +23,27 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from resilient_exec.admission import MemoryLevel
+from resilient_exec.errors import SoftTimeout
 from resilient_exec.messages import (
     AttemptEnded,
     Begun,
     CancelAsked,
     Kill,
     KillAsked,
+    MachineMemory,
+    MemoryExceeded,
     Progress,
     ShutdownAsked,
+    Stalled,
     TimePassed,
     WorkerGone,
 )
-from resilient_exec.states import LaneState, Limits
+from resilient_exec.states import LaneState, Limits, State
 from resilient_exec.task import NotSent, Raised, Returned
 
 KEYS = tuple("abcdefgh")
-FATES = ("returns", "raises", "hangs", "stalls", "dies", "dies mute")
+FATES = ("returns", "grows", "raises", "hangs", "stalls", "dies", "dies mute")
 some = st.integers(0, 11)
 
 
@@ -58,6 +63,8 @@ class Game(RuleBasedStateMachine):
         failures=st.sampled_from([1, 2, 3, 4]),
         uncharged=st.integers(1, 3),
         open_for=st.integers(0, 60),
+        mark=st.sampled_from([None, MARK]),
+        kill_stalled=st.booleans(),
     )
     def begin(
         self,
@@ -69,8 +76,12 @@ class Game(RuleBasedStateMachine):
         failures: int,
         uncharged: int,
         open_for: int,
+        mark: int | None,
+        kill_stalled: bool,
     ) -> None:
-        limits = Limits(lanes, depth, most, 20.0, stall, kill, 3.0, failures, uncharged, 0.5, 2.0)
+        limits = Limits(
+            lanes, depth, most, 20.0, stall, kill, 3.0, failures, uncharged, 0.5, 2.0, mark, kill_stalled=kill_stalled
+        )
         self.shell = Shell(limits)
         self.open_for = open_for
 
@@ -87,12 +98,24 @@ class Game(RuleBasedStateMachine):
         timeout=st.sampled_from([None, 0.5, 1.0, 4.0]),
         priority=st.sampled_from([0, 0, 0, 1, -1]),
         broken=st.sampled_from([False] * 9 + [True]),
+        soft=st.sampled_from([None, None, 0.5, 2.0]),
+        limit=st.sampled_from([None, 5]),
     )
-    def submits(self, who: int, delays: tuple[float, ...], timeout: float | None, priority: int, broken: bool) -> None:
+    def submits(
+        self,
+        who: int,
+        delays: tuple[float, ...],
+        timeout: float | None,
+        priority: int,
+        broken: bool,
+        soft: float | None,
+        limit: int | None,
+    ) -> None:
         free = [key for key in KEYS if key not in self.shell.truths]
         if free:
             problem = NotSent("a lock") if broken else None
-            self.shell.submit(pick(free, who), delays, problem, timeout=timeout, priority=priority)
+            limits = {"timeout": timeout, "soft_timeout": soft, "memory_limit": limit}
+            self.shell.submit(pick(free, who), delays, problem, priority=priority, **limits)
 
     @precondition(lambda self: any(not t.sent for t in self.shell.truths.values()))
     @rule(who=some, at_once=st.booleans(), really=st.booleans())
@@ -137,6 +160,50 @@ class Game(RuleBasedStateMachine):
         self.shell.now = max(self.shell.now, self.shell.core.next_due() or 0.0)
         self.shell.tell(TimePassed())
 
+    # -- the machine -----------------------------------------------------------------------------------------------
+
+    @rule(level=st.sampled_from([MemoryLevel.OK, MemoryLevel.OK, MemoryLevel.LOW, MemoryLevel.CRITICAL]))
+    def the_machine_tells_of_its_memory(self, level: MemoryLevel) -> None:
+        self.shell.tell(MachineMemory(level, 5))
+
+    @precondition(lambda self: self.shell.limits.lanes > 1 and not self.shell.shutdowns)
+    @rule(
+        times=st.integers(1, 4),
+        then=st.sampled_from(["hangs", "hangs", "returns", "raises", "killed", "cancel", "waits"]),
+        again=st.booleans(),
+    )
+    def memory_runs_out_while_all_are_at_work(self, times: int, then: str, again: bool) -> None:
+        """``then``: what comes between the order and the eviction; ``again``: memory comes back, and runs out again."""
+        self.shell.tell(MachineMemory(MemoryLevel.OK, 5))
+        self.all_set_to_work()
+        for _ in range(times):
+            self.shell.tell(MachineMemory(MemoryLevel.CRITICAL, 5))
+            for lane in self.racing():
+                self.evicted(lane, then)
+            if again:
+                self.shell.tell(MachineMemory(MemoryLevel.OK, 5))
+                self.pass_until_due()
+                self.all_set_to_work()
+
+    def evicted(self, lane: FakeLane, then: str) -> None:
+        if then == "cancel" and not self.shell.shutdowns:
+            self.shell.tell(ShutdownAsked(cancel=True))
+        elif then == "killed" and lane.calls[0][0] in self.shell.truths:
+            self.shell.tell(KillAsked(lane.calls[0][0], "the user"))
+        elif then in ("returns", "raises") and lane.running:
+            problem = Raised(ValueError(), EVIDENCE)
+            lane.end(Returned(len(self.shell.history)) if then == "returns" else problem)
+        if then != "waits":
+            self.live(lane, len(lane.orders), "hangs")
+
+    def all_set_to_work(self, *, few: bool = False) -> None:
+        """Each lane has something to do (or ``few``), and nothing is on its way any more."""
+        for _ in range(0 if few else self.shell.limits.lanes - len(self.shell.truths)):
+            self.submits(0, delays=(1.0,), timeout=None, priority=0, broken=False, soft=None, limit=None)
+        for _ in range(3):
+            for lane in self.lanes():
+                self.live(lane, 3, "hangs")
+
     # -- the lanes -------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: any(lane.orders for lane in self.lanes()))
@@ -167,8 +234,9 @@ class Game(RuleBasedStateMachine):
     @rule(
         who=some,
         act=st.sampled_from(["end", "end", "end", "raise", "raise", "die", "die mute", "progress", "begin", "begin"]),
+        memory=st.sampled_from([0, MARK, MARK + 1]),
     )
-    def a_worker_works(self, who: int, act: str) -> None:
+    def a_worker_works(self, who: int, act: str, memory: int) -> None:
         lane = pick([lane for lane in self.lanes("up") if lane.calls], who)
         if act.startswith("die"):
             lane.die(mute=act == "die mute")
@@ -178,7 +246,34 @@ class Game(RuleBasedStateMachine):
             else:
                 lane.begin()
         elif act in ("end", "raise"):
-            lane.end(Returned(len(self.shell.history)) if act == "end" else Raised(ValueError()))
+            problem = SoftTimeout() if lane.told or memory == MARK else ValueError()
+            lane.end(Returned(len(self.shell.history)) if act == "end" else Raised(problem, EVIDENCE), memory)
+
+    @precondition(lambda self: not self.shell.shutdowns)
+    @rule(
+        who=some,
+        what=st.sampled_from(["it stalls", "it holds too much", "its soft timeout"]),
+        then=st.sampled_from(["waits", "hangs", "hangs", "raises", "returns", "dies"]),
+    )
+    def a_limit_is_over(self, who: int, what: str, then: str) -> None:
+        """``then``: what becomes of it while the order that follows, if one does, is on its way."""
+        limits = {"timeout": 4.0, "soft": 2.0, "limit": 5}
+        self.submits(who, delays=(1.0, 0.0, 3.0), priority=2, broken=False, **limits)
+        self.all_set_to_work(few=True)
+        running = [lane for lane in self.lanes("up") if lane.running]
+        if not running:
+            return
+        lane = pick(running, who)
+        if what == "its soft timeout":
+            self.pass_until_due()
+        else:
+            for _ in range(2):
+                lane.stall() if what == "it stalls" else lane.swell(9)
+        if then in ("returns", "raises", "dies"):
+            self.live(lane, len(lane.orders) if what == "its soft timeout" else 0, then)
+            lane.step(then)
+        if then != "waits":
+            self.live(lane, 3, "hangs")
 
     @precondition(lambda self: any(self.shell.held.values()))
     @rule(who=some, by=st.sampled_from(["the user", "the clock", "the clock"]))
@@ -267,6 +362,10 @@ class Game(RuleBasedStateMachine):
                 return (word.key, word.attempt) not in held or not begun
             case Begun():
                 return (word.key, word.attempt) not in held[:1] or self.shell.truths[word.key].begun == word.attempt
+            case MemoryExceeded() | Stalled():
+                record = self.shell.core._records.get(word.key)
+                running = record is not None and record.state is State.RUNNING
+                return (word.key, word.attempt) not in held[:1] or not running
         return True
 
     @precondition(lambda self: self.lanes())
@@ -288,6 +387,7 @@ class Game(RuleBasedStateMachine):
     @invariant()
     def workers_run_no_more_than_they_may(self) -> None:
         self.shell.workers_run_no_more_than_they_may()
+        self.shell.no_swollen_worker_is_kept()
 
     def teardown(self) -> None:
         if not hasattr(self, "shell") or not self.shell.sound:

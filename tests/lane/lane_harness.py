@@ -23,7 +23,8 @@ import pytest
 
 from resilient_exec import payload
 from resilient_exec.evidence import read_register
-from resilient_exec.lane import LokyLane
+from resilient_exec.lane import LaneSettings, LokyLane
+from resilient_exec.lease import WorkerSettings
 from resilient_exec.messages import (
     AttemptEnded,
     Begun,
@@ -35,6 +36,7 @@ from resilient_exec.messages import (
     StartFailed,
     WorkerGone,
 )
+from resilient_exec.ports import Parcel
 from resilient_exec.process import state
 from resilient_exec.task import Died, Outcome, Raised, Returned
 
@@ -79,7 +81,7 @@ class Harness:
     def order_start(self, initializer: Callable[..., object] | None = None, *initargs: Any) -> None:
         """Have a worker started; of the lane's first one the initializer is fixed."""
         if self.lane is None:
-            self.lane = LokyLane(0, self.facts.put, initializer, initargs)
+            self.lane = LokyLane(0, self.facts.put, LaneSettings(WorkerSettings(initializer, initargs)))
         self.lane.start()
 
     def start(self, initializer: Callable[..., object] | None = None, *initargs: Any) -> int:
@@ -145,7 +147,7 @@ class Harness:
     def send(self, fn: Callable[..., object], *args: Any) -> int:
         """Send an attempt; its key."""
         self.key = next(self._keys)
-        self.lane.send(Send(0, self.key, 1), payload.pack_call(fn, args, {}), ())
+        self.lane.send(Send(0, self.key, 1), Parcel(payload.pack_call(fn, args, {})))
         return self.key
 
     def begin(self, fn: Callable[..., object], *args: Any) -> None:
@@ -217,7 +219,7 @@ class Harness:
         def take() -> None:
             lease = self.lane._lease
             lease.stop()
-            taken.put(lease.take_stacks())
+            taken.put(lease.take_stacks(0.5))
             lease.resume()
 
         self.lane._order(take)

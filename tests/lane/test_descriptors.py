@@ -67,7 +67,7 @@ def test_a_worker_whose_task_closed_3_to_64_is_killed_as_any_other_and_tells_its
     ready.begin(tasks.spin_for_ever)
     until(lambda: "in spin_for_ever" in ready.stacks_now())
     ready.kill()
-    assert "in spin_for_ever" in ready.died().stacks
+    assert "in spin_for_ever" in ready.died().evidence.stacks
     assert contents(tmp_path) == {b""}
 
 
@@ -100,7 +100,7 @@ def test_a_task_that_closes_all_descriptors_and_hangs_is_killed(ready, tmp_path)
     ready.kill()
     died = ready.died()
     assert died.exitcode == -signal.SIGKILL
-    assert died.stacks == ""
+    assert died.evidence.stacks == ""
 
 
 def test_a_neighbours_worker_is_untouched_by_a_task_that_closes_everything(ready):

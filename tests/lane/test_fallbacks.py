@@ -57,7 +57,7 @@ def test_without_a_pidfd_the_stacks_are_taken_all_the_same(lane, monkeypatch):
     lane.begin(tasks.burn_in_c_under_the_gil)
     until(lambda: "in burn_in_c_under_the_gil" in lane.stacks_now())
     lane.kill()
-    assert "in burn_in_c_under_the_gil" in lane.died().stacks
+    assert "in burn_in_c_under_the_gil" in lane.died().evidence.stacks
 
 
 REAPED_BY_OTHERS = """
@@ -177,7 +177,8 @@ def test_a_result_that_hangs_only_in_the_parent_holds_its_own_lane_which_can_be_
 
 @linux_only
 def test_while_a_large_call_flows_its_lane_says_so_and_while_it_does_not_it_is_silent(ready, monkeypatch):
-    monkeypatch.setattr("resilient_exec.lane._PROGRESS_INTERVAL", 0.0)
+    for module in ("lane", "attempt"):
+        monkeypatch.setattr(f"resilient_exec.{module}.PROGRESS_INTERVAL", 0.0)
     ready.signal(signal.SIGSTOP)
     ready.send(tasks.length, bytes(10_000_000))
     ready.nothing()

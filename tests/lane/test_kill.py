@@ -35,7 +35,7 @@ def test_a_kill_ends_a_task_that_hangs_and_its_stacks_name_the_guilty_function(r
     ready.kill()
     died = ready.died()
     assert (died.exitcode, died.pid, died.why) == (-signal.SIGKILL, ready.pid, "it was killed")
-    assert frame in died.stacks
+    assert frame in died.evidence.stacks
     ready.still_works()
 
 
@@ -44,14 +44,14 @@ def test_a_task_that_has_stopped_its_own_process_is_killed_with_its_stacks(ready
     ready.begin(tasks.stop_itself)
     until(lambda: state(ready.pid) == "T")
     ready.kill()
-    assert "in stop_itself" in ready.died().stacks
+    assert "in stop_itself" in ready.died().evidence.stacks
 
 
 def test_a_kill_ends_a_result_that_hangs_while_it_proves_itself(ready):
     ready.begin(pickles.give_call, tasks.spin_for_ever)
     until(lambda: "in spin_for_ever" in ready.stacks_now())
     ready.kill()
-    stacks = ready.died().stacks
+    stacks = ready.died().evidence.stacks
     assert "in spin_for_ever" in stacks
     assert "in pack_value" in stacks
 
@@ -60,21 +60,21 @@ def test_a_kill_ends_an_exception_that_hangs_while_it_proves_itself(ready):
     ready.begin(pickles.raise_class, pickles.CallsWhenLoadedError, tasks.spin_for_ever)
     until(lambda: "in spin_for_ever" in ready.stacks_now())
     ready.kill()
-    assert "in pack_exception" in ready.died().stacks
+    assert "in pack_exception" in ready.died().evidence.stacks
 
 
 def test_a_kill_ends_an_argument_that_hangs_while_it_is_unpickled(ready):
     ready.begin(pickles.give, pickles.Calls(tasks.spin_for_ever))
     until(lambda: "in spin_for_ever" in ready.stacks_now())
     ready.kill()
-    assert "in unpack_call" in ready.died().stacks
+    assert "in unpack_call" in ready.died().evidence.stacks
 
 
 def test_the_stacks_show_every_thread_of_the_worker(ready, tmp_path):
     ready.begin(tasks.spin_beside_a_sleeping_thread, str(tmp_path / "inside"))
     until(lambda: lines(tmp_path / "inside"))
     ready.kill()
-    stacks = ready.died().stacks
+    stacks = ready.died().evidence.stacks
     assert "in spin_beside_a_sleeping_thread" in stacks
     assert "in sleep_for_ever" in stacks
 
@@ -86,7 +86,7 @@ def test_a_task_that_blocks_every_signal_is_killed_all_the_same(ready, tmp_path)
     ready.kill()
     died = ready.died()
     assert died.exitcode == -signal.SIGKILL
-    assert died.stacks == ""
+    assert died.evidence.stacks == ""
 
 
 @linux_only
@@ -110,7 +110,7 @@ def test_asking_for_the_stacks_writes_nothing_into_a_file_that_has_taken_their_d
     ready.begin(leavings.put_own_files_over_the_stacks, str(tmp_path), str(tmp_path / "told"))
     assert until(lambda: lines(tmp_path / "told")) == [1]
     ready.kill()
-    assert ready.died().stacks == ""
+    assert ready.died().evidence.stacks == ""
     own = list(tmp_path.glob("own-*"))
     assert [file.read_bytes() for file in own] == [b""]
 
@@ -237,7 +237,7 @@ def test_a_worker_stopped_during_a_task_is_killed_and_still_tells_its_stacks(rea
     until(lambda: "in wait_for" in ready.stacks_now())
     ready.signal(signal.SIGSTOP)
     ready.kill()
-    assert "in wait_for" in ready.died().stacks
+    assert "in wait_for" in ready.died().evidence.stacks
 
 
 @linux_only

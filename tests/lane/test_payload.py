@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilient_exec import payload
+from resilient_exec import culprit, payload
 from resilient_exec.errors import NotSendable
 from resilient_exec.payload import Unsendable, pack_call, pack_exception, pack_value, unpack_call, unpack_exception
 
@@ -38,6 +38,18 @@ def test_a_value_comes_out_as_it_went_in(value):
 LOCK = threading.Lock()
 
 
+def closed_over(lock):
+    return lambda: lock
+
+
+class Held:
+    def __init__(self, inner):
+        self.inner = inner
+
+    def method(self):
+        return self.inner
+
+
 @pytest.mark.parametrize(
     ("call", "culprit"),
     [
@@ -55,6 +67,75 @@ def test_what_does_not_pickle_is_named(call, culprit):
     assert "cannot pickle" in str(caught.value)
     assert "lock" in str(caught.value)
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+LOCKED = r"is a _thread.lock \(TypeError: cannot pickle '_thread.lock' object\)"
+REMEDY = r"; leave it out in __getstate__, make it in the worker, or use fresh_locks=True$"
+
+
+@pytest.mark.parametrize(
+    ("fn", "args", "kwargs", "message"),
+    [
+        (tasks.double, (Held(Held(LOCK)),), {}, r"argument 1 \('x'\), of type test_payload.Held, .*: x.inner.inner "),
+        (tasks.double, (), {"x": [Held(LOCK)]}, r"argument 'x', of type builtins.list, .*: x\[0\].inner "),
+        (tasks.double, (1, [LOCK]), {}, r"argument 2, of type .*: \(argument 2\)\[0\] "),
+        (lambda *agents: agents, (1, Held(LOCK)), {}, r"argument 2 \('agents\[1\]'\), .*: agents\[1\].inner "),
+        (dict, (Held(LOCK),), {}, r"argument 1, of type .*: \(argument 1\).inner "),
+        (functools.partial(tasks.double, Held(LOCK)), (), {}, r"the function, .*: \(the function\).args\[0\].inner "),
+        (Held(LOCK).method, (), {}, r"the function, of type builtins.method, .*: \(the function\).__self__.inner "),
+        (closed_over(LOCK), (), {}, r"the function, .*: closure variable 'lock' of the function "),
+    ],
+    ids=["positional", "by name", "one too many", "starred", "no signature", "partial", "bound method", "closure"],
+)
+def test_the_way_to_what_does_not_pickle_is_told_in_one_line(fn, args, kwargs, message):
+    with pytest.raises(Unsendable, match=f"^{message}{LOCKED}{REMEDY}"):
+        pack_call(fn, args, kwargs)
+
+
+def test_a_bare_lock_needs_no_way():
+    with pytest.raises(Unsendable) as caught:
+        pack_call(tasks.double, (LOCK,), {})
+    assert str(caught.value) == (
+        "argument 1 ('x'), of type _thread.lock, cannot be pickled: TypeError: cannot pickle '_thread.lock' object; "
+        "make it in the worker, or use fresh_locks=True"
+    )
+
+
+def test_an_argument_that_is_nested_too_deeply_says_so():
+    node = None
+    for _ in range(50_000):
+        node = Held([node])
+    with pytest.raises(Unsendable, match=r"^argument 1 .* nested too deeply, along x.inner\[0\].inner\[0\]\.\.\. \("):
+        pack_call(tasks.double, (node,), {})
+
+
+def test_an_error_of_many_lines_becomes_one():
+    with pytest.raises(Unsendable) as caught:
+        pack_call(tasks.double, (pickles.CallsWhenPickled(tasks.raise_it, ValueError("a\n  b" * 1000)),), {})
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1500
+
+
+def test_what_was_wrong_is_told_though_the_search_for_it_fails(monkeypatch):
+    monkeypatch.setattr(culprit, "find", lambda *_: tasks.raise_it(OSError(24, "Too many open files")))
+    with pytest.raises(
+        Unsendable, match=r"^argument 1 \('x'\), of type test_payload.Held, cannot be pickled: TypeError"
+    ):
+        pack_call(tasks.double, (Held(LOCK),), {})
+
+
+class BadSignature:
+    @property
+    def __signature__(self):
+        raise SystemExit(3)
+
+    def __call__(self, x):
+        return x
+
+
+def test_a_signature_that_raises_costs_only_the_name():
+    with pytest.raises(Unsendable, match=r"^argument 1, of type test_payload.Held, .*: \(argument 1\).inner "):
+        pack_call(BadSignature(), (Held(LOCK),), {})
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), ValueError("no"), RecursionError("deep")])
@@ -153,6 +234,13 @@ def test_a_plain_value_is_not_unpickled_for_proof(monkeypatch):
 def test_a_value_that_does_not_pickle_is_named_by_its_type():
     with pytest.raises(Unsendable, match=r"the result, of type _thread.lock, cannot be pickled: TypeError"):
         pack_value(LOCK)
+
+
+def test_the_way_to_what_does_not_pickle_in_a_value_is_told():
+    with pytest.raises(
+        Unsendable, match=rf"^the result, of type builtins.list, .*: result\[0\].inner {LOCKED}; leave it out"
+    ):
+        pack_value([Held(LOCK)])
 
 
 def test_a_value_that_does_not_unpickle_is_named_by_its_type():
@@ -277,6 +365,11 @@ def test_an_exception_with_a_lock_is_a_stand_in_with_its_name_text_and_traceback
     assert "HoldsLockError" in str(again)
     assert "holds a lock" in str(again)
     assert "in travelled" in str(again.__cause__)
+
+
+def test_a_stand_in_says_what_could_not_travel():
+    assert "; it cannot be pickled: error.lock is a _thread.lock (" in str(travelled(pickles.HoldsLockError()))
+    assert "cannot be pickled" not in str(travelled(pickles.LoadsBadlyError()))
 
 
 def test_what_comes_back_pickles_again():

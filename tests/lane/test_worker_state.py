@@ -15,6 +15,7 @@ from lane_harness import linux_only
 from resilient_exec.context import TaskContext
 from resilient_exec.messages import AttemptEnded, Begun, Send
 from resilient_exec.payload import pack_call
+from resilient_exec.ports import Parcel
 
 ALLOWED = {"loky", "cloudpickle", "psutil", "resilient_exec"}
 
@@ -69,14 +70,14 @@ def test_a_random_state_that_a_task_has_set_is_left_to_the_next(shared):
 
 
 def test_a_task_knows_its_key_its_attempt_and_the_workers_before(shared):
-    shared.lane.send(Send(0, "my key", 3), pack_call(tasks.context_of_task, (), {}), (11, 12))
+    shared.lane.send(Send(0, "my key", 3), Parcel(pack_call(tasks.context_of_task, (), {}), (11, 12)))
     assert shared.expect(Begun).key == "my key"
     assert shared.expect(AttemptEnded).outcome.value == TaskContext("my key", 3, (11, 12))
 
 
 def test_a_key_that_does_not_pickle_is_seen_by_the_task_as_its_text(shared):
     key = frozenset([test_a_key_that_does_not_pickle_is_seen_by_the_task_as_its_text, lambda: None])
-    shared.lane.send(Send(0, key, 1), pack_call(tasks.context_of_task, (), {}), ())
+    shared.lane.send(Send(0, key, 1), Parcel(pack_call(tasks.context_of_task, (), {})))
     assert shared.expect(Begun).key == key
     assert shared.expect(AttemptEnded).outcome.value.key == repr(key)
 
