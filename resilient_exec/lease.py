@@ -34,6 +34,7 @@ from resilient_exec.evidence import (
     same_file,
     write_soft,
 )
+from resilient_exec.launch import launch_context, mend_trackers
 from resilient_exec.leftovers import close_what_loky_left, let_go
 from resilient_exec.memory import OomWatch
 from resilient_exec.process import Identity, Watch, catches, end_tree, is_alive, is_signalled, marked, tree
@@ -118,8 +119,8 @@ class Lease:
         Blocks for as long as loky takes to start a process; raises whatever that raises.
         """
         from loky import get_reusable_executor
-        from loky.backend import get_context
 
+        mend_trackers()
         captured = self.capture.fds if self.capture is not None else []
         output = [Inherited(fd) for fd in captured or self._nowhere]
         seat = Seat(
@@ -135,7 +136,7 @@ class Lease:
         try:
             self._executor = get_reusable_executor(
                 max_workers=1,
-                context=get_context("loky"),
+                context=launch_context(),
                 timeout=None,  # an idle worker stays: when a lease ends is our decision
                 initializer=bootstrap,
                 initargs=(seat,),
@@ -334,6 +335,7 @@ class Lease:
         gone = self.is_gone()
         if self.watch is not None:
             self.watch.close()
+        mend_trackers()  # what is let go of is told to them
         executor, self._executor = self._executor, None
         process, self._process = self._process, None
         if executor is not None:

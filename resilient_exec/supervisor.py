@@ -225,12 +225,13 @@ class Supervisor:
         return sum(observer.dropped for observer in self._observers)
 
     def join(self) -> None:
-        """Wait, at most 5 s each, for the threads of a supervisor that has ended."""
+        """Wait, at most 5 s, for the threads of a supervisor that has ended."""
+        deadline = time.monotonic() + _JOIN_TIMEOUT
         for observer in self._observers:
-            observer.join(_JOIN_TIMEOUT)
-        self._notifier.join(_JOIN_TIMEOUT)
+            observer.join(max(0.0, deadline - time.monotonic()))
+        self._notifier.join(max(0.0, deadline - time.monotonic()))
         if threading.current_thread() is not self._thread:
-            self._thread.join(_JOIN_TIMEOUT)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def end_at_exit(self, *, kill: bool = False) -> None:
         """Finish what is pending (or kill it), then end: at the exit of the interpreter.  Ctrl-C kills what runs."""

@@ -1,0 +1,83 @@
+"""loky's own start of a process, made so that nothing in the parent can hold it up.
+
+* loky flushes ``sys.stdout`` and ``sys.stderr`` before it starts a process.  A process that is started by exec has no
+  use for that; and in a parent whose stdout is closed, is ``None`` (a daemon's), or is a pipe that nobody reads and in
+  whose lock another thread hangs, no worker could ever be started again.
+* Each start tells the resource trackers of loky and of multiprocessing about semaphores, through a pipe and with a lock
+  held.  A tracker that is stopped reads nothing; once its pipe is full every lane would stand in that write.
+
+Both rest on private names of loky 3.7.  Where they are missing, its start is used as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import select
+import signal
+import sys
+from typing import Any
+
+__all__ = ["launch_context", "mend_trackers"]
+
+_PATIENCE = 1.0  # s, for a tracker to make room in its pipe
+
+
+@functools.cache
+def launch_context() -> Any:
+    """The context for :func:`loky.get_reusable_executor`, with a start that flushes nothing."""
+    from loky.backend import get_context
+    from loky.backend.process import LokyProcess
+
+    context: Any = get_context("loky")
+    try:
+        from loky.backend.popen_loky_posix import Popen
+    except ImportError:  # Windows has another
+        return context
+    if not hasattr(Popen, "_launch") or not hasattr(LokyProcess, "_Popen"):
+        return context
+    return _make_context(type(context), LokyProcess, Popen)()
+
+
+def _make_context(base: Any, process: Any, popen: Any) -> Any:
+    class QuietPopen(popen):  # type: ignore[misc]
+        __module__ = popen.__module__  # loky starts "python -m" that module
+
+        def __init__(self, process_obj: Any) -> None:
+            self.returncode = None  # all that loky's own does, but for the flush
+            self._fds: list[int] = []
+            self._launch(process_obj)
+
+    class QuietProcess(process):  # type: ignore[misc]
+        @staticmethod
+        def _Popen(process_obj: Any) -> QuietPopen:  # noqa: N802  multiprocessing's name
+            return QuietPopen(process_obj)
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            # In the worker it is loky's own class: nothing of ours is to be imported for it there.
+            return object.__new__, (process,), self.__dict__
+
+    return type("QuietContext", (base,), {"Process": QuietProcess})
+
+
+def mend_trackers() -> None:
+    """Kill a resource tracker that has not read for a second; loky and multiprocessing start another by themselves."""
+    if sys.platform == "win32":
+        return
+    from multiprocessing import resource_tracker
+
+    from loky.backend.resource_tracker import _resource_tracker as lokys
+
+    for tracker in (lokys, resource_tracker._resource_tracker):
+        fd, pid = getattr(tracker, "_fd", None), getattr(tracker, "_pid", None)
+        if fd is not None and pid is not None and not _takes_more(fd):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _takes_more(fd: int) -> bool:
+    """Whether a page can be written there, which is more than one start writes; waits a second for it."""
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    return bool(poller.poll(_PATIENCE * 1000))
