@@ -378,13 +378,14 @@ class Core:
         self._count_failed_start(s.words)
 
     def _count_failed_start(self, words: str) -> None:
-        self.broken = self._starts.failed(words, hopeless=bool(self._records) and not self._lanes.alive())
-        if self.broken is None:
+        broken = self._starts.failed(words, hopeless=bool(self._records) and not self._lanes.alive())
+        if broken is None:
             self._wake(self._starts, self._starts.wait())
             return
+        self.broken = broken
         self._out.append(Event(self._now, "pool_broken", detail={"why": words}))
         for record in list(self._records.values()):
-            self._settle(record, PoolBroken(self.broken))
+            self._settle(record, PoolBroken(broken))
 
     def _lane_closed(self, s: LaneClosed) -> None:
         lane = self._lanes.get(s.lane)

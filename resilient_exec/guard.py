@@ -2,11 +2,12 @@
 
 The kernel kills a worker together with its parent (the parent-death signal), but not the worker's own children.  So
 one small process, the guard, waits for the parent's death on a pidfd, which nothing can hold open or fake, and then
-kills whatever carries the mark of that parent's workers in its environment.  It is started with the first lane and
+kills whatever carries the mark of that parent's workers in its environment, and removes the scratch directories that
+bear it.  It is started with the first lane and
 ended with the last; it holds nothing of the parent's but the standard streams' substitutes, and lives in a session of
 its own, so that no Ctrl-C of the terminal reaches it.
 
-Run as a script, this file *is* the guard: ``python -I -S guard.py PID STARTED MARK``.
+Run as a script, this file *is* the guard: ``python -I -S guard.py PID STARTED MARK FOLDER``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 if __name__ == "__main__":  # -I and -S: no site, no path but the standard library's
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from resilient_exec.context import remove_tree
 from resilient_exec.process import ON_LINUX, Watch, end_tree, identify, marked
 
 __all__ = ["hold", "parent_mark", "release"]
@@ -66,7 +69,7 @@ class _Guard:
         me = identify(os.getpid())
         if not ON_LINUX or me is None:
             return
-        command = [sys.executable, "-I", "-S", __file__, str(me.pid), str(me.started), parent_mark()]
+        command = [sys.executable, "-I", "-S", __file__, str(me.pid), str(me.started), parent_mark(), _temporary()]
         # Without a guard (no process slot, no descriptor) the pool works all the same, until its parent is killed.
         with contextlib.suppress(OSError):
             self._process = subprocess.Popen(
@@ -77,6 +80,13 @@ class _Guard:
                 cwd="/",
                 start_new_session=True,
             )
+
+
+def _temporary() -> str:
+    """The folder for temporary files; ``""``: there is none."""
+    with contextlib.suppress(OSError):
+        return tempfile.gettempdir()
+    return ""
 
 
 _guard = _Guard()
@@ -121,6 +131,14 @@ def _sweep(mark: str) -> None:
         time.sleep(_PAUSE)
 
 
+def _clear(folder: str, mark: str) -> None:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder or "/nowhere"):
+            if name.startswith(mark):
+                remove_tree(os.path.join(folder, name))
+
+
 if __name__ == "__main__":
     _wait_for_death(int(sys.argv[1]), float(sys.argv[2]))
     _sweep(sys.argv[3])
+    _clear(sys.argv[4], sys.argv[3])

@@ -152,7 +152,7 @@ def warn_of_stalls(event: Event) -> None:
     if event.kind == "stalled":
         where = users_frames(event.evidence.stacks).rstrip() or event.evidence.remark
         _logger.warning(
-            "task %r, attempt %d, has used no CPU and done no I/O for %.0f s; it stands at:\n%s",
+            "task %r, attempt %d, has used no CPU and done no I/O for %.3g s; it stands at:\n%s",
             event.key,
             event.attempt,
             event.detail["idle"],

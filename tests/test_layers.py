@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "process": set(),
     "memory": {"process"},
     "exit_hook": set(),
-    "guard": {"process"},
+    "guard": {"context", "process"},
     "bell": set(),
     "launch": set(),
     "leftovers": set(),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from core_laws import Laws, Truth
+from core_facts import Truth
+from core_laws import Laws
 from fake_lane import FakeLane
 
 from resilient_exec.events import Event

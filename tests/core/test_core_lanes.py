@@ -257,3 +257,15 @@ def test_a_lane_that_ends_by_itself_gives_back_what_it_held() -> None:
         "lane_starting L1",
         "StartWorker L1",
     ]
+
+
+def test_a_broken_pool_stays_broken_whatever_its_lanes_still_say() -> None:
+    p = Play(2, start_failures=2)
+    p.submit("a")
+    p.submit("b")
+    p.start_failed(0)
+    assert p.start_failed(1)[1] == "pool_broken"
+    p.closed(0)
+    p.closed(1)
+    assert p.core.broken is not None
+    assert p.submit("c") == ["settled c", "Settle c PoolBroken 0"]

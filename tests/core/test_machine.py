@@ -169,7 +169,7 @@ class Game(RuleBasedStateMachine):
     @precondition(lambda self: self.shell.limits.lanes > 1 and not self.shell.shutdowns)
     @rule(
         times=st.integers(1, 4),
-        then=st.sampled_from(["hangs", "hangs", "returns", "raises", "killed", "cancel", "waits"]),
+        then=st.sampled_from(["hangs", "hangs", "returns", "raises", "killed", "cancel", "waits", "waits"]),
         again=st.booleans(),
     )
     def memory_runs_out_while_all_are_at_work(self, times: int, then: str, again: bool) -> None:
@@ -254,11 +254,12 @@ class Game(RuleBasedStateMachine):
         who=some,
         what=st.sampled_from(["it stalls", "it holds too much", "its soft timeout"]),
         then=st.sampled_from(["waits", "hangs", "hangs", "raises", "returns", "dies"]),
+        limit=st.sampled_from([5, 5, 5, None]),
     )
-    def a_limit_is_over(self, who: int, what: str, then: str) -> None:
+    def a_limit_is_over(self, who: int, what: str, then: str, limit: int | None) -> None:
         """``then``: what becomes of it while the order that follows, if one does, is on its way."""
-        limits = {"timeout": 4.0, "soft": 2.0, "limit": 5}
-        self.submits(who, delays=(1.0, 0.0, 3.0), priority=2, broken=False, **limits)
+        delays = (1.0, 0.0, 3.0)
+        self.submits(who, delays, timeout=4.0, priority=2, broken=False, soft=2.0, limit=limit)
         self.all_set_to_work(few=True)
         running = [lane for lane in self.lanes("up") if lane.running]
         if not running:

@@ -16,7 +16,7 @@ from resilient_exec.process import Identity, identify, is_alive
 
 SCRIPT = """
 import os, re, subprocess, sys, time
-from resilient_exec import ResilientPool
+from resilient_exec import ResilientPool, task_context
 
 def start_many(path):
     pids = [os.getpid(), subprocess.Popen(["sleep", "1000"]).pid]
@@ -41,6 +41,8 @@ def start_many(path):
     while not os.path.exists(path + ".pid"):
         time.sleep(0.01)
     pids.append(int(open(path + ".pid").read()))
+    with open(path + ".scratch", "w") as file:
+        file.write(str(task_context().scratch_dir))
     with open(path + ".all", "w") as file:
         file.write(" ".join(map(str, pids)))
     os.rename(path + ".all", path)
@@ -107,6 +109,16 @@ def test_what_the_workers_had_started_dies_with_the_killed_parent(family):
     parent.wait()
     wait_until(lambda: not any(map(is_alive, started)))
     wait_until(lambda: not is_alive(own_guard))
+
+
+def test_the_scratch_directory_of_a_task_does_not_outlive_the_killed_parent(family, tmp_path):
+    parent, _ = family
+    folder = Path((tmp_path / "told.scratch").read_text())
+    assert folder.is_dir()
+    wait_until(lambda: guard_of(parent.pid))
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not folder.exists())
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_the_guard(family):

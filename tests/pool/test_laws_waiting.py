@@ -188,7 +188,7 @@ def test_law_3_the_clock_of_deadlines_stands_still_while_its_reader_was_stopped(
 
 @pytest.mark.parametrize("stopped", ["parent", "group"])
 def test_law_3_a_stopped_parent_kills_nobody_on_waking(start_script, stopped):
-    """Stopped for 3 s with attempts under way that have 1 s: those that are quick afterwards are not killed."""
+    """Stopped for 2 s with attempts under way that have 1 s: those that are quick afterwards are not killed."""
     script = start_script("""
         import os
         from resilient_exec import ResilientPool
@@ -208,7 +208,7 @@ def test_law_3_a_stopped_parent_kills_nobody_on_waking(start_script, stopped):
         script.wait_file(name)
     stop = script.to_group if stopped == "group" else script.process.send_signal
     stop(signal.SIGSTOP)
-    time.sleep(3)  # not hoping: this is how long the parent is stopped
+    time.sleep(2)  # not hoping: this is how long the parent is stopped
     if stopped == "parent":
         tasks.note(script.folder / "go", "now")
     stop(signal.SIGCONT)

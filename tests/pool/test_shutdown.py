@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -10,7 +11,9 @@ import pool_tasks as tasks
 import pytest
 from pool_wait import lines, until, wait_lines
 
-from resilient_exec import PoolClosed, ResilientPool, TaskKilled
+import resilient_exec.pool
+from resilient_exec import PoolClosed, ResilientPool, TaskKilled, supervisor
+from resilient_exec.states import Limits
 
 
 @pytest.fixture
@@ -137,7 +140,8 @@ def test_kill_ends_a_worker_that_is_still_starting(make_pool, tmp_path):
     assert not tasks.alive(pid)
 
 
-def test_a_task_that_leaves_a_thread_behind_does_not_keep_the_pool_from_ending(make_pool):
+def test_a_task_that_leaves_a_thread_behind_does_not_keep_the_pool_from_ending(make_pool, monkeypatch):
+    monkeypatch.setattr(resilient_exec.pool, "Limits", functools.partial(Limits, stop_timeout=0.5))
     pool = make_pool(1)
     pid = pool.submit(tasks.leave_a_thread).result(60)
     pool.shutdown()
@@ -177,8 +181,9 @@ def test_an_observer_may_shut_its_own_pool_down(make_pool):
     assert ended.wait(60)
 
 
-def test_a_blocked_callback_does_not_keep_shutdown_from_returning(make_pool):
+def test_a_blocked_callback_does_not_keep_shutdown_from_returning(make_pool, monkeypatch):
     """Its threads are waited for, but not for ever."""
+    monkeypatch.setattr(supervisor, "_JOIN_TIMEOUT", 0.5)
     pool, let_go = make_pool(1), threading.Event()
     pool.submit(tasks.same, 1).add_done_callback(lambda _: let_go.wait())
     try:
