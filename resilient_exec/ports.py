@@ -19,7 +19,7 @@ class Failure(NamedTuple):
     Attributes:
         key: the task's key.
         cause: the kind of the outcome: ``"died"``, ``"timed_out"``, ``"raised"``, …
-        counts: how many attempts of this task have failed so far, by cause, this one included; evictions are no failures.
+        counts: how many attempts of this task have failed so far, by cause, with this one, without evictions.
         attempts: how many attempts have begun, those not counted that were evicted.
         elapsed: seconds since the first attempt began.
         exception: what the task raised, where ``cause`` is ``"raised"``.

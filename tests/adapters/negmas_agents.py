@@ -65,7 +65,7 @@ def commit(fault, plan, world):
     if fault == "interrupt":
         raise KeyboardInterrupt("as if the user had pressed Ctrl-C")
     if fault == "flood":
-        for _ in range(50):
+        for _ in range(10):
             print("\n".join(["flood" * 20] * 10_000))
     if fault == "say":
         print(f"said in {world}")

@@ -59,7 +59,7 @@ def _table(rng, n):
     return {k: float(rng.random()) for k in range(n)}
 
 
-def tournament(competitors=HEALTHY, n_scenarios=8, njobs=0, **kwargs):
+def tournament(competitors=HEALTHY, n_scenarios=2, njobs=0, **kwargs):
     """Its records: every pair of negotiators, in both roles, in each scenario."""
     random.seed(7)
     np.random.seed(7)  # noqa: NPY002  it is the one that negmas draws from

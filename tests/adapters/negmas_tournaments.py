@@ -13,12 +13,21 @@ from scml.utils import anac2024_oneshot, anac2024_oneshot_world_generator, balan
 import resilient_exec.adapters.negmas as adapter
 
 RESULTS = "results.json"
+# Worlds of a fraction of a second.
+SMALL = {
+    "n_configs": 1,
+    "n_runs_per_world": 1,
+    "n_competitors_per_world": 2,
+    "n_steps": 3,
+    "n_processes": 2,
+    "min_factories_per_level": 1,
+}
 
 
 def make(folder, competitors=(Healthy, Thrifty, Saboteur), **kwargs):
     """A one-shot tournament, not run yet; its folder.  Two worlds for each pair of competitors and ``n_configs``."""
-    settings = {"n_configs": 1, "n_runs_per_world": 1, "n_competitors_per_world": 2, "n_steps": 5, "compact": False}
-    configs = anac2024_oneshot(competitors, tournament_path=folder, configs_only=True, **{**settings, **kwargs})
+    settings = {**SMALL, "compact": False, **kwargs}
+    configs = anac2024_oneshot(competitors, tournament_path=folder, configs_only=True, **settings)
     return Path(configs).parent
 
 

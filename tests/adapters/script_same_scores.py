@@ -1,4 +1,4 @@
-"""One seeded tournament, run in five ways; prints as JSON what came out of each.
+"""One seeded tournament, run in several ways; writes as JSON what came out of each.
 
 A process of its own, started with ``PYTHONHASHSEED``: the order of sets of strings is part of what negmas' agents do.
 """
@@ -23,12 +23,12 @@ def note(way, report=None):
     t.wipe(folder)
 
 
-n_competitors, n_configs, n_killed = map(int, sys.argv[3:])
+n_competitors, n_configs, n_killed, *undisturbed = map(int, sys.argv[3:])
 folder = t.make(tmp, (Saboteur, Healthy, Thrifty)[:n_competitors], n_configs=n_configs)
 out["sabotaged"] = t.sabotaged(folder)[:n_killed]
 t.run_seeded(folder, "serial")
 note("serial")
-for lanes in (1, 2):
+for lanes in undisturbed:
     note(f"{lanes} workers", t.run_seeded(folder, lanes=lanes))
 plan = tmp / "plan.json"
 plan.write_text(json.dumps(dict.fromkeys(out["sabotaged"], "kill once")))

@@ -23,14 +23,14 @@ def installed():
 
 
 def test_the_records_are_those_of_a_serial_run():
-    """144 of 144, where stock negmas 0.11.3 stops at 20."""
+    """36 of 36, where stock negmas 0.11.3 stops at 20."""
     serial = n.records(n.tournament(njobs=-1))
     with adapter.options(max_workers=2):
         ours = n.tournament()
 
-    assert len(ours.details) == 144
+    assert len(ours.details) == 36
     assert n.records(ours) == serial
-    assert (adapter.last_report().kind, adapter.last_report().scored) == ("negotiations", 144)
+    assert (adapter.last_report().kind, adapter.last_report().scored) == ("negotiations", 36)
 
 
 def test_a_serial_run_stays_in_this_process():
@@ -50,23 +50,25 @@ def test_a_serial_run_stays_in_this_process():
     ("sick", "timeout", "words"),
     [
         (n.Killer, 120, "SIGKILL"),
-        (n.Sleeper, 3, "timed out after 3 s"),
+        (n.Sleeper, 1, "timed out after 1 s"),
         (n.Quitter, 120, "it raised KeyboardInterrupt"),
     ],
 )
 def test_a_negotiation_that_fails_becomes_negmas_own_record(sick, timeout, words, tmp_path, capfd):
-    """Four pairs, each in both roles of one scenario; two pairs and their swap have the sick one in it."""
+    """One pair and its swap in one scenario."""
     path = tmp_path / "t"
     with (
         adapter.options(max_workers=2, timeout=timeout, retry=1),
-        pytest.warns(adapter.ResilientWarning, match="4 of 4 negotiations have no score"),
+        pytest.warns(adapter.ResilientWarning, match="2 of 2 negotiations have no score"),
     ):
-        results = n.tournament((AspirationNegotiator, sick), n_scenarios=1, self_play=False, path=path)
+        results = n.tournament(
+            (AspirationNegotiator, sick), n_scenarios=1, self_play=False, rotate_ufuns=False, path=path
+        )
     details = results.details.to_dict("records")
     report = adapter.last_report()
     err = capfd.readouterr().err
 
-    assert len(details) == len(report.missing) == 4
+    assert len(details) == len(report.missing) == 2
     for record in details:
         assert record["agreement"] is None
         assert record["timedout"] or record["has_error"]
@@ -74,7 +76,7 @@ def test_a_negotiation_that_fails_becomes_negmas_own_record(sick, timeout, words
         assert any(sick.__name__ in name for name in task.competitors)
         assert words in f"{task.reason} {task.signal} {task.history}"
         assert f"  {task}\n" in err
-    assert json.loads((path / "resilient-report.json").read_text())["counts"]["failed"] == 4
+    assert json.loads((path / "resilient-report.json").read_text())["counts"]["failed"] == 2
 
 
 def test_competitors_made_at_run_time_travel():

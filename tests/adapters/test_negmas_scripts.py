@@ -41,7 +41,8 @@ def at_each_step(world):
         print(world.current_step, file=file)
 
 configs = anac2024_oneshot(
-    (Mine, Yours), n_configs=1, n_competitors_per_world=2, n_steps=5, tournament_path=TMP, configs_only=True
+    (Mine, Yours), n_configs=1, n_competitors_per_world=2, n_steps=3, min_factories_per_level=1,
+    tournament_path=TMP, configs_only=True,
 )
 folder = Path(configs).parent
 run_tournament(
@@ -54,7 +55,7 @@ print(json.dumps({
     "types": sorted(name.rpartition(":")[2] for name in scores["agent_type"]),
     "competitors": sorted(adapter.last_report().tasks[0].competitors),
     "scored": adapter.last_report().scored,
-    "steps": len(STEPS.read_text().splitlines()) >= 10,
+    "steps": len(STEPS.read_text().splitlines()) >= 6,
 }))
 """
 
@@ -82,19 +83,31 @@ def environment():
     return {**os.environ, "PYTHONPATH": path}
 
 
-@pytest.mark.parametrize("is_a_file", [True, False], ids=["an unguarded script", "no file at all"])
-def test_competitors_of_main_play_under_their_names(tmp_path, is_a_file):
-    """With a generator and a callback of ``__main__``, too; serial runs name the types in the same way."""
-    code = f"TMP = {str(tmp_path)!r}\n{SCRIPT}"
-    if is_a_file:
-        (tmp_path / "script.py").write_text(code)
-        command = [sys.executable, tmp_path / "script.py"]
-    else:
-        command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """``SCRIPT`` as an unguarded file and as no file at all, both at once: exit status, stdout and stderr of each."""
+    processes = {}
+    for is_a_file in (True, False):
+        folder = tmp_path_factory.mktemp("program")
+        code = f"TMP = {str(folder)!r}\n{SCRIPT}"
+        (folder / "script.py").write_text(code)
+        processes[is_a_file] = subprocess.Popen(
+            [sys.executable, *([folder / "script.py"] if is_a_file else ["-c", code])],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    return {kind: (*process.communicate(), process.returncode) for kind, process in processes.items()}
 
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {
+
+@pytest.mark.parametrize("is_a_file", [True, False], ids=["an unguarded script", "no file at all"])
+def test_competitors_of_main_play_under_their_names(programs, is_a_file):
+    """With a generator and a callback of ``__main__``, too; serial runs name the types in the same way."""
+    out, err, status = programs[is_a_file]
+
+    assert status == 0, err
+    assert json.loads(out.splitlines()[-1]) == {
         "main has a file": is_a_file,
         "types": ["__main__.Mine", "__main__.Yours"],
         "competitors": ["__main__.Mine", "__main__.Yours"],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import negmas_tournaments as t
 import pytest
@@ -18,13 +20,14 @@ import resilient_exec.adapters.negmas as adapter
 from resilient_exec import NotSendable, PoolBroken
 from resilient_exec.adapters.negmas.worlds import competitors_of, world_timeout
 
-SMALL = {"n_configs": 1, "n_runs_per_world": 1, "n_competitors_per_world": 2, "n_steps": 5}
-
 
 @pytest.mark.parametrize(
     ("league", "competitors"),
-    [(anac2024_std, (HealthyStd, ThriftyStd)), (anac2024_oneshot, (Healthy, Thrifty))],
-    ids=["std", "oneshot"],
+    [
+        pytest.param(anac2024_std, (HealthyStd, ThriftyStd), id="std"),
+        # Slow: all tests below run this league, though by run_tournament.
+        pytest.param(anac2024_oneshot, (Healthy, Thrifty), id="oneshot", marks=pytest.mark.slow),
+    ],
 )
 def test_a_tournament_ends_with_all_worlds_scored(tmp_path, league, competitors):
     calls = []
@@ -33,7 +36,7 @@ def test_a_tournament_ends_with_all_worlds_scored(tmp_path, league, competitors)
         tournament_path=tmp_path,
         parallelism="resilient",
         tournament_progress_callback=lambda score, i, n: calls.append((score is not None, i, n, threading.get_ident())),
-        **SMALL,
+        **t.SMALL,
     )
 
     types = {name.rpartition(".")[2] for name in results.total_scores["agent_type"]}
@@ -49,21 +52,24 @@ def test_a_tournament_ends_with_all_worlds_scored(tmp_path, league, competitors)
 
 
 @pytest.mark.parametrize(
-    ("competitors", "configs", "worlds", "killed"),
-    [(2, 1, 2, 1), pytest.param(3, 6, 36, 12, marks=pytest.mark.slow)],
+    ("competitors", "configs", "worlds", "killed", "undisturbed"),
+    [(2, 1, 2, 1, ()), pytest.param(3, 6, 36, 12, (1, 2), marks=pytest.mark.slow)],
 )
-def test_scores_do_not_depend_on_who_runs_the_worlds(tmp_path, competitors, configs, worlds, killed):
-    """Serial, one worker, two workers, and worlds that were killed once: the same scores, and the same files."""
+def test_scores_do_not_depend_on_who_runs_the_worlds(tmp_path, competitors, configs, worlds, killed, undisturbed):
+    """Serial, one worker, two workers, and worlds that were killed once: the same scores, and the same files.
+
+    In the quick form the two workers have two worlds, of which one is killed once and the other one is not.
+    """
     out = tmp_path / "out.json"
     script = Path(__file__).with_name("script_same_scores.py")
-    command = [sys.executable, script, tmp_path / "t", out, *map(str, (competitors, configs, killed))]
+    command = [sys.executable, script, tmp_path / "t", out, *map(str, (competitors, configs, killed, *undisturbed))]
     subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": "0"}, check=True, capture_output=True)
     ways = json.loads(out.read_text())
     sabotaged = ways.pop("sabotaged")
     serial = ways.pop("serial")
 
     assert len(serial["scores"]) == worlds
-    assert list(ways) == ["1 workers", "2 workers", "killed once"]
+    assert list(ways) == [*(f"{n} workers" for n in undisturbed), "killed once"]
     for way in ways.values():
         assert way["scores"] == serial["scores"]
         assert way["files"] == serial["files"]
@@ -76,7 +82,7 @@ def test_sick_agents_spoil_their_own_worlds_only(tmp_path, monkeypatch, capfd):
     worlds = t.sabotaged(folder)
     faults = dict(zip(worlds, ["hang", "exit", "kill", "interrupt", "flood"], strict=False))
     t.plan(monkeypatch, folder, faults)
-    with adapter.options(timeout=25, retry=1), pytest.warns(adapter.ResilientWarning, match="4 of 6 worlds"):
+    with adapter.options(timeout=10, retry=1), pytest.warns(adapter.ResilientWarning, match="4 of 6 worlds"):
         report = t.run(folder, lanes=2, verbose=True)
     out, err = capfd.readouterr()
 
@@ -88,7 +94,7 @@ def test_sick_agents_spoil_their_own_worlds_only(tmp_path, monkeypatch, capfd):
     assert "floodflood" in out
     assert "raise KeyboardInterrupt" in out  # print_exceptions
     assert "in hang\n" in by_fault["hang"].stacks
-    assert by_fault["hang"].history == ("timed out after 25 s",)
+    assert by_fault["hang"].history == ("timed out after 10 s",)
     assert (by_fault["kill"].signal, by_fault["kill"].attempts) == ("SIGKILL", 1)
     assert (by_fault["exit"].exitcode, by_fault["exit"].history) == (3, ("died: exit code 3",))
     assert by_fault["interrupt"].reason == "it raised KeyboardInterrupt: as if the user had pressed Ctrl-C"
@@ -106,56 +112,98 @@ def test_total_timeout_fires_while_a_world_hangs(tmp_path, monkeypatch):
     t.plan(monkeypatch, folder, dict.fromkeys(t.sabotaged(folder), "hang"))
     calls = []
     with pytest.warns(adapter.ResilientWarning, match="2 of 2 worlds"):
-        report = t.run(folder, total_timeout=20, tournament_progress_callback=lambda *call: calls.append(call))
+        report = t.run(folder, total_timeout=8, tournament_progress_callback=lambda *call: calls.append(call))
 
     assert (report.ended_by, report.scored, calls) == ("total_timeout", 0, [])
     killed, waiting = report.missing
-    assert (waiting.status, waiting.attempts, waiting.reason) == ("not run", 0, "total_timeout (20 s) was over")
+    assert (waiting.status, waiting.attempts, waiting.reason) == ("not run", 0, "total_timeout (8 s) was over")
     if t.starts(folder)[killed.worlds[0]]:  # unless the machine is so slow that no worker was there in time
-        assert (killed.status, killed.attempts, killed.reason) == ("failed", 1, "killed: total_timeout (20 s) was over")
+        assert (killed.status, killed.attempts, killed.reason) == ("failed", 1, "killed: total_timeout (8 s) was over")
 
 
-def test_resuming_runs_only_what_is_missing(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """One tournament of four worlds in five runs; what each has left behind is looked at by several tests.
+
+    At first one world has the marker of a process that is dead, one that of another host, one raises, one dies.
+    """
+    folder = t.make(tmp_path_factory.mktemp("runs"), competitors=(Healthy, Saboteur), n_configs=2)
+    sound, elsewhere, raising, dying = worlds = [t.name_of(world_set) for world_set in t.assigned(folder)]
+    running = {world: place / "attempts" / "_running" for world, place in t.set_folders(folder).items()}
+    foreign = running[elsewhere] / "runelsewhere.example.7"
+    for path in (running[sound] / f"run{os.uname().nodename}.{2**22 + 1}", foreign):
+        path.parent.mkdir(parents=True)
+        path.touch()
+
+    def run(**kwargs):
+        calls = []
+        report = t.run(folder, tournament_progress_callback=lambda *call: calls.append(call), **kwargs)
+        told = {task.worlds[0]: task for task in report.tasks if task.worlds}
+        markers = {world: [path.name for path in running[world].glob("*")] for world in worlds}
+        seen = {"calls": calls, "told": told, "markers": markers, "starts": t.starts(folder)}
+        return SimpleNamespace(report=report, scores=t.scores(folder), **seen)
+
+    with pytest.MonkeyPatch.context() as patch, adapter.options(marker_wait=0, retry=10):
+        t.plan(patch, folder, {raising: "interrupt", dying: "kill"})
+        with pytest.warns(adapter.ResilientWarning, match="3 of 4 worlds"):
+            first = run(max_attempts=1)
+        with pytest.warns(adapter.ResilientWarning, match="3 of 4 worlds"):
+            limited = run(max_attempts=1)
+        foreign.unlink()
+        t.plan(patch, folder, {})
+        return SimpleNamespace(
+            worlds=SimpleNamespace(sound=sound, elsewhere=elsewhere, raising=raising, dying=dying),
+            first=first,
+            limited=limited,
+            resuming=run(),
+            overriding=run(override_ran_worlds=True),
+            last=run(),
+        )
+
+
+def test_resuming_runs_only_what_is_missing(runs):
     """And calls back for all; a world that raised may be run again, which negmas' marker forbids in stock."""
-    folder = t.make(tmp_path, competitors=(Healthy, Saboteur))
-    good, bad = t.sabotaged(folder)
-    t.plan(monkeypatch, folder, {bad: "interrupt"})
-    with pytest.warns(adapter.ResilientWarning):
-        t.run(folder)
-    t.plan(monkeypatch, folder, {})
-    before = t.scores(folder)
-    calls = []
-    report = t.run(folder, tournament_progress_callback=lambda score, i, n: calls.append((score.scores, i, n)))
+    worlds, first, resuming = runs.worlds, runs.first, runs.resuming
+    starts = {worlds.sound: 1, worlds.elsewhere: 0, worlds.raising: 1, worlds.dying: 1}
 
-    assert (set(before), report.scored, report.scored_before) == ({good}, 2, 1)
-    assert t.starts(folder) == {good: 1, bad: 2}
-    assert [(i, n) for _, i, n in calls] == [(0, 2), (1, 2)]
-    assert sorted(calls[0][0]) == sorted(score for _, _, score in before[good])
-    assert t.scores(folder)[good] == before[good]
-
-    assert t.run(folder).scored_before == 2  # stock negmas returns before it gets to the worlds
-
-    report = t.run(folder, override_ran_worlds=True)
-    assert (report.scored, report.scored_before) == (2, 0)
-    assert t.starts(folder) == {good: 2, bad: 3}
+    assert (set(first.scores), first.starts) == ({worlds.sound}, starts)
+    assert (resuming.report.scored, resuming.report.scored_before) == (4, 1)
+    assert resuming.starts == {world: n if world == worlds.sound else n + 1 for world, n in starts.items()}
+    assert [call[1:] for call in resuming.calls] == [(i, 4) for i in range(4)]
+    scores = sorted(score for _, _, score in first.scores[worlds.sound])
+    assert sorted(resuming.calls[0][0].scores) == scores
+    assert resuming.scores[worlds.sound] == first.scores[worlds.sound]
 
 
-def test_markers_on_resume(tmp_path, monkeypatch):
+def test_a_tournament_that_is_complete_is_not_run_again_unless_that_is_asked_for(runs):
+    """In stock, too: it returns before it gets to the worlds."""
+    again, last = runs.overriding, runs.last
+
+    assert (again.report.scored, again.report.scored_before) == (4, 0)
+    assert again.starts == {world: n + 1 for world, n in runs.resuming.starts.items()}
+    assert (last.report.scored_before, last.starts) == (4, again.starts)
+
+
+def test_a_marker_is_cleared_or_stands_as_its_process_is_known_to_be_dead_or_not(runs):
     """A dead process's marker is cleared, another host's stands, and the world is told of, not dropped."""
-    folder = t.make(tmp_path, competitors=(Healthy, Thrifty))
-    mine, theirs = t.set_folders(folder).values()
-    for place, marker in ((mine, f"run{os.uname().nodename}.{2**22 + 1}"), (theirs, "runelsewhere.example.7")):
-        (place / "attempts" / "_running").mkdir(parents=True)
-        (place / "attempts" / "_running" / marker).touch()
-    with adapter.options(marker_wait=0), pytest.warns(adapter.ResilientWarning):
-        report = t.run(folder)
+    told = runs.first.told
 
-    (blocked,) = report.missing
-    assert report.scored == 1
+    assert told[runs.worlds.sound].status == "scored"
+    blocked = told[runs.worlds.elsewhere]
     assert (blocked.status, blocked.attempts) == ("not run", 0)
     assert "process 7 on elsewhere.example is running it" in blocked.reason
-    assert (theirs / "attempts" / "_running" / "runelsewhere.example.7").exists()
-    assert not list((mine / "attempts" / "_running").iterdir())
+    assert runs.first.markers[runs.worlds.sound] == []
+    assert runs.first.markers[runs.worlds.elsewhere] == ["runelsewhere.example.7"]
+
+
+def test_max_attempts_counts_over_all_runs(runs):
+    """The first run stops there, though ``retry`` allows more; the second one finds the limit reached."""
+    for world in (runs.worlds.raising, runs.worlds.dying):
+        first, limited = (run.told[world] for run in (runs.first, runs.limited))
+        assert (first.status, first.attempts) == ("failed", 1)
+        assert (limited.status, limited.attempts) == ("not run", 0)
+        assert limited.reason == "it has been started 1 times already (max_attempts)"
+    assert runs.limited.starts == runs.first.starts
 
 
 def test_a_living_stranger_s_world_is_waited_for(tmp_path):
@@ -183,8 +231,8 @@ def test_a_living_stranger_s_world_is_waited_for(tmp_path):
 def test_a_tournament_that_no_worker_can_play_is_refused_with_the_worker_s_words(tmp_path):
     """What all worlds share does not unpickle there; no world is lost one by one for it."""
     folder = t.make(tmp_path, competitors=(Healthy, Thrifty))
-    with pytest.raises(PoolBroken, match="no module of that name here"):
-        t.run(folder, world_progress_callback=Stubborn())
+    with pytest.raises(PoolBroken, match="No module named 'no_module_of_that_name'"):
+        t.run(folder, generator=print, world_progress_callback=Stubborn())  # it is never called
 
     report = adapter.last_report()
     assert (report.ended_by, len(report.missing)) == ("PoolBroken", 2)
@@ -194,44 +242,15 @@ class Stubborn:
     """A callback that arrives nowhere."""
 
     def __reduce__(self):
-        return _fail, ()
+        return importlib.import_module, ("no_module_of_that_name",)
 
 
-def _fail():
-    raise ImportError("no module of that name here")
-
-
-def test_max_attempts_counts_over_all_runs(tmp_path, monkeypatch):
-    folder = t.make(tmp_path, competitors=(Healthy, Saboteur))
-    good, bad = t.sabotaged(folder)
-    t.plan(monkeypatch, folder, {bad: "kill"})
-    with adapter.options(retry=10):
-        for attempts in (2, 0):  # the second run finds the limit reached
-            with pytest.warns(adapter.ResilientWarning):
-                report = t.run(folder, max_attempts=2)
-            (told,) = report.missing
-            assert (told.worlds, told.attempts) == ((bad,), attempts)
-    assert told.reason == "it has been started 2 times already (max_attempts)"
-    assert t.starts(folder) == {good: 1, bad: 2}
-
-
-def test_what_workers_print_arrives(tmp_path, monkeypatch, capfd):
-    folder = t.make(tmp_path, competitors=(Healthy, Saboteur))
+def test_what_workers_print_arrives_and_callbacks_are_called(tmp_path, monkeypatch, capfd):
+    """One callback in the worker, once a step; one here, whose exception costs no result."""
+    folder = t.make(tmp_path, competitors=(Healthy, Saboteur), parallelism="parallel:0.5")
     worlds = t.sabotaged(folder)
     t.plan(monkeypatch, folder, dict.fromkeys(worlds, "say"))
     adapter.install(parallel=True)  # a runner that knows nothing of us
-    report = t.run(folder, "parallel:0.5")
-    out, err = capfd.readouterr()
-
-    assert (report.folder, report.scored) == (str(folder), 2)
-    for world in worlds:
-        assert f"said in {world}\n" in out
-        assert f"muttered in {world}\n" in err
-
-
-def test_callbacks(tmp_path):
-    """One in the worker, once a step; one here, whose exception costs no result."""
-    folder = t.make(tmp_path, competitors=(Healthy, Thrifty), parallelism="resilient:0.5")
     log = tmp_path / "steps"
 
     def at_each_step(world):
@@ -243,12 +262,16 @@ def test_callbacks(tmp_path):
 
     # None: as the tournament was created.
     report = t.run(folder, None, world_progress_callback=at_each_step, tournament_progress_callback=broken)
+    out, err = capfd.readouterr()
 
-    lines = [line.split() for line in log.read_text().splitlines()]
-    assert report.scored == len(t.scores(folder)) == 2
+    assert (report.folder, report.scored, sorted(t.scores(folder))) == (str(folder), 2, worlds)
+    for world in worlds:
+        assert f"said in {world}\n" in out
+        assert f"muttered in {world}\n" in err
     assert report.callback_errors == ("RuntimeError: 0 of 2", "RuntimeError: 1 of 2")
-    assert {world for _, world in lines} == set(t.scores(folder))
-    assert len(lines) in (10, 12)  # newer negmas calls once more when a world ends
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert sorted({world for _, world in lines}) == worlds
+    assert len(lines) in (6, 8)  # newer negmas calls once more when a world ends
     assert str(os.getpid()) not in {pid for pid, _ in lines}
 
 

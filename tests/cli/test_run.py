@@ -1,4 +1,8 @@
-"""``resilient-exec run``: compared with plain Python, in everything that the script's user can see."""
+"""``resilient-exec run``: compared with plain Python, in everything that the script's user can see.
+
+Seeking the adapter out costs two seconds each time where negmas is installed.  So one script of each kind that negmas
+could disturb is run with it, and all of them without it (all of them with it in slow runs).
+"""
 
 from __future__ import annotations
 
@@ -37,6 +41,17 @@ SCRIPTS = {
 }
 
 
+# One script that does what those do that could meet something of negmas': its threads, its hooks, its warnings.
+WITH_NEGMAS = {
+    "prints, pickles, raises, and has an atexit": "\n".join(
+        SCRIPTS[name] for name in ("prints", "has an atexit", "pickles its own class", "raises")
+    ),
+    "raises KeyboardInterrupt": SCRIPTS["raises KeyboardInterrupt"],
+    "spawns": SCRIPTS["spawns"],
+}
+ABSENT = "raise ModuleNotFoundError(\"No module named 'negmas'\", name='negmas')"
+
+
 def run(command, folder, **kwargs):
     return subprocess.run(command, cwd=folder, capture_output=True, timeout=120, check=False, **kwargs)
 
@@ -47,19 +62,38 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_ends_and_prints_as_under_plain_python(name, folder):
-    (folder / "script.py").write_text(SCRIPTS[name])
+@pytest.fixture(params=["without negmas", pytest.param("with negmas", marks=pytest.mark.slow)])
+def negmas_or_not(request, tmp_path_factory, monkeypatch):
+    """The commands of the test find negmas, or do not."""
+    if request.param == "without negmas":
+        hidden = tmp_path_factory.mktemp("hidden")
+        (hidden / "negmas.py").write_text(ABSENT)
+        path = [str(hidden), *filter(None, [os.environ.get("PYTHONPATH")])]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+
+
+def check_script(text, folder):
+    (folder / "script.py").write_text(text)
     arguments = ["script.py", "--timeout", "x", "-m"]
     plain, ours = run([*PLAIN, *arguments], folder), run([*OURS, *arguments], folder)
     assert (ours.returncode, ours.stdout) == (plain.returncode, plain.stdout)
     assert ours.stderr == plain.stderr
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_ends_and_prints_as_under_plain_python(name, folder, negmas_or_not):
+    check_script(SCRIPTS[name], folder)
+
+
+@pytest.mark.parametrize("name", WITH_NEGMAS)
+def test_a_script_ends_and_prints_as_under_plain_python_where_negmas_is_loaded(name, folder):
+    check_script(WITH_NEGMAS[name], folder)
+
+
 @pytest.mark.parametrize(
     "arguments", [["-m", "package.module", "a", "-b"], ["-m", "package"], ["-m", "nothing"], ["-m", "json"]]
 )
-def test_a_module_ends_and_prints_as_under_plain_python(arguments, folder):
+def test_a_module_ends_and_prints_as_under_plain_python(arguments, folder, negmas_or_not):
     package = folder / "package"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -73,7 +107,7 @@ def test_a_module_ends_and_prints_as_under_plain_python(arguments, folder):
 
 
 @pytest.mark.parametrize("arguments", [["missing.py"], ["."]])
-def test_what_cannot_be_opened_is_said(arguments, folder):
+def test_what_cannot_be_opened_is_said(arguments, folder, negmas_or_not):
     ours = run([*OURS, *arguments], folder)
     assert ours.returncode == 2
     assert arguments[0].encode() in ours.stderr
@@ -120,7 +154,7 @@ def interrupt(command, folder, times):
         process.wait()
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [1, 2])  # both with negmas: it has numpy, and others that know of signals
 def test_ctrl_c_reaches_the_script_as_under_plain_python(times, folder):
     (folder / "script.py").write_text(INTERRUPTED)
     arguments = ["script.py", *(["twice"] if times == 2 else [])]
@@ -141,7 +175,8 @@ TOURNAMENT = textwrap.dedent("""
 
     def main():
         results = anac2024_oneshot([Mine, GreedyOneShotAgent], n_configs=1, n_runs_per_world=1, n_steps=3,
-            n_competitors_per_world=2, parallelism="parallel", tournament_path=Path("out"), name="t")
+            min_factories_per_level=1, n_competitors_per_world=2,
+            parallelism="parallel", tournament_path=Path("out"), name="t")
         import resilient_exec.adapters.negmas as adapter
         report = adapter.last_report()
         print("REPORT", report.planned, report.scored, report.workers)

@@ -21,14 +21,16 @@ def test_the_example_runs_as_it_stands(tmp_path):
     assert "    ...\n" in example
     sick = "{7: lambda: time.sleep(999), 8: lambda: os._exit(1), 9: lambda: 1 / 0}"
     task = f"    import os, time\n    {sick}.get(seed, int)()\n"
-    example = example.replace("    ...\n", task).replace("timeout=60", "timeout=1").replace("range(1000)", "range(12)")
+    example = (
+        example.replace("    ...\n", task).replace("timeout=60", "timeout=0.5").replace("range(1000)", "range(12)")
+    )
     script = tmp_path / "example.py"
     script.write_text(example)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert {int(line.split()[0]) for line in lines if re.match(r"\d+ ", line)} == set(range(12))
-    assert "timeout of 1 s" in done.stdout
+    assert "timeout of 0.5 s" in done.stdout
     assert "exited with status 1" in done.stdout
     assert "division by zero" in done.stdout
 
