@@ -48,7 +48,8 @@ def _callers_line() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("resilient_exec."):
         frame = frame.f_back
-    return "".join(traceback.format_list(traceback.extract_stack(frame, limit=1))).rstrip()
+    (line,) = traceback.extract_stack(frame, limit=1)
+    return f'File "{line.filename}", line {line.lineno}, in {line.name}: {line.line}'
 
 
 class ResilientPool(Front, Executor):
@@ -157,7 +158,7 @@ class ResilientPool(Front, Executor):
         try:
             call = pack_call(fn, args, kwargs, fresh_locks=self._fresh_locks)
         except Unsendable as unsendable:
-            text = f"cannot be sent to a worker: {unsendable}\nIt was submitted here:\n{_callers_line()}"
+            text = f"cannot be sent to a worker: {unsendable}; it was submitted in {_callers_line()}"
             problem = NotSent(text, unsendable.__cause__)
         label = options.label or label_of(fn, args)
         arguments = summary(args, kwargs)

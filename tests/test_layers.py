@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "output": set(),
     "adapters.negmas.markers": set(),
     "adapters.negmas.travel": {"errors"},
-    "adapters.negmas.settings": {"output", "policies"},
+    "adapters.negmas.settings": {"options", "output", "policies"},
     "adapters.negmas.report": {"errors", "output", "payload"},
     "adapters.negmas.worldset": {"adapters.negmas.markers", "adapters.negmas.travel", "context", "output"},
     "adapters.negmas.worlds": {
@@ -90,7 +90,7 @@ ALLOWED: dict[str, set[str]] = {
     "adapters": {"adapters.negmas.report", "adapters.negmas.seam", "adapters.negmas.settings"},
     "cli.run": {"adapters"},
     "cli.scml": {"adapters", "policies"},
-    "cli": {"cli.run", "cli.scml"},
+    "cli": {"cli.run", "cli.scml", "options"},
     "__main__": {"cli"},
 }
 PACKAGES = {"adapters", "cli"}  # named where one of their modules is imported through them

@@ -31,6 +31,16 @@ def _retries(text: str) -> int:
     return int(_at_least(int(text), 0, text))
 
 
+def _size(text: str) -> int:
+    from resilient_exec.options import size
+
+    try:
+        number = size("it", int(text) if text.isdigit() else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return number or 0
+
+
 def _at_least(number: int, least: int, text: str) -> int:
     if number < least:
         raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more; got {text}")
@@ -45,6 +55,12 @@ def _add_pool_options(command: argparse.ArgumentParser) -> None:
         type=_seconds,
         metavar="S",
         help="seconds for one attempt at a world or negotiation (default: what the worlds declare, plus 5 %%)",
+    )
+    pool.add_argument(
+        "--memory-limit",
+        type=_size,
+        metavar="SIZE",
+        help='what one worker and all that it starts may hold, such as "2GiB" (default: no limit)',
     )
     pool.add_argument("--retries", type=_retries, metavar="N", help="further attempts after a death (default: 2)")
 
@@ -67,7 +83,10 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run = commands.add_parser(
         "run",
         help="run a script or module as it is; its parallel tournaments go through the pool",
-        usage="resilient-exec run [--workers N] [--timeout S] [--retries N] (SCRIPT.py | -m MODULE) [ARGS ...]",
+        usage=(
+            "resilient-exec run [--workers N] [--timeout S] [--memory-limit SIZE] [--retries N] "
+            "(SCRIPT.py | -m MODULE) [ARGS ...]"
+        ),
         description=(
             "Run a Python script or module unchanged. What it asks of negmas with parallelism='parallel', and its "
             "cartesian_tournament, goes through the pool. Exit status, stdout and Ctrl-C are the script's own."

@@ -43,6 +43,8 @@ def tournament(arguments: argparse.Namespace) -> int:
         options["max_workers"] = arguments.workers
     if arguments.timeout is not None:
         options["timeout"] = arguments.timeout
+    if arguments.memory_limit is not None:
+        options["memory_limit"] = arguments.memory_limit
     if arguments.retries is not None:
         options["retry"] = RetryPolicy(deaths=arguments.retries, timeouts=0)
     with adapter.options(**options):

@@ -64,6 +64,8 @@ def commit(fault, plan, world):
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "interrupt":
         raise KeyboardInterrupt("as if the user had pressed Ctrl-C")
+    if fault == "grow":
+        grow()
     if fault == "flood":
         for _ in range(10):
             print("\n".join(["flood" * 20] * 10_000))
@@ -82,6 +84,14 @@ def hang():
     """Never return."""
     while True:
         time.sleep(0.1)
+
+
+def grow():
+    """Take memory without end."""
+    held = []
+    while True:
+        held.append(b"x" * (16 << 20))
+        time.sleep(0.005)
 
 
 class _Calm:

@@ -80,9 +80,10 @@ def test_scores_do_not_depend_on_who_runs_the_worlds(tmp_path, competitors, conf
 def test_sick_agents_spoil_their_own_worlds_only(tmp_path, monkeypatch, capfd):
     folder = t.make(tmp_path, competitors=(Healthy, Saboteur), n_configs=3)
     worlds = t.sabotaged(folder)
-    faults = dict(zip(worlds, ["hang", "exit", "kill", "interrupt", "flood"], strict=False))
+    faults = dict(zip(worlds, ["hang", "exit", "kill", "interrupt", "grow", "flood"], strict=True))
     t.plan(monkeypatch, folder, faults)
-    with adapter.options(timeout=10, retry=1), pytest.warns(adapter.ResilientWarning, match="4 of 6 worlds"):
+    limits = adapter.options(timeout=10, retry=1, memory_limit="1.5GiB")
+    with limits, pytest.warns(adapter.ResilientWarning, match="5 of 6 worlds"):
         report = t.run(folder, lanes=2, verbose=True)
     out, err = capfd.readouterr()
 
@@ -99,11 +100,14 @@ def test_sick_agents_spoil_their_own_worlds_only(tmp_path, monkeypatch, capfd):
     assert (by_fault["exit"].exitcode, by_fault["exit"].history) == (3, ("died: exit code 3",))
     assert by_fault["interrupt"].reason == "it raised KeyboardInterrupt: as if the user had pressed Ctrl-C"
     assert "raise KeyboardInterrupt" in by_fault["interrupt"].traceback
+    assert "more than its memory_limit of 1536 MiB" in by_fault["grow"].reason
+    assert by_fault["grow"].history[0].endswith("more than 1536 MiB")
+    assert "in grow\n" in by_fault["grow"].stacks
     for task in told.values():
         assert "negmas_agents.Saboteur" in task.competitors
         assert str(task) in err
     on_disk = json.loads((folder / "resilient-report.json").read_text())
-    assert on_disk["counts"] == {"scored": 2, "scored_before": 0, "failed": 4, "not_run": 0, "retried": 0}
+    assert on_disk["counts"] == {"scored": 1, "scored_before": 0, "failed": 5, "not_run": 0, "retried": 0}
 
 
 def test_total_timeout_fires_while_a_world_hangs(tmp_path, monkeypatch):

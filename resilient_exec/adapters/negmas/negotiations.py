@@ -51,6 +51,7 @@ class _Session:
                 self.lanes,
                 timeout=self.timeout,
                 start_timeout=chosen.start_timeout,
+                memory_limit=chosen.memory_limit,
                 retry=chosen.retry,
                 max_tasks_per_worker=chosen.max_tasks_per_worker or max_tasks or None,
                 initializer=redirect_output,

@@ -256,9 +256,11 @@ def _ending(event: Event) -> str:
             return f"died: {signal_name(code) or f'exit code {code}'}"
         case "timed_out":
             return f"timed out after {detail.get('limit'):g} s"
+        case "out_of_memory":
+            return f"held {detail['used'] / 2**20:.0f} MiB, more than {detail['limit'] / 2**20:.0f} MiB"
         case "raised":
             return f"raised {detail.get('exception')}"
-        case "killed" | "lost" | "not_sent":
+        case "killed" | "lost" | "not_sent" | "evicted":
             return f"{event.kind.replace('_', ' ')}: {detail.get('why')}"
     return ""
 

@@ -6,7 +6,8 @@ option                    environment                          default
 ``max_workers``           ``RESILIENT_EXEC_WORKERS``           the fraction in ``"resilient:0.5"``, or all CPUs
 ``timeout``               ``RESILIENT_EXEC_TIMEOUT``           from the ``time_limit`` that worlds declare
 ``start_timeout``         ``RESILIENT_EXEC_START_TIMEOUT``     120 s
-``retry``                 ``RESILIENT_EXEC_RETRIES``           deaths twice, timeouts not
+``memory_limit``          ``RESILIENT_EXEC_MEMORY_LIMIT``      none; ``"2GiB"``: of a worker and what it starts
+``retry``                 ``RESILIENT_EXEC_RETRIES``           deaths twice, memory once, timeouts not
 ``max_tasks_per_worker``  ``RESILIENT_EXEC_TASKS_PER_WORKER``  workers are reused without end
 ``marker_wait``           ``RESILIENT_EXEC_MARKER_WAIT``       30 s
 ``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB
@@ -33,6 +34,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
+from resilient_exec.options import size
 from resilient_exec.output import DEFAULT_LIMIT
 from resilient_exec.policies import RetryPolicy, as_policy
 
@@ -63,6 +65,7 @@ class Settings:
     max_workers: int | None = None
     timeout: float | _Unset | None = UNSET
     start_timeout: float = 120.0
+    memory_limit: int | None = None
     retry: RetryPolicy = RetryPolicy(deaths=2, timeouts=0)  # noqa: RUF009  frozen
     max_tasks_per_worker: int | None = None
     marker_wait: float = 30.0
@@ -84,6 +87,15 @@ def _seconds_or_none(value: Any) -> float | None:
         return _seconds(value)
     except ValueError:
         raise ValueError("must be a number of seconds, more than 0, or None for no limit") from None
+
+
+def _memory(value: Any) -> int | None:
+    if isinstance(value, str) and value.strip().lower() == "none":
+        return None
+    try:
+        return size("it", int(value) if isinstance(value, str) and value.strip().isdigit() else value)
+    except (TypeError, ValueError):
+        raise ValueError('must be a number of bytes or a text such as "2GiB", at least 1 MiB, or None') from None
 
 
 def _patience(value: Any) -> float:
@@ -134,6 +146,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "max_workers": _count_or_none,
     "timeout": _seconds_or_none,
     "start_timeout": _seconds,
+    "memory_limit": _memory,
     "retry": as_policy,
     "max_tasks_per_worker": _count_or_none,
     "marker_wait": _patience,
@@ -145,6 +158,7 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "RESILIENT_EXEC_WORKERS": ("max_workers", _count),
     "RESILIENT_EXEC_TIMEOUT": ("timeout", _seconds_or_none),
     "RESILIENT_EXEC_START_TIMEOUT": ("start_timeout", _seconds),
+    "RESILIENT_EXEC_MEMORY_LIMIT": ("memory_limit", _memory),
     "RESILIENT_EXEC_RETRIES": ("retry", _retries),
     "RESILIENT_EXEC_TASKS_PER_WORKER": ("max_tasks_per_worker", _count),
     "RESILIENT_EXEC_MARKER_WAIT": ("marker_wait", _patience),
@@ -191,6 +205,7 @@ class Options(TypedDict, total=False):
     max_workers: int | None
     timeout: float | None
     start_timeout: float
+    memory_limit: int | str | None
     retry: RetryPolicy | int
     max_tasks_per_worker: int | None
     marker_wait: float

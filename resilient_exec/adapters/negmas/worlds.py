@@ -205,6 +205,7 @@ class _Tournament:
         return ResilientPool(
             self.lanes,
             start_timeout=self.settings.start_timeout,
+            memory_limit=self.settings.memory_limit,
             max_tasks_per_worker=self.settings.max_tasks_per_worker,
             initializer=worldset.prepare,
             initargs=(output.folder, packed),
