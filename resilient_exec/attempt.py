@@ -8,12 +8,12 @@ import time
 from typing import TYPE_CHECKING
 
 from resilient_exec import memory, payload
-from resilient_exec.capture import LOOK_INTERVAL
 from resilient_exec.channel import Kind
 from resilient_exec.gauge import Gauge
 from resilient_exec.messages import MemoryExceeded, Stalled
-from resilient_exec.process import moment
+from resilient_exec.process import Identity, moment, tree
 from resilient_exec.process import state as process_state
+from resilient_exec.summary import named
 from resilient_exec.task import Evidence, NotSent, Outcome, Raised, Returned
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = ["Attempt"]
 _logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL = 1.0  # s, between two words about a large call on its way
+_MATTERS = 0.1  # of a limit: what earlier attempts may have left before it counts as more than a cache or two
 _STACKS_TIMEOUT = 0.5  # s, for the stacks to be written
 _STACKS_TIMEOUT_OVER_MEMORY = 0.05  # s: the worker runs on meanwhile, and takes more
 
@@ -46,7 +47,9 @@ class Attempt:
         self._parcel = parcel
         self._lane = send.lane
         self._gauge = Gauge(parcel.memory_limit, stall_timeout, now)
-        self._output_due = now + LOOK_INTERVAL
+        self.found = 0  # bytes that earlier attempts had left in its worker
+        self._strangers: frozenset[Identity] = frozenset()  # processes that they had left
+        self._looks_close = parcel.memory_limit is not None or stall_timeout is not None
 
     def is_called(self, key: Hashable, attempt: int) -> bool:
         """Whether that is its name."""
@@ -65,30 +68,48 @@ class Attempt:
             data = pickle.dumps(((self.key, *rest), parcel.memory_limit))
             if b"__main__" not in data:
                 return data
-        except Exception:
-            _logger.debug("the key %r does not pickle; the task sees its text", self.key)
-        return pickle.dumps(((repr(self.key), *rest), parcel.memory_limit))
+        except BaseException:  # a SystemExit in its __reduce__ is no reason to exit
+            _logger.debug("the key %s does not pickle; the task sees its text", named(self.key))
+        return pickle.dumps(((named(self.key), *rest), parcel.memory_limit))
+
+    def look_around(self, lease: Lease) -> None:
+        """Before it is sent: note what earlier attempts have left in its worker, which is not its own doing."""
+        if not self._looks_close or lease.pid is None:
+            return
+        held = memory.resident(lease.pid)
+        if self.serial == 1:
+            lease.fresh = held
+        else:
+            self.found = max(0, held - lease.fresh)
+            self._strangers = frozenset(tree(lease.pid))
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether they have left so much (half of what it may hold) that it had better have another worker."""
+        limit = self._parcel.memory_limit
+        return limit is not None and self.found > limit / 2
 
     # -- looking at it while it runs -------------------------------------------------------------------------------
 
-    def due(self, *, captures: bool) -> float:
+    @property
+    def due(self) -> float:
         """When it wants to be looked at next, on the clock of ``time.monotonic``."""
-        return min(self._gauge.due, self._output_due) if captures else self._gauge.due
+        return self._gauge.due
 
     def look(self, lease: Lease) -> Iterator[MemoryExceeded | Stalled]:
-        """Cut its output, note its tree, measure; what is worth telling."""
+        """Note its tree, measure; what is worth telling."""
         now = time.monotonic()
-        if lease.capture is not None:
-            lease.capture.cut()
-            self._output_due = now + LOOK_INTERVAL
-        if now < self._gauge.due or lease.pid is None:
+        if lease.pid is None:
             return
         lease.remember_tree()
-        pids = lease.pids()
+        pids = lease.pids(self._strangers)
         used = self._gauge.look(pids, now)
-        if used is not None and not self.over_memory:
+        if used is not None and self._parcel.memory_limit is not None:  # told each time: it may not have begun yet
             self.over_memory = True
-            yield MemoryExceeded(self._lane, self.key, self.attempt, used)
+            limit = self._parcel.memory_limit
+            matters = self.found > limit * _MATTERS and used - self.found <= limit
+            inherited = self.found if matters else 0
+            yield MemoryExceeded(self._lane, self.key, self.attempt, used, inherited)
         idle = self._gauge.idle(pids, now)
         if idle is not None:
             yield Stalled(self._lane, self.key, self.attempt, idle, self._evidence_of_a_stall(lease, lease.pid))
@@ -102,13 +123,13 @@ class Attempt:
 
     def last_look(self, lease: Lease) -> str:
         """Before it is killed: measure once more, and take the stacks of the stopped worker."""
-        self._gauge.look(lease.pids(), time.monotonic())
+        self._gauge.look(lease.pids(self._strangers), time.monotonic())
         return lease.take_stacks(_STACKS_TIMEOUT_OVER_MEMORY if self.over_memory else _STACKS_TIMEOUT)
 
     def evidence(self, lease: Lease, *, stacks: str = "", traceback: str = "", remark: str = "") -> Evidence:
         """What is known about it by now."""
         if not self._gauge.samples and not lease.is_gone():  # it was quicker than the first look
-            self._gauge.look(lease.pids(), time.monotonic())
+            self._gauge.look(lease.pids(self._strangers), time.monotonic())
         out, err = lease.capture.tails() if lease.capture is not None else ("", "")
         return Evidence(stacks, out, err, tuple(self._gauge.samples), self._gauge.peak, traceback, remark)
 
@@ -123,7 +144,7 @@ class Attempt:
                 trace = cause.text if isinstance(cause, payload.RemoteTraceback) else ""
                 return Raised(error, self.evidence(lease, traceback=trace))
         except BaseException as error:
-            text = f"the outcome cannot be unpickled in the parent: {type(error).__name__}: {error}"
+            text = f"the outcome cannot be unpickled in the parent: {payload.text_of(error)}"
             return NotSent(text, error, self.evidence(lease))
         return NotSent(bytes(body).decode(errors="replace"), None, self.evidence(lease))
 

@@ -14,9 +14,10 @@ import sys
 
 from resilient_exec.evidence import anonymous_file
 
-__all__ = ["LOOK_INTERVAL", "Capture"]
+__all__ = ["Capture"]
 
-LOOK_INTERVAL = 0.05  # s
+_BUSY = 0.05  # s between two looks while an attempt runs
+_IDLE = 0.5  # s between two looks otherwise: what a task has left behind may still print
 _CAP = 1 << 20  # bytes in a file, beyond which it is cut
 _TAIL = 16 << 10  # bytes of it that are kept
 
@@ -32,10 +33,18 @@ class Capture:
                 undo.callback(os.close, self.fds[-1])
             undo.pop_all()
         self._kept = [b"", b""]
+        self.due = 0.0  # when to look next, on the clock of `time.monotonic`
+
+    def look(self, now: float, *, busy: bool) -> None:
+        """Cut what is too long, if it is time to."""
+        if now >= self.due:
+            self.due = now + (_BUSY if busy else _IDLE)
+            self.cut()
 
     def clear(self) -> None:
         """Forget what was printed so far: a new attempt begins."""
         self._kept = [b"", b""]
+        self.due = 0.0
         for fd in self.fds:
             if os.fstat(fd).st_size:
                 os.ftruncate(fd, 0)

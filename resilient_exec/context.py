@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import shutil
-import stat
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resilient_exec import scratch
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-__all__ = ["TaskContext", "remove_tree", "task_context"]
+__all__ = ["TaskContext", "task_context"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class TaskContext:
     attempt: int = 1
     previous_pids: tuple[int, ...] = ()
     _limits: tuple[float, ...] = field(default=(), compare=False, repr=False)  # s, from the begin
+    _serial: int = field(default=0, compare=False, repr=False)  # of the attempt in this worker
     _began: float = field(default_factory=time.monotonic, compare=False, repr=False)
 
     def time_left(self) -> float:
@@ -50,59 +51,56 @@ class TaskContext:
     def scratch_dir(self) -> Path:
         """A directory of this attempt's own, made when it is first asked for and removed with the attempt.
 
-        However the attempt ends it is removed, by the pool if not by the worker.  Outside a pool it is removed when
-        the interpreter exits.
+        However the attempt ends it is removed, by the pool if not by the worker.  What the task starts may use it, too.
+        Outside a pool it is removed when the interpreter exits.
 
         Raises:
             OSError: the folder for temporary files (``TMPDIR``) is missing, full or not writable.
         """
-        return Path(_scratch.get())
+        return Path(_place.get(self._serial))
 
 
-class _Scratch:
-    """The scratch directory of the attempt under way, or, outside a pool, of this process."""
+class _Place:
+    """Where the scratch directories of this worker are; outside a pool, the one of this process."""
 
     def __init__(self) -> None:
-        self.prefix = "resilient-exec-"
-        self.note: Callable[[str], object] | None = None  # tells the parent, which removes it if this process dies
-        self._path = ""
-        self._owner = 0
+        self.mark = ""
+        self.note: Callable[[str], object] | None = None  # tells the parent, which looks there when the worker is dead
+        self.noted: Callable[[], str] | None = None  # what was told last, by this process or a child of its own
+        self.home = ""
+        self._outside = ""
 
-    def get(self) -> str:
-        if not self._path or self._owner != os.getpid():
-            self._path = tempfile.mkdtemp(prefix=self.prefix)
-            self._owner = os.getpid()
-            if self.note is None:
-                import atexit
+    def get(self, serial: int) -> str:
+        if self.note is None:
+            return self._get_outside()
+        path = scratch.make(tempfile.gettempdir(), f"{self.mark}{serial}")
+        self.note(path)
+        return path
 
-                atexit.register(self.remove)
-            else:
-                self.note(self._path)
-        return self._path
+    def _get_outside(self) -> str:
+        if not self._outside:
+            import atexit
 
-    def remove(self) -> None:
-        # A child that the task forked, and that came back out of it, has a copy of this: the folder is not its own.
-        if self._path and self._owner == os.getpid():
-            remove_tree(self._path)
-            self._path = ""
-            if self.note is not None:
-                self.note("")
+            self._outside = tempfile.mkdtemp(prefix="resilient-exec-")
+            atexit.register(scratch.remove_tree, self._outside)
+        return self._outside
+
+    def clear(self, serial: int) -> None:
+        path = self.noted() if self.noted is not None else ""
+        if os.path.basename(path) != f"{self.mark}{serial}":
+            return
+        here = ""
+        with contextlib.suppress(OSError):
+            here = os.getcwd()
+        if not here or os.path.realpath(here).startswith(os.path.realpath(path)):
+            with contextlib.suppress(OSError):  # the next task must not stand in a folder that is gone
+                os.chdir(self.home)
+        scratch.remove_tree(path)
 
 
-_scratch = _Scratch()
+_place = _Place()
 _current: TaskContext | None = None
 _outside = TaskContext()
-
-
-def remove_tree(path: str) -> None:
-    """Remove a folder with all that is in it, also what is write-protected; what resists is left, nothing is raised."""
-    with contextlib.suppress(OSError):
-        shutil.rmtree(path)
-        return
-    for folder, _, _ in os.walk(path):
-        with contextlib.suppress(OSError):
-            os.chmod(folder, stat.S_IRWXU)
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def task_context() -> TaskContext:
@@ -118,11 +116,14 @@ def enter(context: TaskContext) -> None:
 
 def leave() -> None:
     """Called by the worker when the attempt is over, before that is told."""
-    global _current  # noqa: PLW0603  one attempt runs in a process at a time
-    _current = None
-    _scratch.remove()
+    global _current
+    context, _current = _current, None
+    if context is not None:
+        _place.clear(context._serial)
 
 
-def set_scratch(prefix: str, note: Callable[[str], object]) -> None:
-    """Called by the worker at its start: what its scratch directories begin with, and whom to tell of them."""
-    _scratch.prefix, _scratch.note = prefix, note
+def set_scratch(mark: str, note: Callable[[str], object], noted: Callable[[], str]) -> None:
+    """Called by the worker at its start: what its scratch directories begin with, whom to tell, what was told."""
+    _place.mark, _place.note, _place.noted = mark, note, noted
+    with contextlib.suppress(OSError):
+        _place.home = os.getcwd()

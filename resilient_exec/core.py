@@ -229,13 +229,20 @@ class Core:
             return
         lane = record.lane
         lane.memory = s.memory
+        # An exception out of nowhere may have left an import or a lock half-way: nobody else is to find that.
+        lane.unfit = s.unfit or (record.soft_told == record.attempt and not isinstance(s.outcome, Returned))
         del lane.holds[0]
         self._conclude(record, s.outcome)
         self._go_on(lane)
 
     def _memory_exceeded(self, s: MemoryExceeded) -> None:
         record = self._head(s.lane, s.key, s.attempt)
-        if record is not None and record.state is State.RUNNING and record.task.memory_limit is not None:
+        if record is None or record.state is not State.RUNNING or record.task.memory_limit is None:
+            return
+        if s.inherited:
+            why = f"its worker still held {s.inherited / 2**20:.0f} MiB of earlier tasks"
+            self._doom(record, Evicted(why), why)
+        else:
             self._doom(record, OutOfMemory(record.task.memory_limit, s.used), "memory_limit")
 
     def _stalled(self, s: Stalled) -> None:
@@ -366,6 +373,7 @@ class Core:
         self._starts.succeeded()
         lane.pid = s.pid
         lane.begun = lane.memory = 0
+        lane.unfit = False
         self._tell_lane("lane_ready", lane, {"pid": s.pid})
         self._go_on(lane)
 

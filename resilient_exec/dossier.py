@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.errors import signal_name
+from resilient_exec.summary import named
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["AttemptReport", "Dossier", "reason", "users_frames"]
 
 _ENDS = frozenset(("returned", "raised", "died", "timed_out", "out_of_memory", "evicted", "killed", "not_sent", "lost"))
-_MOST_LINES = 40  # of a text in the rendering; the dossier itself has it all
+_MOST_LINES = 40  # of a text in the rendering; the dossier itself has it all ...
+_LONGEST_LINE = 500  # ... and all of each line
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Dossier:
         return cls(key, label, arguments, tuple(_reports(story)))
 
     def __str__(self) -> str:
-        head = f"dossier of task {self.key!r}: {self.label}({self.arguments})"
+        head = f"dossier of task {named(self.key)}: {self.label}({self.arguments})"
         return "\n".join([head, *map(str, self.attempts)])
 
 
@@ -122,7 +124,7 @@ def _is_above_the_call(line: str) -> bool:
 def _block(text: str) -> str:
     lines = text.rstrip().splitlines()
     cut = [f"[{len(lines) - _MOST_LINES} lines before these are in the dossier]"] if len(lines) > _MOST_LINES else []
-    return "\n".join(f"    | {line}" for line in [*cut, *lines[-_MOST_LINES:]])
+    return "\n".join(f"    | {line[:_LONGEST_LINE]}" for line in [*cut, *lines[-_MOST_LINES:]])
 
 
 def _reports(story: Iterable[Event]) -> Iterable[AttemptReport]:

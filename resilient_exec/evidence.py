@@ -59,7 +59,7 @@ def write_soft(fd: int, serial: int) -> None:
 
 
 def read_scratch(fd: int) -> str:
-    """The scratch directory that the worker has made and not removed; ``""``: none."""
+    """The scratch directory that was made last in the worker; ``""``: none."""
     (length,) = _NUMBER.unpack(os.pread(fd, _NUMBER.size, _SCRATCH))
     if not 0 < length <= REGISTER_SIZE - _SCRATCH - _NUMBER.size:
         return ""
@@ -95,8 +95,14 @@ class Register:
         """The serial of the attempt whose soft timeout is over, by the parent's word."""
         return int(_NUMBER.unpack_from(self._map, _SOFT)[0])
 
-    def scratch(self, path: str) -> None:
-        """Note the scratch directory, ``""`` when it is gone; the length last, so that half a path is never read."""
+    def scratch(self) -> str:
+        """The path of the scratch directory that was made last in this worker; ``""``: none yet."""
+        (length,) = _NUMBER.unpack_from(self._map, _SCRATCH)
+        start = _SCRATCH + _NUMBER.size
+        return os.fsdecode(self._map[start : start + length]) if length else ""
+
+    def note_scratch(self, path: str) -> None:
+        """Note that path; the length last, so that half a path is never read."""
         data = os.fsencode(path)
         _NUMBER.pack_into(self._map, _SCRATCH, 0)
         start = _SCRATCH + _NUMBER.size

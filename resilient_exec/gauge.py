@@ -24,6 +24,7 @@ _LONGEST = 0.5  # s
 _RATE = 2 << 30  # bytes/s, which a task is not expected to surpass
 _MOST_SAMPLES = 48
 _IDLE_SHARE = 0.01  # of one CPU
+_MOST_COUNTED = 2  # times the longest pause between two looks: what one may add to idle time
 
 
 class Gauge:
@@ -35,26 +36,42 @@ class Gauge:
         self.due = began + _LONGEST if memory_limit is None else began  # when to look next
         self._limit = memory_limit
         self._stall_timeout = stall_timeout
+        self._longest = _LONGEST if stall_timeout is None else min(_LONGEST, stall_timeout / 4)  # s between two looks
         self._began = began
         self._keep_every = 0.0  # s between two samples that are kept
-        self._moved_at = began
+        self._idle_for = 0.0  # s
+        self._looked_at = began
         self._seen = memory.Activity(0.0, 0)
         self._told_idle = False
+        self._close = (0, 0, 0.0)  # when it last looked closely: bytes resident, bytes held, and the time
 
     def look(self, pids: Sequence[int], now: float) -> int | None:
         """Measure; the bytes held, if that is more than the limit."""
         held = memory.resident_of(pids)
         if self._limit is not None and held > self._limit:
-            held = memory.proportional_of(pids)
+            held = self._look_closely(pids, held, self._limit, now)
         self._note(held, now)
         self.due = now + self._interval(held)
         return held if self._limit is not None and held > self._limit else None
 
+    def _look_closely(self, pids: Sequence[int], resident: int, limit: int, now: float) -> int:
+        """What is really held, or, where it cannot be over the limit by now, at most.
+
+        The kernel stops a process while it counts its shares: once they were within the limit it is asked again when
+        as much has come on top as was left, and at least twice a second, since sharing can also end.
+        """
+        before, held, when = self._close
+        estimate = held + resident - before
+        if before and estimate <= limit and now - when < _LONGEST:
+            return estimate
+        held = memory.proportional_of(pids)
+        self._close = (resident, held, now)
+        return held
+
     def _interval(self, held: int) -> float:
-        longest = _LONGEST if self._stall_timeout is None else min(_LONGEST, self._stall_timeout / 4)
         if self._limit is None:
-            return longest
-        return max(_SHORTEST, min(longest, (self._limit - held) / _RATE))
+            return self._longest
+        return max(_SHORTEST, min(self._longest, (self._limit - held) / _RATE))
 
     def _note(self, held: int, now: float) -> None:
         self.peak = max(self.peak, held)
@@ -72,9 +89,12 @@ class Gauge:
             return None
         activity = memory.activity(pids)
         used = activity.cpu - self._seen.cpu
+        # While this process was stopped (Ctrl-Z) its workers perhaps were, too: time counts only as far as it looks.
+        self._idle_for += min(now - self._looked_at, _MOST_COUNTED * self._longest)
+        self._looked_at = now
         if activity.io != self._seen.io or not 0 <= used < _IDLE_SHARE * self._stall_timeout:
-            self._seen, self._moved_at, self._told_idle = activity, now, False
-        if self._told_idle or now - self._moved_at < self._stall_timeout:
+            self._seen, self._idle_for, self._told_idle = activity, 0.0, False
+        if self._told_idle or self._idle_for < self._stall_timeout:
             return None
         self._told_idle = True
-        return now - self._moved_at
+        return self._idle_for

@@ -24,8 +24,8 @@ import time
 if __name__ == "__main__":  # -I and -S: no site, no path but the standard library's
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from resilient_exec.context import remove_tree
 from resilient_exec.process import ON_LINUX, Watch, end_tree, identify, marked
+from resilient_exec.scratch import remove_all
 
 __all__ = ["hold", "parent_mark", "release"]
 
@@ -131,14 +131,7 @@ def _sweep(mark: str) -> None:
         time.sleep(_PAUSE)
 
 
-def _clear(folder: str, mark: str) -> None:
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder or "/nowhere"):
-            if name.startswith(mark):
-                remove_tree(os.path.join(folder, name))
-
-
 if __name__ == "__main__":
     _wait_for_death(int(sys.argv[1]), float(sys.argv[2]))
     _sweep(sys.argv[3])
-    _clear(sys.argv[4], sys.argv[3])
+    remove_all(sys.argv[4], sys.argv[3])

@@ -44,7 +44,7 @@ from resilient_exec.messages import (
     WorkerGone,
 )
 from resilient_exec.task import Died
-from resilient_exec.worker import CHANNEL_LOST_STATUS, STRAY_STATUS
+from resilient_exec.worker import STATUS_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,10 +55,7 @@ __all__ = ["LaneSettings", "LokyLane"]
 
 _logger = logging.getLogger(__name__)
 
-_WORDS: dict[int | None, str] = {  # what the exit statuses of our own mean
-    CHANNEL_LOST_STATUS: "the user's code in it closed descriptors that belong to the pool",
-    STRAY_STATUS: "a signal handler or a thread that a task left behind raised in the worker's own code",
-}
+_STACKS_HEAD = "\nThe worker's Python stacks:\n"
 _START_STACKS_TIMEOUT = 0.5  # s, for the stacks of a start that hangs
 
 
@@ -183,12 +180,20 @@ class LokyLane:
             self._read(lease)
         if self._lease is lease and self._death_is_told(lease, ready):
             self._worker_died(lease)
-        elif self._current is not None and time.monotonic() >= self._look_due(self._current):
-            for finding in self._current.look(lease):
+        else:
+            self._look(lease, time.monotonic())
+
+    def _look(self, lease: Lease, now: float) -> None:
+        current = self._current
+        if lease.capture is not None:
+            lease.capture.look(now, busy=current is not None or not self._ready)
+        if current is not None and now >= current.due:
+            for finding in current.look(lease):
                 self._post(finding)
 
-    def _look_due(self, current: Attempt) -> float:
-        return current.due(captures=self._settings.worker.output == "capture")
+    def _next_look(self, lease: Lease) -> float | None:
+        dues = [one.due for one in (self._current, lease.capture) if one is not None]
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
 
     @staticmethod
     def _death_is_told(lease: Lease, ready: set[int]) -> bool:
@@ -208,9 +213,8 @@ class LokyLane:
                 if lease.watch.fileno() >= 0:
                     poller.register(lease.watch.fileno(), select.POLLIN)
                 timeout = lease.watch.poll_interval
-            if self._current is not None:
-                look = max(0.0, self._look_due(self._current) - time.monotonic())
-                timeout = look if timeout is None else min(timeout, look)
+            waits = [wait for wait in (timeout, self._next_look(lease)) if wait is not None]
+            timeout = min(waits, default=None)
         if self._orders:
             timeout = 0.0
         return {fd for fd, _ in poller.poll(None if timeout is None else timeout * 1000 + 1)}
@@ -221,6 +225,7 @@ class LokyLane:
         if self._lease is not None:
             return
         self._ready = self._stopping = False
+        self._serial = 0
         self._start_words = "its interpreter did not come up"
         try:
             self._lease = Lease(self._settings.worker)
@@ -231,17 +236,23 @@ class LokyLane:
             self._start_failed(f"the start of a process raised {type(root).__name__}: {root}")
 
     def _start_failed(self, words: str) -> None:
+        said = self._lease.said() if self._lease is not None else ""
         self._end_lease(kill=True)
-        self._post(StartFailed(self.number, words))
+        self._post(StartFailed(self.number, words + said))
 
     def _send(self, send: Send, parcel: Parcel) -> None:
         lease = self._lease
         if lease is None or not self._ready:
             return  # the worker went meanwhile; the core has been told, and has taken the attempt back
+        attempt = Attempt(send, parcel, self._serial + 1, self._settings.stall_timeout)
+        attempt.look_around(lease)
+        if attempt.is_crowded:
+            self._gone(lease, f"it still held {attempt.found / 2**20:.0f} MiB of earlier tasks")
+            return
         self._serial += 1
+        self._current = attempt
         if lease.capture is not None:
             lease.capture.clear()
-        self._current = Attempt(send, parcel, self._serial, self._settings.stall_timeout)
         lease.send(Kind.ATTEMPT, self._serial, *self._current.frame())
         lease.pump()
 
@@ -259,12 +270,10 @@ class LokyLane:
 
     def _close(self) -> None:
         self._closing = True
-        if self._lease is None:
-            self._ended = True
-        elif self._ready and self._current is None:
+        if self._lease is not None and self._ready and self._current is None:
             self._stop()
         else:
-            self._ended = True  # still starting: `_run` kills what there is
+            self._ended = True  # if it is still starting: `_run` kills what there is
 
     def _kill(self, kill: Kill) -> None:
         lease = self._lease
@@ -285,7 +294,7 @@ class LokyLane:
                 lease.resume()
                 return
             stacks = lease.take_stacks(_START_STACKS_TIMEOUT)
-            self._start_failed(f"it took too long: {self._start_words}{_indented(stacks)}")
+            self._start_failed(f"it took too long: {self._start_words}{stacks and f'{_STACKS_HEAD}{stacks}'}")
 
     def _kill_attempt(self, lease: Lease, *, unless_begun: bool) -> None:
         lease.stop()
@@ -341,7 +350,9 @@ class LokyLane:
                 lease.end_started_since(self._current.sent_at)
             current, self._current = self._current, None
             held = current.memory(lease) if self._settings.weigh else 0
-            self._post(AttemptEnded(self.number, current.key, current.attempt, outcome, held))
+            ended = AttemptEnded(self.number, current.key, current.attempt, outcome, held)
+            ended.unfit = lease.has_many_zombies()
+            self._post(ended)
 
     def _worker_died(self, lease: Lease) -> None:
         self._read(lease)
@@ -352,8 +363,8 @@ class LokyLane:
             return
         code = lease.kill()
         how = "" if code is None else f" (exit code {code})"
-        why = _WORDS.get(code, self._start_words)
-        self._start_failed(f"it ended before it was ready{how}: {why}; its stderr may say more")
+        why = STATUS_WORDS.get(code, self._start_words)
+        self._start_failed(f"it ended before it was ready{how}: {why}")
 
     def _gone(self, lease: Lease, why: str, stacks: str = "") -> None:
         """End the worker, if it has not ended, with its tree; then say what became of the attempt that it held."""
@@ -364,11 +375,12 @@ class LokyLane:
         if current is not None and lease.begun_and_ended()[0] == self._serial:
             from_outside = not why and exitcode == -signal.SIGKILL and lease.pid is not None
             remark = lease.oom.verdict(lease.pid) if from_outside and lease.pid is not None else ""
-            why = why or _WORDS.get(exitcode, "")
+            why = why or STATUS_WORDS.get(exitcode, "")
             died = Died(exitcode, lease.pid, why, current.evidence(lease, stacks=stacks, remark=remark))
             gone = WorkerGone(self.number, current.key, current.attempt, died, why)
-        self._end_lease(kill=False)
-        self._post(gone)
+        self._lease, self._ready = None, False
+        self._post(gone)  # all are dead: what is still to be given back, or removed, holds up nobody but this lane
+        lease.close()
         if self._closing:
             self._ended = True
 
@@ -386,7 +398,3 @@ class LokyLane:
             if kill:
                 lease.kill()
             lease.close()
-
-
-def _indented(stacks: str) -> str:
-    return "\nThe worker's Python stacks:\n" + stacks if stacks else ""

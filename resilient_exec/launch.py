@@ -6,7 +6,7 @@
 * Each start tells the resource trackers of loky and of multiprocessing about semaphores, through a pipe and with a lock
   held.  A tracker that is stopped reads nothing; once its pipe is full every lane would stand in that write.
 
-Both rest on private names of loky 3.7.  Where they are missing, its start is used as it is.
+These rest on private names of loky 3.7.  Where they are missing, its start is used as it is.
 """
 
 from __future__ import annotations
@@ -19,9 +19,22 @@ import signal
 import sys
 from typing import Any
 
-__all__ = ["launch_context", "mend_trackers"]
+__all__ = ["fill_standard_descriptors", "launch_context", "mend_trackers"]
 
 _PATIENCE = 1.0  # s, for a tracker to make room in its pipe
+
+
+def fill_standard_descriptors() -> None:
+    """Open the null device as descriptor 0, 1 or 2 where this process has none (a daemon), as daemons do.
+
+    Else one of ours, or of loky's, would be given that number, and a worker would print into it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):  # the lowest that is free is this one
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 @functools.cache

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 from resilient_exec import exit_hook, guard
 from resilient_exec.capture import Capture
 from resilient_exec.channel import Framer, Kind, Outbox
-from resilient_exec.context import remove_tree
 from resilient_exec.evidence import (
     REGISTER_SIZE,
     anonymous_file,
@@ -39,6 +38,7 @@ from resilient_exec.leftovers import close_what_loky_left, let_go
 from resilient_exec.memory import OomWatch
 from resilient_exec.process import Identity, Watch, catches, end_tree, is_alive, is_signalled, marked, tree
 from resilient_exec.process import state as process_state
+from resilient_exec.scratch import remove_all
 from resilient_exec.worker import SOFT_SIGNAL, STACKS_SIGNAL, Inherited, PickledApart, Seat, bootstrap, serve
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ _KILL_TIMEOUT = 5.0  # s, for a killed tree to be gone
 _STACKS_PAUSE = 0.001  # s, between two looks at how much is written
 _STACKS_QUIET = 0.1  # s without a further line, after which no more are expected
 _STOP_TIMEOUT = 0.05  # s, for SIGSTOP to land (0.25 ms as a rule)
+_ZOMBIES_INTERVAL = 1.0  # s
+_MOST_ZOMBIES = 50
 _JOIN_TIMEOUT = 5.0  # s, for loky's manager thread to end behind a dead worker
 _SIGSTOP = getattr(signal, "SIGSTOP", None)
 _SIGCONT = getattr(signal, "SIGCONT", None)
@@ -84,6 +86,8 @@ class Lease:
         self.stacks_fd = 0  # in the worker, told by its hello; 0: not known yet
         self.watch: Watch | None = None
         self.capture: Capture | None = None
+        self._zombies_due = time.monotonic() + _ZOMBIES_INTERVAL
+        self.fresh = 0  # bytes that the worker held before its first attempt, where somebody has looked
         self.oom = OomWatch()
         self._settings = settings
         with contextlib.ExitStack() as undo:  # should descriptors run out half-way
@@ -193,6 +197,12 @@ class Lease:
 
     # -- evidence --------------------------------------------------------------------------------------------------
 
+    def said(self) -> str:
+        """Where the worker speaks, or what it has said last."""
+        if self.capture is None:
+            return "; its stderr may say more" if self._settings.output == "inherit" else ""
+        return "".join(f"\nIts last words:\n{tail}" for tail in self.capture.tails() if tail)
+
     def begun_and_ended(self) -> tuple[int, int]:
         """By the register: the serials of the attempt last begun and of the one last ended."""
         return read_register(self._register)
@@ -202,9 +212,20 @@ class Lease:
         if self.pid is not None:
             self._kin = {who for who in self._kin if is_alive(who)} | tree(self.pid)
 
-    def pids(self) -> list[int]:
-        """The worker and its descendants, as they were last noted."""
-        return [self.pid, *(who.pid for who in self._kin)] if self.pid is not None else []
+    def pids(self, strangers: frozenset[Identity]) -> list[int]:
+        """The worker and its descendants, as they were last noted, but for those."""
+        return [self.pid, *(who.pid for who in self._kin - strangers)] if self.pid is not None else []
+
+    def has_many_zombies(self) -> bool:
+        """Whether the worker, whose children its orphans become, has piled up dead ones; looks once in a second.
+
+        It cannot reap them: they may be some library's own children, whose exit status that wants.
+        """
+        now = time.monotonic()
+        if self.pid is None or now < self._zombies_due:
+            return False
+        self._zombies_due = now + _ZOMBIES_INTERVAL
+        return sum(process_state(who.pid) == "Z" for who in tree(self.pid)) > _MOST_ZOMBIES
 
     def raise_soft_timeout(self, serial: int) -> None:
         """Have ``SoftTimeout`` raised in that attempt, unless the task has taken the signal's handler away."""
@@ -219,6 +240,8 @@ class Lease:
             return ""
         if not same_file(pid, self.stacks_fd, self._stacks):
             return ""  # the task has closed it; the number may be a file of its own by now
+        if not catches(pid, STACKS_SIGNAL):
+            return ""  # the task has given the signal its deadly default
         before = os.fstat(self._stacks).st_size
         self.watch.signal(STACKS_SIGNAL)  # waits until it is continued, and is then handled first of all
         if stop:
@@ -323,8 +346,6 @@ class Lease:
         self._outbox.clear()
         self._free_reserve()
         scratch = read_scratch(self._register)
-        if os.path.basename(scratch).startswith(self.mark):  # the worker's code could have written anything there
-            remove_tree(scratch)
         if self.capture is not None:
             self.capture.close()
         for sock in (self.socket, self._far_socket):
@@ -344,6 +365,8 @@ class Lease:
             self._manager_thread.join(_JOIN_TIMEOUT)
         if process is not None and gone:
             let_go(process)
+        if scratch:
+            remove_all(os.path.dirname(scratch), self.mark)
 
 
 def end_marked(mark: str) -> None:

@@ -68,8 +68,13 @@ def resident(pid: int) -> int:
 
 
 def proportional(pid: int) -> int:
-    """The proportional set in bytes; the resident set where the kernel does not tell (older than 4.14, forbidden)."""
-    kilobytes = _number(_read(f"{_PROC}/{pid}/smaps_rollup"), b"Pss:") if ON_LINUX else None
+    """The proportional set in bytes, without clean pages of mapped files, which the kernel drops when it needs to.
+
+    Before Linux 5.4 with them; the resident set where the kernel does not tell (older than 4.14, forbidden).
+    """
+    text = _read(f"{_PROC}/{pid}/smaps_rollup") if ON_LINUX else b""
+    own, shared = _number(text, b"Pss_Anon:"), _number(text, b"Pss_Shmem:")
+    kilobytes = _number(text, b"Pss:") if own is None or shared is None else own + shared
     return resident(pid) if kilobytes is None else kilobytes * 1024
 
 

@@ -110,7 +110,7 @@ class Begun:
 class AttemptEnded:
     """The attempt ended and the worker lives (it also answers a kill that the result has beaten).
 
-    ``memory``: bytes that the worker holds now, where the pool wants to know.
+    ``memory``: bytes that the worker holds now, where the pool wants to know; ``unfit``: it should run no more.
     """
 
     lane: int
@@ -118,16 +118,21 @@ class AttemptEnded:
     attempt: int
     outcome: Outcome
     memory: int = 0
+    unfit: bool = False
 
 
 @dataclass(slots=True)
 class MemoryExceeded:
-    """The worker and its descendants hold ``used`` bytes, more than the attempt's limit."""
+    """The worker and its descendants hold ``used`` bytes, more than the attempt's limit.
+
+    ``inherited``: bytes that earlier attempts had left in the worker, if without them it would be within the limit.
+    """
 
     lane: int
     key: Hashable
     attempt: int
     used: int
+    inherited: int = 0
 
 
 @dataclass(slots=True)

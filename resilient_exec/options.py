@@ -56,7 +56,7 @@ class Options:
         if "label" in given and not isinstance(given["label"], str):
             raise TypeError(f"label must be a text; got {given['label']!r}")
         if "key" in given:
-            hash(given["key"])  # raises a TypeError that names the type
+            _check_key(given["key"])
         changed = replace(self, **given)
         soft, hard = changed.soft_timeout, changed.timeout
         if soft is not None and hard is not None and soft >= hard:
@@ -65,6 +65,21 @@ class Options:
                 "task the time between them; soft_timeout=None takes it away"
             )
         return changed
+
+
+def _check_key(key: Any) -> None:
+    """A key must be hashable, equal to itself (a NaN is not), and printable: it is looked up and told by everybody."""
+    hash(key)  # raises a TypeError that names the type
+    kind = f"{type(key).__module__}.{type(key).__qualname__}"
+    try:
+        same, text = bool(key == key), repr(key)  # noqa: PLR0124  that is the question
+    except Exception as error:
+        raise TypeError(
+            f"a key of type {kind} cannot be used: comparing or printing it raised {type(error).__name__}: {error}; "
+            "use a number or a text"
+        ) from error
+    if not same:
+        raise ValueError(f"a key must be equal to itself, else it can never be found again; got {text}")
 
 
 def _check_priority(value: Any) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "pack_call",
     "pack_exception",
     "pack_value",
+    "text_of",
     "unpack_call",
     "unpack_exception",
     "unpack_value",
@@ -44,6 +45,7 @@ _PROTOCOL = 5
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
 _CONTAINERS = frozenset({list, tuple, set, frozenset, dict})
 _LONGEST_TEXT = 1000  # of an error in a line
+_LONGEST_TRACE = 64 << 10  # characters: the message of an exception may be as long as a file
 _LOOK_AT = 256  # elements looked at before a container is taken for one that has to prove itself
 
 
@@ -135,7 +137,7 @@ def _blame(
         except BaseException as cause:
             why = _why(part, name, cause, fresh_locks=fresh_locks, returned=False)
             return f"{what}, of type {_type_name(part)}, cannot be pickled: {why}"
-    return f"the call cannot be pickled: {_text(error)}"
+    return f"the call cannot be pickled: {text_of(error)}"
 
 
 def _positional_names(fn: Callable[..., Any], count: int) -> list[str]:
@@ -198,18 +200,18 @@ def explain(
         if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
             nesting = culprit.find_nesting(part, name, pickler())
             if nesting:
-                return f"it is nested too deeply, along {nesting} ({_text(error)}); {culprit.FLATTEN}"
+                return f"it is nested too deeply, along {nesting} ({text_of(error)}); {culprit.FLATTEN}"
         found = culprit.find(part, name, pickler())
         if found is None:
-            return _text(error)
+            return text_of(error)
         remedy = culprit.remedy(found, part, for_locks=for_locks, returned=returned)
         if found.value is part:
-            return f"{_text(found.error)}{remedy}"
-        return f"{found.path} is a {_type_name(found.value)} ({_text(found.error)}){remedy}"
+            return f"{text_of(found.error)}{remedy}"
+        return f"{found.path} is a {_type_name(found.value)} ({text_of(found.error)}){remedy}"
     except KeyboardInterrupt:
         raise
     except BaseException:  # no descriptor left for an import, no stack left for a search
-        return _text(error)
+        return text_of(error)
 
 
 def unpack_call(data: bytes | memoryview) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
@@ -244,7 +246,7 @@ def pack_value(value: object, *, fresh_locks: bool = False) -> bytes:
         try:
             pickle.loads(data)
         except Exception as error:
-            text = f"the result, of type {_type_name(value)}, pickles but cannot be unpickled: {_text(error)}"
+            text = f"the result, of type {_type_name(value)}, pickles but cannot be unpickled: {text_of(error)}"
             raise Unsendable(text) from error
     return data
 
@@ -288,7 +290,7 @@ def pack_exception(error: BaseException, *, fresh_locks: bool = False) -> bytes:
             packed = how, _dumps(parts, fresh_locks=fresh_locks)
             if is_as_good(_rebuild(*packed), error):
                 return pickle.dumps((*packed, trace), _PROTOCOL)
-    text = f"the task raised {_type_name(error)}, which cannot travel between processes; it said: {_text(error)}"
+    text = f"the task raised {_type_name(error)}, which cannot travel between processes; it said: {text_of(error)}"
     with contextlib.suppress(BaseException):
         text += _reason(error, fresh_locks=fresh_locks)
     return pickle.dumps(("stand-in", text.encode(errors="replace"), trace), _PROTOCOL)
@@ -347,7 +349,7 @@ def unpack_exception(data: bytes | memoryview) -> BaseException:
 
 def _trace(error: BaseException) -> str:
     try:
-        return "".join(traceback.format_exception(error))
+        return "".join(traceback.format_exception(error))[-_LONGEST_TRACE:]
     except BaseException:  # a __str__ or __repr__ of the user's that raises
         return f"{_type_name(error)} (its traceback could not be rendered)\n"
 
@@ -357,7 +359,7 @@ def _type_name(value: object) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """The error in one line."""
     try:
         text = " ".join(f"{type(error).__name__}: {error}".split())

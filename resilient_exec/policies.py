@@ -20,6 +20,8 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from resilient_exec.summary import named
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -50,7 +52,7 @@ def default_wait(failure: Failure) -> float:
     """Seconds before the next attempt: 0.1, 0.2, 0.4 … 30 by failures so far, less up to half of it by a hash."""
     failures = sum(failure.counts.values())
     longest: float = min(_FIRST_WAIT * 2 ** min(failures - 1, 20), _LONGEST_WAIT)
-    return longest * (1 - hashed_fraction(failure.key, failures) / 2)
+    return longest * (1 - hashed_fraction(named(failure.key), failures) / 2)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class RetryPolicy:
             return self._ask_strategies(failure)
         except Exception:
             # A user's strategy that raises must not cost the task its outcome, nor the pool its life.
-            _logger.exception("a retry strategy raised; task %r is not tried again", failure.key)
+            _logger.exception("a retry strategy raised; task %s is not tried again", named(failure.key))
             return None
 
     def _ask_strategies(self, failure: Failure) -> float | None:
@@ -147,7 +149,7 @@ def _evaluate(strategy: _Strategy, failure: Failure, delay: float = 0.0) -> Any:
     state = _call_state(failure)
     state.upcoming_sleep = delay  # what stop_before_delay looks at
     saved = random.getstate()
-    random.seed(f"{failure.key!r}/{failure.attempts}")
+    random.seed(f"{named(failure.key)}/{failure.attempts}")
     try:
         return strategy(state)
     finally:

@@ -16,9 +16,10 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec import exit_hook
-from resilient_exec.errors import PoolBroken, PoolClosed
+from resilient_exec.errors import PoolBroken, PoolClosed, SoftTimeout
 from resilient_exec.front import Front, label_of
 from resilient_exec.future import ResilientFuture
+from resilient_exec.launch import fill_standard_descriptors
 from resilient_exec.messages import ShutdownAsked
 from resilient_exec.options import UNSET, Options, as_tuple, choice, count, seconds, size
 from resilient_exec.payload import Unsendable, pack_call
@@ -133,6 +134,7 @@ class ResilientPool(Front, Executor):
         self._fresh_locks = bool(fresh_locks)
         observers = _observers(observers, stall)
         initargs = _initargs(initializer, initargs)
+        fill_standard_descriptors()
         self._pid = os.getpid()
         self._numbers = itertools.count()
         self._shut = False
@@ -212,13 +214,16 @@ class ResilientPool(Front, Executor):
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        """Wait for all tasks; but by ``KeyboardInterrupt``, now or while waiting, cancel what waits, kill what runs."""
-        if exc_type is not None and issubclass(exc_type, KeyboardInterrupt):
+        """Wait for all tasks; but by ``KeyboardInterrupt``, now or while waiting, cancel what waits, kill what runs.
+
+        The same by ``SoftTimeout``, in a pool inside a task of another one.
+        """
+        if exc_type is not None and issubclass(exc_type, KeyboardInterrupt | SoftTimeout):
             self.shutdown(kill=True, cancel_futures=True)
             return
         try:
             self.shutdown()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SoftTimeout):
             self.shutdown(kill=True, cancel_futures=True)
             raise
 

@@ -79,19 +79,19 @@ class Roster:
 
     def _has_room(self, lane: LaneRecord) -> bool:
         limits = self._limits
-        if len(lane.holds) >= limits.depth or self._holds_too_much(lane):
+        if len(lane.holds) >= limits.depth or self._is_unfit(lane):
             return False
         to_come = sum(not record.has_begun for record in lane.holds)
         return limits.max_tasks_per_worker is None or lane.begun + to_come < limits.max_tasks_per_worker
 
     def worn_out(self, lane: LaneRecord) -> bool:
-        """Whether the lane's worker has run as many attempts as it may, or holds more memory than it may."""
+        """Whether the lane's worker is to be replaced: it has run as many attempts as it may, or is unfit for more."""
         limit = self._limits.max_tasks_per_worker
-        return (limit is not None and lane.begun >= limit) or self._holds_too_much(lane)
+        return (limit is not None and lane.begun >= limit) or self._is_unfit(lane)
 
-    def _holds_too_much(self, lane: LaneRecord) -> bool:
+    def _is_unfit(self, lane: LaneRecord) -> bool:
         limit = self._limits.max_memory_per_worker
-        return limit is not None and lane.memory > limit
+        return lane.unfit or (limit is not None and lane.memory > limit)
 
     def remove(self, lane: LaneRecord) -> None:
         """Forget the lane: it has ended, or was given up."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from resilient_exec.errors import IllegalTransition
 from resilient_exec.events import Event, render
+from resilient_exec.summary import named
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -134,7 +135,7 @@ class Record:
         """
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(
-                f"task {self.task.key!r} cannot go from {self.state} to {state}. This is a bug in resilient_exec: "
+                f"task {named(self.task.key)} cannot go from {self.state} to {state}. This is a bug in resilient_exec: "
                 f"please report it with this story:\n{render(self.story)}"
             )
         self.state = state
@@ -152,6 +153,7 @@ class LaneRecord:
     holds: list[Record] = field(default_factory=list)
     begun: int = 0  # attempts begun in the present worker
     memory: int = 0  # bytes that it held after the last one, where that is asked for
+    unfit: bool = False  # it is not to run another: the last one was interrupted, or has left too much
     pid: int | None = None
     closing: bool = False  # CloseLane has been given
     timer: int = 0

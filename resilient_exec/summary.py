@@ -1,4 +1,7 @@
-"""A call's arguments in short, for people; no code of theirs is run for it: a ``__repr__`` may be slow, or hang."""
+"""A call's arguments in short, for people; no code of theirs is run for it: a ``__repr__`` may be slow, or hang.
+
+A key, which its user has chosen to be told by, is printed as it prints itself.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["summary"]
+__all__ = ["named", "summary"]
 
 _MOST_ARGUMENTS = 6
 _MOST_ITEMS = 4
 _MOST_TEXT = 40  # characters of a string
 _MOST_BITS = 256  # of a whole number: the digits of a huge one take seconds
+
+
+def named(key: object) -> str:
+    """A key for people, whatever its ``__repr__`` does: no supervisor may fail of that."""
+    try:
+        return repr(key)
+    except BaseException:
+        return f"<{type(key).__module__}.{type(key).__qualname__}, whose repr raises>"
 
 
 def summary(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ import time
 from concurrent.futures import InvalidStateError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resilient_exec.clock import SteadyClock
 from resilient_exec.core import Core
 from resilient_exec.errors import InternalError, PoolClosed
 from resilient_exec.events import Event, render
@@ -49,6 +50,7 @@ from resilient_exec.messages import (
 )
 from resilient_exec.ports import Parcel
 from resilient_exec.pressure import LOOK_INTERVAL
+from resilient_exec.summary import named
 from resilient_exec.task import Returned, Task
 from resilient_exec.telling import Notifier, ObserverThread
 from resilient_exec.verdict import error_of
@@ -62,39 +64,15 @@ if TYPE_CHECKING:
     from resilient_exec.states import Limits
     from resilient_exec.task import NotSent
 
-__all__ = ["SteadyClock", "Supervisor"]
+__all__ = ["Supervisor"]
 
 _logger = logging.getLogger(__name__)
 
 _HEARTBEAT = 0.5  # s: the longest wait while a deadline runs, so that a stop of the parent is noticed
-_LAG = 0.25  # s: what the loop may be late before it counts as stopped
 _TURN = 500  # stimuli handled before the clock is looked at again
 _FIRST_WORKER = 2.0  # s: see Supervisor.submit
 _NO_THREAD_AT_EXIT = sys.version_info[:3] in ((3, 12, 0), (3, 12, 1))  # mended in 3.12.2
 _JOIN_TIMEOUT = 5.0  # s, for threads to end that have been told to
-
-
-class SteadyClock:
-    """A monotonic clock that stands still while its reader was stopped."""
-
-    def __init__(self, source: Callable[[], float] = time.monotonic) -> None:
-        self._source = source
-        self._seen = source()
-        self._zero = self._seen
-        self._was_late = False
-
-    def read(self, waited: float | None = 0.0) -> float:
-        """Seconds so far.  ``waited``: how long the reader meant to wait since it read last (``None``: for ever)."""
-        now = self._source()
-        late = 0.0 if waited is None else now - self._seen - waited
-        if late > _LAG:
-            # The planned wait too: nobody knows when in it the stop began, and on waking nobody must be killed for it.
-            # But only once in a row, or one who is late each time would never see a deadline.
-            self._zero += late if self._was_late else now - self._seen
-        if waited:
-            self._was_late = late > _LAG
-        self._seen = now
-        return now - self._zero
 
 
 class _Entry:
@@ -123,10 +101,17 @@ def _claim(future: ResilientFuture[Any]) -> bool:
         return not future.done()
 
 
+def _error_of(settle: Settle, future: ResilientFuture[Any]) -> BaseException:
+    try:
+        return error_of(settle, future.dossier)
+    except Exception as error:  # whatever it was that could not be told: the task has settled, and its holder waits
+        return _internal(settle.key, error, ())
+
+
 def _internal(key: Hashable, error: BaseException, story: tuple[Event, ...]) -> InternalError:
     internal = InternalError(
         f"the pool's supervisor failed with {type(error).__name__}: {error}. This is a bug in resilient_exec: "
-        f"please report it, with the log and this story of task {key!r}:\n{render(story)}"
+        f"please report it, with the log and this story of task {named(key)}:\n{render(story)}"
     )
     internal.__cause__ = error
     return internal
@@ -217,7 +202,7 @@ class Supervisor:
 
     def now(self) -> float:
         """Seconds on the core's clock, as it was last read."""
-        return self._clock._seen - self._clock._zero
+        return self._clock.last
 
     @property
     def dropped_events(self) -> int:
@@ -356,7 +341,7 @@ class Supervisor:
             elif isinstance(outcome, Returned):
                 future.set_result(outcome.value)
             else:
-                future.set_exception(error_of(command, future.dossier))
+                future.set_exception(_error_of(command, future))
         future._notify_if_cancelled()
 
     # -- the end -----------------------------------------------------------------------------------------------------

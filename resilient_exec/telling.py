@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.dossier import users_frames
+from resilient_exec.summary import named
 
 if TYPE_CHECKING:
     from resilient_exec.events import Event
@@ -152,8 +153,8 @@ def warn_of_stalls(event: Event) -> None:
     if event.kind == "stalled":
         where = users_frames(event.evidence.stacks).rstrip() or event.evidence.remark
         _logger.warning(
-            "task %r, attempt %d, has used no CPU and done no I/O for %.3g s; it stands at:\n%s",
-            event.key,
+            "task %s, attempt %d, has used no CPU and done no I/O for %.3g s; it stands at:\n%s",
+            named(event.key),
             event.attempt,
             event.detail["idle"],
             where,

@@ -20,6 +20,7 @@ from resilient_exec.errors import (
     TaskTimeout,
     WorkerDied,
 )
+from resilient_exec.summary import named
 
 if TYPE_CHECKING:
     from resilient_exec.dossier import Dossier
@@ -46,7 +47,7 @@ def error_of(settle: Settle, dossier: Dossier | None = None) -> BaseException:
     if isinstance(outcome, ResilientError):
         return outcome
     if outcome is None or type(outcome) not in _KIND:
-        return InternalError(f"task {settle.key!r} settled with {outcome!r}, which is no outcome")
+        return InternalError(f"task {named(settle.key)} settled with {outcome!r}, which is no outcome")
     cls, remedy = _KIND[type(outcome)]
     error = cls(
         _message(settle, outcome, remedy),
@@ -64,7 +65,7 @@ def error_of(settle: Settle, dossier: Dossier | None = None) -> BaseException:
 
 
 def _message(settle: Settle, outcome: outcomes.Outcome, remedy: str) -> str:
-    name = f"task {settle.key!r}{f' ({settle.label})' if settle.label else ''}"
+    name = f"task {named(settle.key)}{f' ({_one_line(settle.label)})' if settle.label else ''}"
     what = reason(outcome.kind, outcomes.detail_of(outcome) or {})
     remark = outcomes.evidence_of(outcome).remark
     if remark:
@@ -76,3 +77,7 @@ def _message(settle: Settle, outcome: outcomes.Outcome, remedy: str) -> str:
         of = f" of {settle.attempts}" if outcome.kind != "killed" else ""
         which = f"; attempt {settle.attempts}{of}, {settle.elapsed:.3g} s after it first began"
     return f"{name} {what}{which}{'; ' + remedy if remedy else ''}"
+
+
+def _one_line(label: str) -> str:
+    return " ".join(label.split())

@@ -13,8 +13,7 @@ What is done to the process, and why:
 * its descriptors are moved high, and loky's too, because tasks close "all descriptors from 3 on": loky would write
   into the files that get their numbers next, and a closed sentinel pipe makes it take the process for dead and
   kill it under the next task;
-* what it prints goes where the pool wants it: descriptors 1 and 2 themselves are replaced, so that C code and child
-  processes are covered;
+* what it prints goes where the pool wants it (:mod:`.streams`);
 * a signal that the parent sends raises ``SoftTimeout`` in the task, if the register names that very attempt;
 * multiprocessing's start method, which loky sets to its own, is set back to the platform's default: with loky's a
   ``multiprocessing.Process`` inside a task fails.
@@ -39,6 +38,7 @@ from resilient_exec import context, payload
 from resilient_exec.channel import ChannelLost, Kind, WorkerChannel
 from resilient_exec.errors import SoftTimeout
 from resilient_exec.evidence import Register
+from resilient_exec.streams import Streams, flush
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +47,7 @@ __all__ = [
     "CHANNEL_LOST_STATUS",
     "SOFT_SIGNAL",
     "STACKS_SIGNAL",
+    "STATUS_WORDS",
     "STRAY_STATUS",
     "Inherited",
     "PickledApart",
@@ -57,10 +58,16 @@ __all__ = [
 
 CHANNEL_LOST_STATUS = 79  # exit status of a worker whose task closed the pool's own descriptors
 STRAY_STATUS = 78  # exit status of a worker in whose own code something of a task's has raised
+STATUS_WORDS: dict[int | None, str] = {
+    CHANNEL_LOST_STATUS: "the user's code in it closed descriptors that belong to the pool",
+    STRAY_STATUS: "a signal handler or a thread that a task left behind raised in the worker's own code",
+}
 STACKS_SIGNAL = getattr(signal, "SIGUSR1", None)
 # One that nobody else is likely to use: SIGUSR2 is some libraries' own.
 SOFT_SIGNAL = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGUSR2", None)
-_BACKSTOP = 2  # times its memory limit: what a process may map, however fast it does so
+_BACKSTOP = 2  # times its memory limit: what a process may map, however fast it does so ...
+_BACKSTOP_LEAST = 1 << 30  # ... and at least so many bytes beyond it: the stack of each thread counts with 8 MiB
+_TIMERS = [getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)]
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LOW = 3  # descriptors from here ...
@@ -123,6 +130,8 @@ class _Worker:
 
     channel: WorkerChannel
     register: Register
+    streams: Streams
+    stacks = 0  # the descriptor for stacks
     fresh_locks = False
     running = 0  # the serial of the attempt whose call is under way, and may be interrupted
 
@@ -158,11 +167,15 @@ def floor() -> int:
 def _raise_high(fd: int, lowest: int) -> int:
     if sys.platform == "win32":
         return fd
-    import fcntl
-
-    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+    high = _duplicate_high(fd, lowest)
     os.close(fd)
     return high
+
+
+def _duplicate_high(fd: int, lowest: int) -> int:
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
 
 
 def _move_lokys_high(lowest: int) -> None:
@@ -198,10 +211,9 @@ def bootstrap(seat: Seat) -> None:
     """Make this process a worker, and run the user's initializer.  What fails is told to the lane, and is the end."""
     _tie_to_parent(seat.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if SOFT_SIGNAL is not None:
-        signal.signal(SOFT_SIGNAL, _on_soft_timeout)
+    _worker.streams = Streams()
     if seat.output is not None:
-        _redirect(seat.output)
+        _worker.streams.redirect(seat.output[0].fd, seat.output[1].fd)
     _worker.fresh_locks = seat.fresh_locks
     lowest = floor()
     _worker.channel = WorkerChannel(_raise_high(seat.channel.fd, lowest))
@@ -210,31 +222,21 @@ def bootstrap(seat: Seat) -> None:
         _move_lokys_high(lowest)
         _worker.register = Register(seat.register.fd)
         os.close(seat.register.fd)  # the mapping stays
-        context.set_scratch(seat.mark, _worker.register.scratch)
+        context.set_scratch(seat.mark, _worker.register.note_scratch, _worker.register.scratch)
         _worker.channel.send(Kind.HELLO, serial=_open_stacks(seat, lowest))
         if seat.initializer is not None:
             _initialize(seat.initializer.fd)
+        _worker.streams.keep(lambda fd: _duplicate_high(fd, lowest))
         _worker.channel.send(Kind.READY)
     except ChannelLost as lost:
         _end(CHANNEL_LOST_STATUS, str(lost))
     except BaseException as error:
         # An initializer may raise anything, SystemExit included; loky would only log it here.
         words = f"the start of the worker raised {type(error).__name__}\n{traceback.format_exc()}"
-        _flush()
+        flush()
         with contextlib.suppress(ChannelLost):
             _worker.channel.send(Kind.START_FAILED, body=words.encode(errors="replace"))
         os._exit(1)
-
-
-def _redirect(output: tuple[Inherited, Inherited]) -> None:
-    """Have the process print into these files."""
-    _flush()
-    for number, (stream, inherited) in enumerate(zip((sys.stdout, sys.stderr), output, strict=True), start=1):
-        os.dup2(inherited.fd, number)
-        os.close(inherited.fd)
-        # Text to a file is buffered in blocks, and a killed worker would take its last words with it.
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _on_soft_timeout(*_: object) -> None:
@@ -257,9 +259,20 @@ def _open_stacks(seat: Seat, lowest: int) -> int:
     """Have all stacks written on a signal; the descriptor's number, which the lane checks before it asks."""
     if STACKS_SIGNAL is None:
         return 0
-    fd = _raise_high(seat.stacks.fd, lowest)
-    faulthandler.register(STACKS_SIGNAL, file=fd, all_threads=True, chain=False)
-    return fd
+    _worker.stacks = _raise_high(seat.stacks.fd, lowest)
+    _arm()
+    return _worker.stacks
+
+
+def _arm() -> None:
+    """Set our two signals anew before each attempt: the last one may have taken them for itself, or blocked them."""
+    if STACKS_SIGNAL is None or SOFT_SIGNAL is None:
+        return
+    with contextlib.suppress(OSError, ValueError):  # the descriptor is closed: no stacks
+        faulthandler.unregister(STACKS_SIGNAL)  # or it would think that it is still there
+        faulthandler.register(STACKS_SIGNAL, file=_worker.stacks, all_threads=True, chain=False)
+    signal.signal(SOFT_SIGNAL, _on_soft_timeout)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (STACKS_SIGNAL, SOFT_SIGNAL))
 
 
 def serve() -> None:
@@ -293,12 +306,15 @@ def _attempt(serial: int, body: memoryview) -> None:
     pid = os.getpid()
     _worker.register.begin(serial)
     _worker.channel.send(Kind.BEGUN, serial)
+    _arm()
+    _worker.streams.mend()
     kind, answer = _run(serial, body)
     del body
     if os.getpid() != pid:
         os._exit(0)  # see serve: the answer is the parent's to give
     _worker.channel.send(kind, serial, answer)
     _worker.register.end(serial)
+    context.leave()
 
 
 def _run(serial: int, body: memoryview) -> tuple[Kind, bytes]:
@@ -306,23 +322,21 @@ def _run(serial: int, body: memoryview) -> tuple[Kind, bytes]:
     fresh_locks = _worker.fresh_locks
     try:
         value = _call(serial, body)
-        _flush()
+        flush()
         return Kind.RETURNED, payload.pack_value(value, fresh_locks=fresh_locks)
     except payload.Unsendable as error:
         return Kind.NOT_SENDABLE, str(error).encode(errors="replace")
     except BaseException as error:
         # SystemExit and KeyboardInterrupt, too, are the task's outcome and not this process's.
-        _flush()
+        flush()
         _forget_our_frames(error)
         return Kind.RAISED, payload.pack_exception(error, fresh_locks=fresh_locks)
-    finally:
-        context.leave()
 
 
 def _call(serial: int, body: memoryview) -> object:
     size = int.from_bytes(body[:4], "little")
-    about, memory_limit = pickle.loads(body[4 : 4 + size])
-    context.enter(context.TaskContext(*about))
+    (key, attempt, pids, limits), memory_limit = pickle.loads(body[4 : 4 + size])
+    context.enter(context.TaskContext(key, attempt, pids, limits, serial))
     try:
         fn, args, kwargs = payload.unpack_call(body[4 + size :])
     except Exception as error:
@@ -331,15 +345,17 @@ def _call(serial: int, body: memoryview) -> object:
     # The raw pickle must not lie beside what it was made into for as long as the task runs.
     with contextlib.suppress(BufferError):  # something unpickled is a view of it
         body.release()
-    had_alarm = _has_alarm()
+    timers = _running_timers()
     with _backstop(memory_limit) if memory_limit is not None else contextlib.nullcontext():
         try:
             _worker.running = serial
+            _on_soft_timeout()  # it may be over already: the call took that long to unpickle
             return fn(*args, **kwargs)
         finally:
             _worker.running = 0
-            if not had_alarm and _has_alarm():  # one that the task has forgotten must not strike the next
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            for timer in _running_timers():
+                if timer not in timers:  # one that the task has forgotten must not strike the next
+                    signal.setitimer(timer, 0)
 
 
 @contextlib.contextmanager
@@ -355,7 +371,7 @@ def _backstop(memory_limit: int) -> Iterator[None]:
         with open("/proc/self/statm", "rb") as file:
             mapped = int(file.read().split()[5]) * resource.getpagesize()
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        wanted = mapped + _BACKSTOP * memory_limit
+        wanted = mapped + max(_BACKSTOP * memory_limit, memory_limit + _BACKSTOP_LEAST)
         tighter = wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
         resource.setrlimit(resource.RLIMIT_DATA, (tighter, hard))
     except (ImportError, OSError, ValueError, IndexError):  # no such limit here: the lane's looks are all there is
@@ -368,8 +384,8 @@ def _backstop(memory_limit: int) -> Iterator[None]:
             resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _has_alarm() -> bool:
-    return hasattr(signal, "getitimer") and signal.getitimer(signal.ITIMER_REAL)[0] > 0
+def _running_timers() -> list[int]:
+    return [timer for timer in _TIMERS if signal.getitimer(timer)[0] > 0]
 
 
 def _forget_our_frames(error: BaseException) -> None:
@@ -379,10 +395,3 @@ def _forget_our_frames(error: BaseException) -> None:
         trace = trace.tb_next
     if trace is not None:
         BaseException.with_traceback(error, trace)  # a frozen dataclass refuses setattr
-
-
-def _flush() -> None:
-    """What the task printed is out before its outcome is: a later kill must not take it along."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()

@@ -108,6 +108,7 @@ def test_each_end_of_an_attempt_is_reported_in_order_and_those_that_began_are_nu
     begins()
     p.after(5)
     p.ended("a", attempt, outcome=Raised(SoftTimeout()))
+    p.gone()  # its worker is replaced
     begins()
     p.after(5)
     p.after(4)

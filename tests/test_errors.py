@@ -84,7 +84,6 @@ def test_the_tree_holds_every_public_error() -> None:
         (TaskTimeout, TimeoutError),
         (MemoryLimitExceeded, AttemptError),
         (MemoryLimitExceeded, MemoryError),
-        (SoftTimeout, TimeoutError),
         (TaskKilled, AttemptError),
         (NotSendable, AttemptError),
         (PoolClosed, RuntimeError),

@@ -97,7 +97,7 @@ class LimitLaws(Facts):
     def check_admission(self, send: Send) -> None:
         out = [call for calls in self.held.values() for call in calls]
         assert self.level is MemoryLevel.OK or not out, f"memory is {self.level}: {send} beside {out}"
-        assert send.lane not in self.swollen, f"{send} to a worker that holds too much"
+        assert send.lane not in self.swollen, f"{send} to a worker that is unfit"
 
     def check_start(self, order: StartWorker) -> None:
         if self.level is not MemoryLevel.OK:
@@ -106,7 +106,8 @@ class LimitLaws(Facts):
 
     def check_swollen(self, word: AttemptEnded) -> None:
         most = self.limits.max_memory_per_worker
-        if most is not None and word.memory > most and not self.held[word.lane]:
+        shaken = self.truths[word.key].warned == word.attempt and not isinstance(word.outcome, Returned)
+        if (shaken or (most is not None and word.memory > most)) and not self.held[word.lane]:
             self.swollen.add(word.lane)
 
     def no_swollen_worker_is_kept(self) -> None:

@@ -7,7 +7,7 @@ from core_play import DIED, GIB, RAISED, VALUE, Grant, Play
 
 from resilient_exec.errors import SoftTimeout
 from resilient_exec.events import Event
-from resilient_exec.messages import MemoryExceeded, Stalled
+from resilient_exec.messages import AttemptEnded, MemoryExceeded, Stalled
 from resilient_exec.policies import RetryPolicy
 from resilient_exec.states import State
 from resilient_exec.task import NO_EVIDENCE, Died, Evidence, Killed, OutOfMemory, Raised
@@ -288,3 +288,22 @@ def test_a_late_end_does_not_say_what_the_worker_holds() -> None:
     p.begun("b")
     p.submit("c")
     assert p.ended("b")[-1] == "Send L0 c#1"
+
+
+def test_a_worker_that_its_lane_calls_unfit_is_replaced() -> None:
+    p = Play()
+    p.running("a")
+    p.submit("b")
+    assert p.tell(AttemptEnded(0, "a", 1, VALUE, unfit=True))[-1] == "StopWorker L0"
+    p.gone()
+    assert p.ready()[-1] == "Send L0 b#1"
+
+
+def test_an_attempt_that_is_over_its_limit_only_by_what_earlier_ones_left_is_not_charged() -> None:
+    p = Play(2)
+    p.running("a", memory_limit=GIB)
+    assert p.tell(MemoryExceeded(0, "a", 1, 2 * GIB, GIB)) == ["doomed a#1", "Kill L0 a#1"]
+    p.died("a")
+    assert p.core.story("a")[-1].kind == "backing_off"
+    assert "1024 MiB of earlier tasks" in p.core.story("a")[-2].detail["why"]
+    assert p.core.story("a")[-2].kind == "evicted"

@@ -114,7 +114,7 @@ def test_a_soft_timeout_that_leaves_the_task_is_charged_to_the_timeouts() -> Non
     policy = Grant(1.0)
     p.running("a", policy, soft_timeout=5.0)
     p.after(5)
-    assert p.ended("a", outcome=SOFT) == ["timed_out a#1", "backing_off a#1"]
+    assert p.ended("a", outcome=SOFT) == ["timed_out a#1", "backing_off a#1", "lane_stopping L0", "StopWorker L0"]
     assert policy.asked == [("timed_out", 1)]
 
 
@@ -125,15 +125,45 @@ def test_a_subclass_of_soft_timeout_counts_as_one() -> None:
     p = Play()
     p.running("a", soft_timeout=5.0)
     p.after(5)
-    assert p.ended("a", outcome=Raised(Mine("x")))[-1] == "Settle a timed_out 1"
+    assert "Settle a timed_out 1" in p.ended("a", outcome=Raised(Mine("x")))
 
 
 def test_another_exception_after_a_soft_timeout_is_the_tasks_own() -> None:
     p = Play()
     p.running("a", soft_timeout=5.0)
     p.after(5)
-    assert p.ended("a", outcome=RAISED)[-1] == "Settle a raised 1"
+    assert "Settle a raised 1" in p.ended("a", outcome=RAISED)
     assert p.settled["a"].outcome is RAISED
+
+
+def _replace(p: Play) -> None:
+    """The worker in which the task was interrupted goes; another one is there when it is needed."""
+    p.gone()
+    p.submit("to have a worker started")
+    p.ready()
+    p.begun("to have a worker started")
+    p.ended("to have a worker started")
+    del p.settled["to have a worker started"]
+
+
+@pytest.mark.parametrize("outcome", [SOFT, RAISED])
+def test_a_worker_in_which_a_task_was_interrupted_and_did_not_return_is_replaced(outcome: Raised) -> None:
+    """An import may stand half-way, a lock may be held for ever."""
+    p = Play()
+    p.running("a", soft_timeout=5.0)
+    p.submit("b")
+    p.after(5)
+    assert p.ended("a", outcome=outcome)[-2:] == ["lane_stopping L0", "StopWorker L0"]
+    assert p.gone() == ["lane_lost L0", "lane_starting L0", "StartWorker L0"]
+    assert p.ready() == ["lane_ready L0", "sent b#1", "Send L0 b#1"]
+
+
+def test_a_worker_whose_task_returned_after_its_soft_timeout_is_kept() -> None:
+    p = Play()
+    p.running("a", soft_timeout=5.0)
+    p.submit("b")
+    p.after(5)
+    assert p.ended("a")[-1] == "Send L0 b#1"
 
 
 def test_a_soft_timeout_out_of_a_task_that_has_none_is_its_own_exception() -> None:
@@ -151,6 +181,7 @@ def test_a_soft_timeout_that_leaves_the_task_before_its_time_is_the_tasks_own_ex
     if attempt == 2:
         p.after(5)
         p.ended("a", outcome=SOFT)
+        _replace(p)
         p.after(0)
         p.begun("a", 2)
     p.after(4.9)
@@ -163,6 +194,7 @@ def test_a_second_attempt_gets_its_soft_timeout_anew() -> None:
     for attempt in (1, 2, 3):
         assert p.after(5) == [f"soft_timeout a#{attempt}", f"RaiseSoftTimeout L0 a#{attempt}"]
         p.ended("a", attempt, outcome=SOFT)
+        _replace(p)
         p.after(1)
         if attempt < 3:
             p.begun("a", attempt + 1)

@@ -55,6 +55,30 @@ def test_shared_pages_alone_are_no_excess(memory):
     assert gauge.peak == GIB // 2
 
 
+def test_while_it_cannot_be_over_the_limit_the_dear_look_is_not_repeated(memory):
+    """The kernel stops the process for it: with much that is shared that would be all the time."""
+    memory.resident, memory.proportional = 4 * GIB, GIB // 2
+    gauge = Gauge(GIB, None, 0.0)
+    gauge.look([1, 2], 0.0)
+    memory.resident += GIB // 4
+    assert gauge.look([1, 2], 0.1) is None
+    assert gauge.samples[-1][1] == GIB // 2 + GIB // 4
+    assert memory.dear_looks == 1
+    memory.resident += GIB // 2
+    memory.proportional = GIB + 1
+    assert gauge.look([1, 2], 0.2) == GIB + 1
+    assert memory.dear_looks == 2
+
+
+def test_sharing_that_ends_is_noticed_within_half_a_second(memory):
+    memory.resident, memory.proportional = 4 * GIB, GIB // 2
+    gauge = Gauge(GIB, None, 0.0)
+    gauge.look([1, 2], 0.0)
+    memory.proportional = 3 * GIB
+    assert gauge.look([1, 2], 0.4) is None
+    assert gauge.look([1, 2], 0.5) == 3 * GIB
+
+
 def test_what_is_really_held_over_the_limit_is_told(memory):
     memory.resident = memory.proportional = GIB + 1
     assert Gauge(GIB, None, 0.0).look([1], 0.0) == GIB + 1
@@ -102,30 +126,39 @@ def test_it_keeps_a_few_dozen_samples_from_the_whole_time_and_the_peak_of_all(me
 # -- idleness --------------------------------------------------------------------------------------------------------
 
 
-def idle_at(gauge, *times):
-    return [gauge.idle([1], at) for at in times]
+def walk(gauge, start, end):
+    """Look twice a second; when it was told to be idle, and for how long."""
+    looks = [start + step / 2 for step in range(int((end - start) * 2) + 1)]
+    return [(at, idle) for at in looks if (idle := gauge.idle([1], at)) is not None]
 
 
 def test_it_is_told_once_that_nothing_has_moved_for_long_enough(memory):
-    gauge = Gauge(None, 10.0, 0.0)
-    assert idle_at(gauge, 0.0, 9.9, 10.0, 11.0, 50.0) == [None, None, 10.0, None, None]
+    assert walk(Gauge(None, 10.0, 0.0), 0.0, 60.0) == [(10.0, 10.0)]
 
 
 @pytest.mark.parametrize("field", ["cpu", "io"])
 def test_a_move_begins_the_time_anew_and_it_is_told_again(memory, field):
     gauge = Gauge(None, 10.0, 0.0)
-    assert idle_at(gauge, 0.0, 9.0) == [None, None]
+    assert walk(gauge, 0.0, 9.0) == []
     setattr(memory, field, 1)
-    assert idle_at(gauge, 9.5, 10.0, 19.4, 19.5, 20.0) == [None, None, None, 10.0, None]
+    assert walk(gauge, 9.5, 25.0) == [(19.5, 10.0)]
     setattr(memory, field, 2)
-    assert idle_at(gauge, 21.0, 31.0) == [None, 10.0]
+    assert walk(gauge, 25.5, 40.0) == [(35.5, 10.0)]
 
 
 def test_less_than_one_percent_of_a_cpu_is_nothing(memory):
     gauge = Gauge(None, 10.0, 0.0)
-    gauge.idle([1], 0.0)
+    assert walk(gauge, 0.0, 9.0) == []
     memory.cpu = 0.09
-    assert idle_at(gauge, 10.0) == [10.0]
+    assert walk(gauge, 9.5, 11.0) == [(10.0, 10.0)]
+
+
+def test_the_time_in_which_nobody_looked_does_not_count(memory):
+    """After Ctrl-Z and fg: the workers were stopped with their parent."""
+    gauge = Gauge(None, 10.0, 0.0)
+    assert walk(gauge, 0.0, 8.0) == []
+    assert walk(gauge, 5_000.0, 5_000.5) == []
+    assert walk(gauge, 5_001.0, 5_001.0) == [(5_001.0, 10.0)]
 
 
 def test_a_sum_that_falls_because_a_process_ended_is_a_move(memory):
@@ -133,11 +166,11 @@ def test_a_sum_that_falls_because_a_process_ended_is_a_move(memory):
     gauge = Gauge(None, 10.0, 0.0)
     gauge.idle([1], 0.0)
     memory.cpu = 1.0
-    assert idle_at(gauge, 10.0) == [None]
+    assert walk(gauge, 0.5, 10.0) == []
 
 
 def test_without_a_stall_timeout_nothing_is_idle(memory):
-    assert idle_at(Gauge(None, None, 0.0), 0.0, 1e9) == [None, None]
+    assert walk(Gauge(None, None, 0.0), 0.0, 100.0) == []
 
 
 def test_it_looks_often_enough_for_a_short_stall_timeout(memory):

@@ -42,6 +42,8 @@ def test_of_our_own_package_a_worker_imports_only_what_it_needs(shared):
         "resilient_exec.errors",
         "resilient_exec.evidence",
         "resilient_exec.payload",
+        "resilient_exec.scratch",
+        "resilient_exec.streams",
         "resilient_exec.worker",
     }
 

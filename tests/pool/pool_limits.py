@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
@@ -86,6 +87,36 @@ def hold_then_die(size):
     kill_self(signal.SIGKILL if data else 0)
 
 
+def leave_child_that_takes(size, path):
+    """Return at once; a child takes the memory when the next task has begun."""
+    if os.fork() == 0:
+        wait_for(path)
+        held = _touched(size)
+        time.sleep(60)
+        os._exit(len(held) == 0)
+
+
+def begin_and_wait(path, seconds):
+    note(path, os.getpid())
+    time.sleep(seconds)
+    return task_context().attempt
+
+
+def take(size):
+    data = _touched(size)
+    time.sleep(0.7)
+    return task_context().attempt if data else 0
+
+
+def leak_a_little_then_take(size):
+    """Over its limit by a little: by what it takes itself, and not by what is left of the one before."""
+    held = [_touched(16 << 20)]
+    while sum(map(len, held)) < size:
+        held.append(_touched(4 << 20))
+        time.sleep(0.01)
+    time.sleep(60)
+
+
 def leak(size):
     _leaked.append(_touched(size))
     return os.getpid()
@@ -110,6 +141,31 @@ def tidy_up():
         time.sleep(60)
     except SoftTimeout as told:
         return str(told), task_context().time_left()
+
+
+def _arrive_late(seconds):
+    time.sleep(seconds)
+    return 60
+
+
+class SlowToArrive:
+    def __reduce__(self):
+        return _arrive_late, (1.0,)
+
+
+def take_handlers_away():
+    for number in range(signal.SIGRTMIN, signal.SIGRTMAX + 1):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def block_all_signals():
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+
+
+def unset_stacks_signal_and_wait(here):
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    note(here, os.getpid())
+    wait_quietly()
 
 
 def deep_inside():
@@ -237,3 +293,38 @@ def use_and_return(agent):
     with agent.lock:
         agent.used += 1
     return agent
+
+
+def leave_zombies(count):
+    """Start processes in the background, as a shell does, and wait for none."""
+    os.system(f"for i in $(seq {count}); do true & done")  # noqa: S605
+    return os.getpid()
+
+
+def set_timers():
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        signal.setitimer(timer, 0.3)
+
+
+def complain_and_exit():
+    print("LICENCE SERVER NOT FOUND", file=sys.stderr)
+    os._exit(7)
+
+
+def wait_in_pool_inside(path):
+    from resilient_exec import ResilientPool
+
+    with ResilientPool(1) as pool:
+        pool.submit(note_then_wait, path).result()
+
+
+def wait_in_task_group():
+    async def wait():
+        await asyncio.sleep(0)
+        time.sleep(60)  # noqa: ASYNC251  it is to be interrupted there
+
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(wait())
+
+    asyncio.run(main())

@@ -191,3 +191,23 @@ def raise_with_note():
 
 def raise_group():
     raise ExceptionGroup("several", [ValueError(1), KeyError("k")])
+
+
+class RaisesInRepr:
+    def __repr__(self):
+        raise ValueError("no repr")
+
+
+class RaisesInReprLater:
+    """Prints as others do at first: as long as a pool might look."""
+
+    looks = 0
+
+    def __repr__(self):
+        self.looks += 1
+        if self.looks > 1:
+            raise ValueError("no repr any more")
+        return "still well"
+
+    def __reduce__(self):
+        raise SystemExit(3)

@@ -15,8 +15,8 @@ from pool_wait import lines, meet_all, until, wait_lines
 
 import resilient_exec.pool
 from resilient_exec import RetryPolicy, TaskTimeout
+from resilient_exec.clock import SteadyClock
 from resilient_exec.states import Limits
-from resilient_exec.supervisor import SteadyClock
 
 NOW = RetryPolicy(wait=lambda _: 0.0)  # tried again without a pause
 

@@ -6,6 +6,7 @@ import inspect
 import math
 import os
 import signal
+from decimal import Decimal
 
 import pool_odd as odd
 import pool_tasks as tasks
@@ -256,6 +257,8 @@ VIEW_ONLY = [
     ({"priority": None}, TypeError, "priority .* got None"),
     ({"priority": math.nan}, ValueError, "priority .* got nan"),
     ({"key": []}, TypeError, "unhashable type: 'list'"),
+    ({"key": math.nan}, ValueError, "a key must be equal to itself.* got nan"),
+    ({"key": Decimal("nan")}, ValueError, "a key must be equal to itself"),
     ({"label": 5}, TypeError, "label must be a text; got 5"),
     ({"deadline": 5}, TypeError, "deadline"),
 ]
@@ -345,6 +348,22 @@ def test_the_errors_of_a_killed_task_name_who_asked_for_it(lone, tmp_path):
     assert isinstance(error, TaskKilled)
     assert "future.kill()" in str(error)
     assert "meet" in error.stacks
+
+
+def test_a_key_that_cannot_be_printed_is_refused(warm):
+    with pytest.raises(TypeError, match=r"a key of type pool_odd.RaisesInRepr .* raised ValueError: no repr"):
+        warm.options(key=odd.RaisesInRepr())
+
+
+def test_a_key_that_cannot_be_printed_any_more_costs_nobody_anything(make_pool):
+    """Nor does one whose pickling exits: nothing that a key does may end the supervisor or a lane."""
+    pool = make_pool(1, retry=2)
+    future = pool.options(key=odd.RaisesInReprLater()).submit(tasks.leave, 3)
+    error = future.exception(60)
+    assert isinstance(error, WorkerDied)
+    assert "pool_odd.RaisesInReprLater, whose repr raises" in str(error)
+    assert future.attempts == 2
+    assert pool.submit(tasks.same, 5).result(60) == 5
 
 
 def test_a_retry_policy_says_what_it_grants():

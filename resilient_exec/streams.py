@@ -1,0 +1,94 @@
+"""The standard streams of a worker: where they lead, and that each task finds them as they were.
+
+A task may close or replace descriptors 0 to 2 and the objects in ``sys``.  The next one's ``open()`` would then be
+given number 1, and its ``print`` would go into its own data file.  So before each attempt whatever is no longer
+what it was is put back, from duplicates with high numbers.
+
+Redirected output is not buffered, neither by Python nor (but for half a line) by C: a worker that is killed does not
+take its last words with it, and they do not come out under the next task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Streams", "flush"]
+
+_NAMES = ("stdin", "stdout", "stderr")
+_LINE_BUFFERED = 1  # _IOLBF of stdio.h
+
+
+def flush() -> None:
+    """What the task printed is out before its outcome is: a later kill must not take it along."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):  # of a task's own, whose SystemExit is no exit of ours
+            stream.flush()
+
+
+class Streams:
+    """Descriptors 0 to 2 and ``sys.stdin``, ``sys.stdout``, ``sys.stderr``."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[int, tuple[int, int]]] = {}  # by number: the duplicate, and what it is
+        self._objects: dict[str, Any] = {}
+        self._is_ours = False
+
+    def redirect(self, out: int, err: int) -> None:
+        """Have the process print into these descriptors, which are closed."""
+        flush()
+        self._is_ours = True
+        for number, fd in ((1, out), (2, err)):
+            os.dup2(fd, number)
+            os.close(fd)
+            self._open(_NAMES[number], number)
+        with contextlib.suppress(Exception):  # another C library
+            import ctypes
+
+            libc = ctypes.CDLL(None)
+            libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _LINE_BUFFERED, 0)
+
+    def _open(self, name: str, number: int) -> None:
+        raw = open(number, "wb", buffering=0, closefd=False)  # noqa: SIM115  as long as the process
+        text = io.TextIOWrapper(raw, errors="backslashreplace", write_through=True)
+        setattr(sys, name, text)
+        setattr(sys, f"__{name}__", text)
+
+    def keep(self, raise_high: Callable[[int], int]) -> None:
+        """Note how they are now; ``raise_high`` gives a duplicate out of the tasks' reach."""
+        for number, name in enumerate(_NAMES):
+            with contextlib.suppress(OSError):  # this one is closed, as it was in the parent
+                self._kept[number] = (raise_high(number), _identity(number))
+            self._objects[name] = getattr(sys, name)
+
+    def mend(self) -> None:
+        """Put back what is no longer as it was."""
+        for number, (duplicate, identity) in self._kept.items():
+            with contextlib.suppress(OSError):
+                if not _is(number, identity) and _is(duplicate, identity):
+                    os.dup2(duplicate, number)
+        for name, stream in self._objects.items():
+            if getattr(sys, name) is not stream:
+                setattr(sys, name, stream)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            if getattr(self._objects[name], "closed", False) and number in self._kept:
+                self._open(name, number)
+                self._objects[name] = getattr(sys, name)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _is(fd: int, identity: tuple[int, int]) -> bool:
+    try:
+        return _identity(fd) == identity
+    except OSError:
+        return False
