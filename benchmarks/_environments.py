@@ -192,17 +192,23 @@ def find_environment(
 
 
 def make_environment(
-    python: Interpreter, requirements: tuple[str, ...], checkout: Path, folder: Path | None = None, *, fresh: bool
+    python: Interpreter,
+    requirements: tuple[str, ...],
+    checkout: Path | None,
+    folder: Path | None = None,
+    *,
+    fresh: bool,
+    name: str = "deadlock",
 ) -> Path:
-    """Return the Python of a virtual environment with `requirements` and the package at `checkout`.
+    """Return the Python of a virtual environment with `requirements` and, if given, the package at `checkout`.
 
     A finished environment of the same interpreter, requirements and package source is used again. One whose package
     source has changed gets the package anew.
     """
     key = _digest(python.path, python.version, *requirements)
-    folder = (folder or cache_folder() / f"deadlock-py{python.version}-{key[:10]}").resolve()
+    folder = (folder or cache_folder() / f"{name}-py{python.version}-{key[:10]}").resolve()
     executable = folder / "bin" / "python"
-    wanted = {"key": key, "source": source_digest(checkout), "complete": True}
+    wanted = {"key": key, "source": source_digest(checkout) if checkout else "", "complete": True}
     stamp = _read_stamp(folder)
     if not fresh and stamp == wanted and executable.exists():
         print(f"environment: {folder} (made earlier; --fresh remakes it)")
@@ -210,8 +216,9 @@ def make_environment(
     if fresh or stamp is None or stamp["key"] != key or not stamp["complete"]:
         _create(python, folder, key)
     write_json(folder / STAMP, wanted | {"complete": False})
-    print(f"environment: installing {', '.join(requirements)} and {checkout} (a minute or two the first time)")
-    _pip_install(executable, [*requirements, str(checkout)])
+    what = [*requirements, *([str(checkout)] if checkout else [])]
+    print(f"environment: installing {', '.join(what)} (a minute or two the first time)")
+    _pip_install(executable, what)
     write_json(folder / STAMP, wanted)
     return executable
 
