@@ -114,7 +114,8 @@ def test_what_cannot_be_opened_is_said(arguments, folder, negmas_or_not):
 
 
 @pytest.mark.parametrize(
-    "option", [["--workers", "0"], ["--timeout", "-1"], ["--timeout", "inf"], ["--retries", "-1"], ["--memory-limit", "5"]]
+    "option",
+    [["--workers", "0"], ["--timeout", "-1"], ["--timeout", "inf"], ["--retries", "-1"], ["--memory-limit", "5"]],
 )
 def test_a_wrong_option_is_refused_with_its_name_and_value(option, folder):
     (folder / "script.py").write_text("print('ran')")
