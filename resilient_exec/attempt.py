@@ -29,6 +29,7 @@ _logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL = 1.0  # s, between two words about a large call on its way
 _MATTERS = 0.1  # of a limit: what earlier attempts may have left before it counts as more than a cache or two
+_REMEMBER_INTERVAL = 0.5  # s, between two looks at who descends from the worker, for when it has died
 _STACKS_TIMEOUT = 0.5  # s, for the stacks to be written
 _STACKS_TIMEOUT_OVER_MEMORY = 0.05  # s: the worker runs on meanwhile, and takes more
 
@@ -44,6 +45,7 @@ class Attempt:
         self.sent_at = moment()
         self.progress_at = now + PROGRESS_INTERVAL
         self.over_memory = False
+        self._remember_due = now
         self._parcel = parcel
         self._lane = send.lane
         self._gauge = Gauge(parcel.memory_limit, stall_timeout, now)
@@ -101,7 +103,9 @@ class Attempt:
         now = time.monotonic()
         if lease.pid is None:
             return
-        lease.remember_tree()
+        if now >= self._remember_due:
+            self._remember_due = now + _REMEMBER_INTERVAL
+            lease.remember_tree()
         pids = lease.pids(self._strangers)
         used = self._gauge.look(pids, now)
         if used is not None and self._parcel.memory_limit is not None:  # told each time: it may not have begun yet

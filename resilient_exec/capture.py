@@ -38,8 +38,7 @@ class Capture:
     def look(self, now: float, *, busy: bool) -> None:
         """Cut what is too long, if it is time to."""
         if now >= self.due:
-            self.due = now + (_BUSY if busy else _IDLE)
-            self.cut()
+            self.due = now + (_BUSY if self.cut() or busy else _IDLE)
 
     def clear(self) -> None:
         """Forget what was printed so far: a new attempt begins."""
@@ -49,12 +48,15 @@ class Capture:
             if os.fstat(fd).st_size:
                 os.ftruncate(fd, 0)
 
-    def cut(self) -> None:
-        """Keep the end of what is too long, and cut it."""
+    def cut(self) -> bool:
+        """Keep the end of what is too long, and cut it; whether anything was."""
+        was_cut = False
         for number, fd in enumerate(self.fds):
             if os.fstat(fd).st_size > _CAP:
                 self._kept[number] = self._tail(number)
                 os.ftruncate(fd, 0)
+                was_cut = True
+        return was_cut
 
     def _tail(self, number: int) -> bytes:
         fd = self.fds[number]

@@ -73,9 +73,13 @@ class _Place:
     def get(self, serial: int) -> str:
         if self.note is None:
             return self._get_outside()
-        path = scratch.make(tempfile.gettempdir(), f"{self.mark}{serial}")
-        self.note(path)
-        return path
+        if not self._folder():
+            self.note(os.path.join(tempfile.gettempdir(), self.mark))
+        return scratch.make(self._folder(), f"{self.mark}{serial}")
+
+    def _folder(self) -> str:
+        """Where all those of this worker are: what was the folder for temporary files when the first one was made."""
+        return os.path.dirname(self.noted()) if self.noted is not None else ""
 
     def _get_outside(self) -> str:
         if not self._outside:
@@ -86,8 +90,8 @@ class _Place:
         return self._outside
 
     def clear(self, serial: int) -> None:
-        path = self.noted() if self.noted is not None else ""
-        if os.path.basename(path) != f"{self.mark}{serial}":
+        path = os.path.join(self._folder(), f"{self.mark}{serial}")
+        if not self._folder() or not os.path.lexists(path):
             return
         here = ""
         with contextlib.suppress(OSError):

@@ -230,7 +230,7 @@ class Core:
         lane = record.lane
         lane.memory = s.memory
         # An exception out of nowhere may have left an import or a lock half-way: nobody else is to find that.
-        lane.unfit = s.unfit or (record.soft_told == record.attempt and not isinstance(s.outcome, Returned))
+        lane.unfit = s.unfit or record.soft_told == record.attempt
         del lane.holds[0]
         self._conclude(record, s.outcome)
         self._go_on(lane)

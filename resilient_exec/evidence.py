@@ -3,7 +3,7 @@
 Two anonymous files (``memfd``: no path, nothing to clean up, no disk to fill) are inherited by the worker.
 
 * The **register** is mapped by the worker: the serial of the attempt last begun, of the one last ended, and of the one
-  that is to be told of its soft timeout (which the parent writes), then the path of its scratch directory.  Writing a
+  that is to be told of its soft timeout (which the parent writes), then where its scratch directories are.  Writing a
   number is a store to memory, so it is true however the process ends, and blame is read, not guessed.
 * The **stacks** file is where ``faulthandler`` writes when it is asked by a signal: a C-level handler that works
   even under a held GIL.
@@ -59,7 +59,7 @@ def write_soft(fd: int, serial: int) -> None:
 
 
 def read_scratch(fd: int) -> str:
-    """The scratch directory that was made last in the worker; ``""``: none."""
+    """What the paths of the worker's scratch directories begin with; ``""``: none was made."""
     (length,) = _NUMBER.unpack(os.pread(fd, _NUMBER.size, _SCRATCH))
     if not 0 < length <= REGISTER_SIZE - _SCRATCH - _NUMBER.size:
         return ""
@@ -96,7 +96,7 @@ class Register:
         return int(_NUMBER.unpack_from(self._map, _SOFT)[0])
 
     def scratch(self) -> str:
-        """The path of the scratch directory that was made last in this worker; ``""``: none yet."""
+        """What the paths of the scratch directories of this worker begin with; ``""``: none was made yet."""
         (length,) = _NUMBER.unpack_from(self._map, _SCRATCH)
         start = _SCRATCH + _NUMBER.size
         return os.fsdecode(self._map[start : start + length]) if length else ""

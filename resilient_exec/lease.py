@@ -213,8 +213,8 @@ class Lease:
             self._kin = {who for who in self._kin if is_alive(who)} | tree(self.pid)
 
     def pids(self, strangers: frozenset[Identity]) -> list[int]:
-        """The worker and its descendants, as they were last noted, but for those."""
-        return [self.pid, *(who.pid for who in self._kin - strangers)] if self.pid is not None else []
+        """The worker and its present descendants, but for those, and theirs."""
+        return [self.pid, *(who.pid for who in tree(self.pid, strangers))] if self.pid is not None else []
 
     def has_many_zombies(self) -> bool:
         """Whether the worker, whose children its orphans become, has piled up dead ones; looks once in a second.

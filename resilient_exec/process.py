@@ -139,15 +139,15 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def tree(pid: int) -> set[Identity]:
-    """The descendants of ``pid``, itself not included, as far as the kernel shows them."""
+def tree(pid: int, without: frozenset[Identity] = frozenset()) -> set[Identity]:
+    """The descendants of ``pid``, itself not included, nor those ``without`` and theirs, as the kernel shows them."""
     if not ON_LINUX:
-        return _tree_by_psutil(pid)
+        return _tree_by_psutil(pid) - without
     found: set[Identity] = set()
     todo = _children(pid)
     while todo:
         who = identify(todo.pop())
-        if who is not None and who not in found:
+        if who is not None and who not in found and who not in without:
             found.add(who)
             todo += _children(who.pid)
     return found

@@ -8,6 +8,7 @@ worker can each find what is to be removed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import stat
@@ -61,16 +62,17 @@ def _is_folder(path: str) -> bool:
 
 def _flatten(top: str) -> None:
     """Empty it by moving what is deep up, level by level: no path grows long, and nothing calls itself."""
-    for number in range(_ROUNDS):
+    numbers = itertools.count()
+    for _ in range(_ROUNDS):
         os.chmod(top, stat.S_IRWXU)
         folders = _clear(top)
         if not folders:
             return
         for one in folders:
             os.chmod(one, stat.S_IRWXU)
-            for rank, inner in enumerate(_clear(one)):
+            for inner in _clear(one):
                 os.chmod(inner, stat.S_IRWXU)  # one that is write-protected cannot be given another parent
-                os.rename(inner, os.path.join(top, f".{number}.{rank}.{os.path.basename(one)[:100]}"))
+                os.rename(inner, os.path.join(top, f".resilient.{next(numbers)}"))
             os.rmdir(one)
 
 

@@ -27,9 +27,9 @@ _LINE_BUFFERED = 1  # _IOLBF of stdio.h
 
 def flush() -> None:
     """What the task printed is out before its outcome is: a later kill must not take it along."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
         with contextlib.suppress(BaseException):  # of a task's own, whose SystemExit is no exit of ours
-            stream.flush()
+            getattr(sys, name).flush()
 
 
 class Streams:
@@ -73,13 +73,22 @@ class Streams:
             with contextlib.suppress(OSError):
                 if not _is(number, identity) and _is(duplicate, identity):
                     os.dup2(duplicate, number)
-        for name, stream in self._objects.items():
-            if getattr(sys, name) is not stream:
-                setattr(sys, name, stream)
-        for number, name in ((1, "stdout"), (2, "stderr")):
-            if getattr(self._objects[name], "closed", False) and number in self._kept:
-                self._open(name, number)
-                self._objects[name] = getattr(sys, name)
+        for number, name in enumerate(_NAMES):
+            with contextlib.suppress(Exception):  # nothing here may end the worker
+                stream = self._objects[name]
+                if number and number in self._kept and not _is_usable(stream):
+                    self._open(name, number)
+                    self._objects[name] = getattr(sys, name)
+                elif getattr(sys, name, self) is not stream:
+                    setattr(sys, name, stream)
+
+
+def _is_usable(stream: Any) -> bool:
+    """Whether it can be written to: one that was detached says so by raising."""
+    try:
+        return stream is None or not stream.closed
+    except Exception:
+        return False
 
 
 def _identity(fd: int) -> tuple[int, int]:

@@ -106,7 +106,7 @@ class LimitLaws(Facts):
 
     def check_swollen(self, word: AttemptEnded) -> None:
         most = self.limits.max_memory_per_worker
-        shaken = self.truths[word.key].warned == word.attempt and not isinstance(word.outcome, Returned)
+        shaken = self.truths[word.key].warned == word.attempt
         if (shaken or (most is not None and word.memory > most)) and not self.held[word.lane]:
             self.swollen.add(word.lane)
 

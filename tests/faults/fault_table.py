@@ -247,6 +247,7 @@ STARTING = [
 
 FAULTS = [*RAISING, *DYING, *RESULTS, *ARGUMENTS, *HANGING, *LEAVING, *PRINTING, *MEMORY, *STARTING]
 
+TOO_LONG = "it took too long"
 NO_START = [
     Fault("an initializer that raises", tasks.take, (1,), ("PoolBroken",), says="the initializer's own words",
           attempts=0, initializer=(tasks.raise_in_initializer,)),
@@ -254,7 +255,7 @@ NO_START = [
           attempts=0, initializer=(tasks.call_sys_exit, 3)),
     Fault("an initializer that exits", tasks.take, (1,), ("PoolBroken",), says="exit", attempts=0,
           initializer=(tasks.exit_at_once, 0)),
-    Fault("an initializer that hangs", tasks.take, (1,), ("PoolBroken",), says="sleep_for_ever", attempts=0,
+    Fault("an initializer that hangs", tasks.take, (1,), ("PoolBroken",), says=TOO_LONG, attempts=0,
           initializer=(tasks.sleep_for_ever,)),
 ]  # fmt: skip
 

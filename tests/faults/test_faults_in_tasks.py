@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import fault_tasks as tasks
 import pytest
-from fault_table import FAULTS, HANDS, LINUX, NO_START, File
+from fault_table import FAULTS, HANDS, LINUX, NO_START, TOO_LONG, File
 
 import resilient_exec.pool
 from resilient_exec import PoolBroken, RetryPolicy, TaskKilled
@@ -228,7 +228,8 @@ def test_without_a_limit_a_hang_stays_a_hang_beside_which_all_goes_on_and_which_
 @pytest.mark.parametrize("fault", rows(NO_START))
 def test_an_initializer_that_always_fails_breaks_the_pool_and_every_task_is_told_why(make_pool, tmp_path, fault):
     path = str(tmp_path / "executed")
-    pool = make_pool(2, timeout=fault.limit, start_timeout=1, retry=1, **options_of(fault, tmp_path))
+    start_timeout = 1 if fault.says == TOO_LONG else DEADLINE
+    pool = make_pool(2, timeout=fault.limit, start_timeout=start_timeout, retry=1, **options_of(fault, tmp_path))
     futures = [*submit_healthy(pool, path, range(BESIDE)).values(), pool.submit(*fault.call(tmp_path))]
     for future in futures:
         error = future.exception(DEADLINE)

@@ -32,6 +32,15 @@ def close_stdout_object():
     sys.stdout.close()
 
 
+def detach_stdout():
+    """As everybody does it who wants another encoding."""
+    sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")
+
+
+def delete_stdout():
+    del sys.stdout
+
+
 def replace_stdout():
     sys.stdout = sys.stderr = io.StringIO()
 

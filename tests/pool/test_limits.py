@@ -115,10 +115,11 @@ def test_a_task_over_its_limit_is_not_excused_by_what_any_worker_holds(make_pool
         assert future.attempts == 1
 
 
-def test_an_attempt_is_not_charged_for_a_child_that_an_earlier_task_has_left(make_pool, tmp_path):
+@pytest.mark.parametrize("leave", [tasks.leave_child_that_takes, tasks.leave_child_whose_child_takes])
+def test_an_attempt_is_not_charged_for_a_child_that_an_earlier_task_has_left(make_pool, tmp_path, leave):
     pool = make_pool(1, retry=1, memory_limit="300MiB")
     path = str(tmp_path / "begun")
-    pool.submit(tasks.leave_child_that_takes, 600 * MIB, path).result(60)
+    pool.submit(leave, 600 * MIB, path).result(60)
     assert pool.submit(tasks.begin_and_wait, path, 1.5).result(60) == 1
 
 

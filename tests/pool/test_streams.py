@@ -24,7 +24,16 @@ def captured(make_pool, monkeypatch):
 
 
 @pytest.mark.parametrize("output", ["capture", "discard", "inherit"])
-@pytest.mark.parametrize("fn", [tasks.close_stdout, tasks.close_stdout_object, tasks.replace_stdout])
+@pytest.mark.parametrize(
+    "fn",
+    [
+        tasks.close_stdout,
+        tasks.close_stdout_object,
+        tasks.replace_stdout,
+        tasks.detach_stdout,
+        tasks.delete_stdout,
+    ],
+)
 def test_a_task_that_closes_its_stdout_does_not_have_the_next_one_print_into_its_own_file(
     make_pool, tmp_path, output, fn
 ):
