@@ -76,11 +76,12 @@ class Streams:
         for number, name in enumerate(_NAMES):
             with contextlib.suppress(Exception):  # nothing here may end the worker
                 stream = self._objects[name]
+                if getattr(sys, name, self) is not stream:
+                    # That may be the end of what wrapped its buffer, and closes it: so whether it is usable comes next.
+                    setattr(sys, name, stream)
                 if number and number in self._kept and not _is_usable(stream):
                     self._open(name, number)
                     self._objects[name] = getattr(sys, name)
-                elif getattr(sys, name, self) is not stream:
-                    setattr(sys, name, stream)
 
 
 def _is_usable(stream: Any) -> bool:

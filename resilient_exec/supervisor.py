@@ -361,11 +361,14 @@ class Supervisor:
             self._fail_all(error)
 
     def _fail_all(self, error: BaseException) -> None:
-        for key in list(self._entries):
-            entry = self._entries.pop(key, None)
-            if entry is None:
-                continue
-            story = self.core.story(key)
+        while self._entries:
+            try:
+                key, entry = self._entries.popitem()  # by no key: looking one up may be what has failed
+            except KeyError:  # another thread was quicker
+                return
+            story: tuple[Event, ...] = ()
+            with contextlib.suppress(Exception):
+                story = self.core.story(key)
             entry.future._record(sum(event.kind == "begun" for event in story), 0.0, story)
             with contextlib.suppress(InvalidStateError):
                 entry.future.set_exception(error if isinstance(error, PoolClosed) else _internal(key, error, story))

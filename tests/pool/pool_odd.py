@@ -198,6 +198,21 @@ class RaisesInRepr:
         raise ValueError("no repr")
 
 
+class RaisesInEqLater:
+    """Can be found for a while."""
+
+    looks = 0
+
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        self.looks += 1
+        if self.looks > 3:
+            raise ValueError("not equal to anything any more")
+        return self is other
+
+
 class RaisesInReprLater:
     """Prints as others do at first: as long as a pool might look."""
 

@@ -37,6 +37,11 @@ def detach_stdout():
     sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")
 
 
+def wrap_stdout():
+    """The other way to another encoding; when it is dropped it closes what it had wrapped."""
+    sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")
+
+
 def delete_stdout():
     del sys.stdout
 

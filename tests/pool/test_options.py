@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import os
@@ -364,6 +365,19 @@ def test_a_key_that_cannot_be_printed_any_more_costs_nobody_anything(make_pool):
     assert "pool_odd.RaisesInReprLater, whose repr raises" in str(error)
     assert future.attempts == 2
     assert pool.submit(tasks.same, 5).result(60) == 5
+
+
+def test_keys_that_cannot_be_compared_any_more_end_the_pool_and_hang_nobody(make_pool, tmp_path):
+    """Nothing can be found any more: every task settles, with an error that says so."""
+    pool = make_pool(1)
+    others = [pool.submit(tasks.meet, str(tmp_path / f"here{n}"), str(tmp_path / "never")) for n in range(2)]
+    futures = []
+    for number in range(3):
+        with contextlib.suppress(ValueError):  # submit may be the first to meet it
+            futures.append(pool.options(key=odd.RaisesInEqLater()).submit(tasks.same, number))
+    for future in [*others, *futures]:
+        future.kill()
+        assert future.exception(60) is not None
 
 
 def test_a_retry_policy_says_what_it_grants():

@@ -31,6 +31,7 @@ def captured(make_pool, monkeypatch):
         tasks.close_stdout_object,
         tasks.replace_stdout,
         tasks.detach_stdout,
+        tasks.wrap_stdout,
         tasks.delete_stdout,
     ],
 )
