@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
@@ -38,7 +39,7 @@ def standing():
     gc.collect()
     children = 0
     for thread in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{thread}/children") as file:
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{thread}/children") as file:  # it has ended
             children += len(file.read().split())
     return len(os.listdir("/proc/self/fd")), threading.active_count(), children, resident(os.getpid())
 
