@@ -7,11 +7,11 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
+from cgroups import small_cgroup  # noqa: F401  (a fixture)
 from lane_harness import linux_only, until
 
 from resilient_exec import memory
@@ -525,46 +525,6 @@ def test_a_real_kill_by_another_process_came_from_outside():
     assert watch.verdict(child.pid).startswith(UNKNOWN)
 
 
-def _put(path, text):
-    """Write one of the kernel's files (never make it); whether that was possible."""
-    try:
-        with open(path, "r+") as file:
-            file.write(text)
-    except OSError:
-        return False
-    return True
-
-
-@pytest.fixture
-def small_cgroup():
-    """A memory cgroup of 64 MiB below our own, where the system lets us make one."""
-    own = next((cgroup for cgroup in memory._around_us() if cgroup.kills() is not None), None)
-    if own is None:
-        pytest.skip("no memory cgroup that counts its kills")
-    path = Path(own.path) / f"test_memory_{os.getpid()}"
-    try:
-        path.mkdir()
-    except OSError as error:
-        pytest.skip(f"no memory cgroup can be made: {error}")
-    limit, swap, most = path / "memory.limit_in_bytes", path / "memory.memsw.limit_in_bytes", 64 * MIB
-    if own.unified:
-        limit, swap, most = path / "memory.max", path / "memory.swap.max", 0
-    try:
-        if not _put(limit, str(64 * MIB)):
-            pytest.skip(f"{limit} cannot be written")
-        if not _put(swap, str(most)) and psutil.swap_memory().total:
-            pytest.skip(f"{swap} cannot be written: it would be swapped out instead of killed")
-        yield path
-    finally:
-        until(lambda: _removed(path), "the end of the cgroup")
-
-
-def _removed(path):
-    with contextlib.suppress(OSError):  # a process that has just ended may still be in it
-        path.rmdir()
-    return not path.exists()
-
-
 STARVE = """
 import os, sys
 from pathlib import Path
@@ -585,7 +545,7 @@ print(watch.verdict(os.getpid()))
 
 
 @linux_only
-def test_a_real_oom_kill_is_told_from_the_kernels_own_records(small_cgroup):
+def test_a_real_oom_kill_is_told_from_the_kernels_own_records(small_cgroup):  # noqa: F811
     command = [sys.executable, "-c", STARVE, str(small_cgroup)]
     total, status, verdict, of_another = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True

@@ -340,3 +340,10 @@ def wait_in_task_group():
             group.create_task(wait())
 
     asyncio.run(main())
+
+
+def starve_in(cgroup):
+    """Move into a memory cgroup that is too small, and take more than it has."""
+    with open(os.path.join(cgroup, "cgroup.procs"), "w") as file:
+        file.write(str(os.getpid()))
+    _touched(512 << 20)

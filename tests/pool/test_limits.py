@@ -9,6 +9,7 @@ import sys
 
 import pool_limits as tasks
 import pytest
+from cgroups import small_cgroup  # noqa: F401  (a fixture)
 from pool_wait import lines, until, wait_lines
 
 from resilient_exec import (
@@ -488,3 +489,13 @@ def test_a_soft_timeout_in_a_group_of_exceptions_counts_as_one(make_pool):
 
 def test_a_soft_timeout_is_nothing_that_the_standard_library_takes_for_an_answer():
     assert not issubclass(SoftTimeout, OSError)
+
+
+def test_a_worker_that_the_kernels_oom_killer_has_ended_is_said_to_be(make_pool, small_cgroup):  # noqa: F811
+    future = make_pool(1, retry=1).submit(tasks.starve_in, str(small_cgroup))
+    error = future.exception(60)
+    assert isinstance(error, WorkerDied)
+    assert error.signal == "SIGKILL"
+    if os.access("/dev/kmsg", os.R_OK):
+        assert "the kernel's OOM killer ended it" in str(error)
+    assert future.dossier.attempts[0].remark in str(error)
