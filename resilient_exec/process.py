@@ -20,7 +20,6 @@ import select
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ __all__ = [
 ]
 
 ON_LINUX = sys.platform == "linux"
-_PROC = Path("/proc")
+_PROC = "/proc"  # no pathlib here: Python 3.11 interns every part of every path, and pids never end
 _ROUNDS = 50  # of looking for what was forked while others were being stopped
 _KILL_AGAIN = 0.2  # s: a SIGKILL may not land at once (a process in an uninterruptible wait)
 
@@ -54,9 +53,14 @@ class Identity(NamedTuple):
     started: float  # clock ticks since boot on Linux, seconds since the epoch elsewhere
 
 
+def _read(name: str) -> bytes:
+    with open(f"{_PROC}/{name}", "rb", buffering=0) as file:
+        return file.read()
+
+
 def _stat_fields(pid: int) -> list[str] | None:
     try:
-        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+        text = _read(f"{pid}/stat").decode(errors="replace")
     except OSError:
         return None
     return text[text.rindex(")") + 2 :].split()  # the name, in brackets, may itself hold spaces and brackets
@@ -107,9 +111,9 @@ def is_signalled(pid: int, number: int) -> bool:
         return True
     bit = 1 << (number - 1)
     with contextlib.suppress(OSError):
-        for thread in (_PROC / str(pid) / "task").iterdir():
+        for thread in os.listdir(f"{_PROC}/{pid}/task"):
             with contextlib.suppress(OSError):  # a thread that has just ended
-                for line in (thread / "status").read_text(errors="replace").splitlines():
+                for line in _read(f"{pid}/task/{thread}/status").decode(errors="replace").splitlines():
                     # A signal is blocked while its handler runs.
                     if line.startswith(("SigPnd:", "ShdPnd:", "SigBlk:")) and int(line[7:], 16) & bit:
                         return True
@@ -121,7 +125,7 @@ def catches(pid: int, number: int) -> bool:
     if not ON_LINUX:
         return True
     with contextlib.suppress(OSError):
-        for line in (_PROC / str(pid) / "status").read_text(errors="replace").splitlines():
+        for line in _read(f"{pid}/status").decode(errors="replace").splitlines():
             if line.startswith("SigCgt:"):
                 return bool(int(line[7:], 16) & 1 << (number - 1))
     return False
@@ -130,12 +134,12 @@ def catches(pid: int, number: int) -> bool:
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     try:
-        threads = os.listdir(_PROC / str(pid) / "task")
+        threads = os.listdir(f"{_PROC}/{pid}/task")
     except OSError:
         return found
     for thread in threads:
         with contextlib.suppress(OSError):
-            found += map(int, (_PROC / str(pid) / "task" / thread / "children").read_text().split())
+            found += map(int, _read(f"{pid}/task/{thread}/children").split())
     return found
 
 
@@ -177,7 +181,7 @@ def marked(mark: str) -> set[Identity]:
         if not name.isdigit() or int(name) == os.getpid():
             continue
         with contextlib.suppress(OSError):  # gone, or somebody else's
-            if wanted in b"\0" + (_PROC / name / "environ").read_bytes():
+            if wanted in b"\0" + _read(f"{name}/environ"):
                 who = identify(int(name))
                 if who is not None:
                     found.add(who)
