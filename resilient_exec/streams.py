@@ -68,20 +68,22 @@ class Streams:
             self._objects[name] = getattr(sys, name)
 
     def mend(self) -> None:
-        """Put back what is no longer as it was."""
+        """Put back what is no longer as it was; made to be quick where nothing is amiss."""
         for number, (duplicate, identity) in self._kept.items():
-            with contextlib.suppress(OSError):
-                if not _is(number, identity) and _is(duplicate, identity):
+            if not _is(number, identity) and _is(duplicate, identity):
+                with contextlib.suppress(OSError):
                     os.dup2(duplicate, number)
-        for number, name in enumerate(_NAMES):
-            with contextlib.suppress(Exception):  # nothing here may end the worker
-                stream = self._objects[name]
-                if getattr(sys, name, self) is not stream:
-                    # That may be the end of what wrapped its buffer, and closes it: so whether it is usable comes next.
-                    setattr(sys, name, stream)
-                if number and number in self._kept and not _is_usable(stream):
-                    self._open(name, number)
-                    self._objects[name] = getattr(sys, name)
+        for number, (name, stream) in enumerate(self._objects.items()):
+            if getattr(sys, name, self) is not stream or not _is_usable(stream):
+                with contextlib.suppress(Exception):  # nothing here may end the worker
+                    self._mend_object(number, name)
+
+    def _mend_object(self, number: int, name: str) -> None:
+        # Putting it back may be the end of what wrapped its buffer, and closes it: so whether it is usable comes next.
+        setattr(sys, name, self._objects[name])
+        if number and number in self._kept and not _is_usable(self._objects[name]):
+            self._open(name, number)
+            self._objects[name] = getattr(sys, name)
 
 
 def _is_usable(stream: Any) -> bool:
