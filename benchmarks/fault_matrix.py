@@ -14,8 +14,8 @@ In a cell that is not contained stands the first step that failed: `t` the fault
 `l` the later task, `s` the shutdown, `p` the program itself, which died or never came back.
 
 Usage
-    python benchmarks/fault_matrix.py                              everything; three quarters of an hour on two cores
-    --peers resilient_exec,pebble     these pools only (all: see the first line of the table)
+    python benchmarks/fault_matrix.py                              everything; about 25 minutes on two cores
+    --peers resilient_exec,pebble     these pools only (all of them: the first line of the table)
     --faults "unpickled"              faults whose name has that text (may be given more than once)
     --times 3                         run each cell so often; the first run that is not contained counts
     --list                            names of the faults
