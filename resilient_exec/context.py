@@ -119,7 +119,7 @@ def enter(context: TaskContext) -> None:
 
 
 def leave() -> None:
-    """Called by the worker when the attempt is over, before that is told."""
+    """Called by the worker when the attempt is over and told: removing a large scratch directory takes its time."""
     global _current
     context, _current = _current, None
     if context is not None:

@@ -38,12 +38,10 @@ class Streams:
     def __init__(self) -> None:
         self._kept: dict[int, tuple[int, tuple[int, int]]] = {}  # by number: the duplicate, and what it is
         self._objects: dict[str, Any] = {}
-        self._is_ours = False
 
     def redirect(self, out: int, err: int) -> None:
         """Have the process print into these descriptors, which are closed."""
         flush()
-        self._is_ours = True
         for number, fd in ((1, out), (2, err)):
             os.dup2(fd, number)
             os.close(fd)

@@ -139,7 +139,7 @@ class OutOfMemory:
 
 @dataclass(slots=True)
 class Evicted:
-    """The machine was short of memory: the attempt was ended to make room, and is not charged."""
+    """The attempt was ended for want of memory that was not its doing (``why`` says whose), and is not charged."""
 
     why: str
     pid: int | None = None

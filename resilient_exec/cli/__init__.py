@@ -35,7 +35,7 @@ def _size(text: str) -> int:
     from resilient_exec.options import size
 
     try:
-        number = size("it", int(text) if text.isdigit() else text)
+        number = size("it", text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return number or 0

@@ -93,7 +93,7 @@ def _memory(value: Any) -> int | None:
     if isinstance(value, str) and value.strip().lower() == "none":
         return None
     try:
-        return size("it", int(value) if isinstance(value, str) and value.strip().isdigit() else value)
+        return size("it", value)
     except (TypeError, ValueError):
         raise ValueError('must be a number of bytes or a text such as "2GiB", at least 1 MiB, or None') from None
 
