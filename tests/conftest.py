@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from resilient_exec import ResilientPool
+
 LINUX = os.path.isdir("/proc/self/fd")
 
 
@@ -101,3 +103,19 @@ def _start_trackers():
 
     resource_tracker.ensure_running()
     _resource_tracker.ensure_running()
+
+
+@pytest.fixture
+def make_pool():
+    """Makes pools; they are killed when the test is over, if it has not ended them."""
+    pools = []
+
+    def make(*args, **kwargs):
+        pool = ResilientPool(*args, **kwargs)
+        pools.append(pool)
+        return pool
+
+    yield make
+    for pool in pools:
+        pool.shutdown(kill=True, cancel_futures=True)
+    pools.clear()  # pytest keeps this frame, and with it whatever a pool was given

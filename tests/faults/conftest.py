@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from scripts import start_script  # noqa: F401  (a fixture)
 
-from resilient_exec import ResilientPool
-
 MARK = "RESILIENT_EXEC_FAULT_TEST"
 
 
@@ -53,19 +51,3 @@ def ended(mark):
         return status
 
     return wait
-
-
-@pytest.fixture
-def make_pool(mark):
-    """Makes pools; they are killed when the test is over, if it has not ended them."""
-    pools = []
-
-    def make(*args, **kwargs):
-        pool = ResilientPool(*args, **kwargs)
-        pools.append(pool)
-        return pool
-
-    yield make
-    for pool in pools:
-        pool.shutdown(kill=True, cancel_futures=True)
-    pools.clear()

@@ -12,22 +12,6 @@ from resilient_exec import ResilientPool
 
 
 @pytest.fixture
-def make_pool():
-    """Makes pools; they are killed when the test is over, if it has not ended them."""
-    pools = []
-
-    def make(*args, **kwargs):
-        pool = ResilientPool(*args, **kwargs)
-        pools.append(pool)
-        return pool
-
-    yield make
-    for pool in pools:
-        pool.shutdown(kill=True, cancel_futures=True)
-    pools.clear()  # pytest keeps this frame, and with it whatever a pool was given
-
-
-@pytest.fixture
 def pool(make_pool):
     """A pool with two lanes."""
     return make_pool(2)
