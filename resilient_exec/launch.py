@@ -19,7 +19,7 @@ import signal
 import sys
 from typing import Any
 
-__all__ = ["fill_standard_descriptors", "launch_context", "mend_trackers"]
+__all__ = ["check_interpreter", "fill_standard_descriptors", "launch_context", "mend_trackers"]
 
 _PATIENCE = 1.0  # s, for a tracker to make room in its pipe
 
@@ -35,6 +35,16 @@ def fill_standard_descriptors() -> None:
         except OSError:
             with contextlib.suppress(OSError):  # the lowest that is free is this one
                 os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def check_interpreter() -> None:
+    """Refuse a start that cannot be: the trackers would die first, and each start fail for another reason.
+
+    Raises:
+        FileNotFoundError: ``sys.executable`` is no program.
+    """
+    if not os.path.isfile(sys.executable or ""):
+        raise FileNotFoundError(f"sys.executable = {sys.executable!r} is no program, and workers are started with it")
 
 
 @functools.cache

@@ -29,16 +29,15 @@ from resilient_exec.evidence import (
     anonymous_file,
     read_register,
     read_scratch,
-    read_text,
-    same_file,
     write_soft,
 )
-from resilient_exec.launch import launch_context, mend_trackers
+from resilient_exec.launch import check_interpreter, launch_context, mend_trackers
 from resilient_exec.leftovers import close_what_loky_left, let_go
 from resilient_exec.memory import OomWatch
-from resilient_exec.process import Identity, Watch, catches, end_tree, is_alive, is_signalled, marked, tree
+from resilient_exec.process import Identity, Watch, catches, end_tree, is_alive, marked, tree
 from resilient_exec.process import state as process_state
 from resilient_exec.scratch import remove_all
+from resilient_exec.stacks import Stacks
 from resilient_exec.worker import SOFT_SIGNAL, STACKS_SIGNAL, Inherited, PickledApart, Seat, bootstrap, serve
 
 if TYPE_CHECKING:
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["Lease", "WorkerSettings", "end_marked"]
 
 _KILL_TIMEOUT = 5.0  # s, for a killed tree to be gone
-_STACKS_PAUSE = 0.001  # s, between two looks at how much is written
-_STACKS_QUIET = 0.1  # s without a further line, after which no more are expected
 _STOP_TIMEOUT = 0.05  # s, for SIGSTOP to land (0.25 ms as a rule)
 _ZOMBIES_INTERVAL = 1.0  # s
 _MOST_ZOMBIES = 50
@@ -124,6 +121,7 @@ class Lease:
         """
         from loky import get_reusable_executor
 
+        check_interpreter()
         mend_trackers()
         captured = self.capture.fds if self.capture is not None else []
         output = [Inherited(fd) for fd in captured or self._nowhere]
@@ -235,32 +233,15 @@ class Lease:
 
     def take_stacks(self, timeout: float, *, stop: bool = True) -> str:
         """The Python stacks of all threads of the worker, within ``timeout`` s; a stopped one is stopped again."""
-        pid = self.pid
-        if pid is None or self.watch is None or STACKS_SIGNAL is None or not self.stacks_fd:
+        if self.watch is None or STACKS_SIGNAL is None or not self.stacks_fd:
             return ""
-        if not same_file(pid, self.stacks_fd, self._stacks):
-            return ""  # the task has closed it; the number may be a file of its own by now
-        if not catches(pid, STACKS_SIGNAL):
-            return ""  # the task has given the signal its deadly default
-        before = os.fstat(self._stacks).st_size
-        self.watch.signal(STACKS_SIGNAL)  # waits until it is continued, and is then handled first of all
-        if stop:
-            self.resume()
-        self._wait_for_stacks(pid, STACKS_SIGNAL, timeout)
-        if stop:
+        stacks = Stacks(self.watch, STACKS_SIGNAL, file=self._stacks, there=self.stacks_fd)
+        if not stop:
+            return stacks.take(timeout)
+        try:
+            return stacks.take(timeout, self.resume)
+        finally:
             self.stop()
-        return read_text(self._stacks, before)
-
-    def _wait_for_stacks(self, pid: int, number: int, timeout: float) -> None:
-        """Until the handler has returned, or, where that does not show, nothing more has come for a while."""
-        began = changed = time.monotonic()
-        before = size = os.fstat(self._stacks).st_size
-        while time.monotonic() - began < timeout and is_signalled(pid, number) and not self.is_gone():
-            time.sleep(_STACKS_PAUSE)
-            if (now := os.fstat(self._stacks).st_size) != size:
-                size, changed = now, time.monotonic()
-            elif size > before and time.monotonic() - changed > _STACKS_QUIET:
-                break
 
     def end_started_since(self, moment: float) -> None:
         """Kill the descendants that were started at ``moment`` (see :func:`process.moment`) or later."""

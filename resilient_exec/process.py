@@ -33,9 +33,9 @@ __all__ = [
     "end_tree",
     "identify",
     "is_alive",
-    "is_signalled",
     "marked",
     "moment",
+    "signal_state",
     "state",
     "tree",
 ]
@@ -105,19 +105,19 @@ def is_alive(who: Identity) -> bool:
     return identify(who.pid) == who and state(who.pid) not in ("Z", "X", "")
 
 
-def is_signalled(pid: int, number: int) -> bool:
-    """Whether some thread of the process is still to handle the signal, or handles it now (Linux; elsewhere: yes)."""
-    if not ON_LINUX:
-        return True
+def signal_state(pid: int, number: int) -> tuple[bool, frozenset[str]]:
+    """Whether the signal is still to be handled, and the threads that block it: a handler that runs does (Linux)."""
     bit = 1 << (number - 1)
+    is_pending, blocking = False, set()
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"{_PROC}/{pid}/task"):
             with contextlib.suppress(OSError):  # a thread that has just ended
                 for line in _read(f"{pid}/task/{thread}/status").decode(errors="replace").splitlines():
-                    # A signal is blocked while its handler runs.
-                    if line.startswith(("SigPnd:", "ShdPnd:", "SigBlk:")) and int(line[7:], 16) & bit:
-                        return True
-    return False
+                    if line.startswith(("SigPnd:", "ShdPnd:")) and int(line[7:], 16) & bit:
+                        is_pending = True
+                    elif line.startswith("SigBlk:") and int(line[7:], 16) & bit:
+                        blocking.add(thread)
+    return is_pending, frozenset(blocking)
 
 
 def catches(pid: int, number: int) -> bool:

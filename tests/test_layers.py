@@ -51,9 +51,10 @@ ALLOWED: dict[str, set[str]] = {
     "launch": set(),
     "leftovers": set(),
     "capture": {"evidence"},
+    "stacks": {"evidence", "process"},
     "lease": {
         *("capture", "channel", "scratch", "evidence", "exit_hook", "guard", "launch", "leftovers", "memory"),
-        *("process", "worker"),
+        *("process", "stacks", "worker"),
     },
     "initializer": {"errors", "payload"},
     "gauge": {"memory"},

@@ -148,7 +148,7 @@ BREAKING = {
         {"before": "os.mkdir('gone')\nos.chdir('gone')\nos.rmdir('../gone')"},
         "No such file or directory",
     ),
-    "there is no interpreter": ({"before": "sys.executable = '/no/such/python'"}, "its interpreter did not come up"),
+    "there is no interpreter": ({"before": "sys.executable = '/no/such/python'"}, "/no/such/python' is no program"),
 }
 
 

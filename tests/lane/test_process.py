@@ -22,9 +22,9 @@ from resilient_exec.process import (
     end_tree,
     identify,
     is_alive,
-    is_signalled,
     marked,
     send_signal,
+    signal_state,
     tree,
 )
 
@@ -226,7 +226,7 @@ def test_killing_nothing_is_no_error():
 
 
 @linux_only
-def test_a_signal_counts_as_handled_when_it_is_neither_pending_nor_in_its_handler(tmp_path):
+def test_a_signal_is_told_to_be_pending_and_by_which_threads_it_is_blocked(tmp_path):
     code = (
         "import signal, sys, time\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
@@ -237,11 +237,12 @@ def test_a_signal_counts_as_handled_when_it_is_neither_pending_nor_in_its_handle
     )
     with program(code, stdin=subprocess.PIPE) as child:
         child.stdout.readline()
-        assert is_signalled(child.pid, signal.SIGUSR1)
-        assert not is_signalled(child.pid, signal.SIGUSR2)
+        assert signal_state(child.pid, signal.SIGUSR1) == (False, {str(child.pid)})
+        assert signal_state(child.pid, signal.SIGUSR2) == (False, set())
         child.send_signal(signal.SIGUSR1)
+        assert signal_state(child.pid, signal.SIGUSR1) == (True, {str(child.pid)})
         child.stdin.write(b"\n")
         child.stdin.close()
         child.stdout.readline()
-        until(lambda: not is_signalled(child.pid, signal.SIGUSR1))
-    assert not is_signalled(child.pid, signal.SIGUSR1)
+        until(lambda: signal_state(child.pid, signal.SIGUSR1) == (False, set()))
+    assert signal_state(child.pid, signal.SIGUSR1) == (False, set())
