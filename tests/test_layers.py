@@ -83,9 +83,10 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.settings": {"options", "output", "policies"},
     "adapters.negmas.report": {"errors", "output", "payload"},
     "adapters.negmas.worldset": {"adapters.negmas.markers", "adapters.negmas.travel", "context", "output"},
+    "adapters.negmas.plan": {"adapters.negmas.report"},
     "adapters.negmas.worlds": {
-        *("adapters.negmas.markers", "adapters.negmas.report", "adapters.negmas.settings", "adapters.negmas.travel"),
-        *("adapters.negmas.worldset", "errors", "output", "pool"),
+        *("adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.report", "adapters.negmas.settings"),
+        *("adapters.negmas.travel", "adapters.negmas.worldset", "errors", "output", "pool"),
     },
     "adapters.negmas.negotiations": {
         *("adapters.negmas.report", "adapters.negmas.settings", "errors", "output", "pool"),

@@ -8,8 +8,6 @@ and calls the progress callback; the pool only says what became of an attempt.
 * ``max_attempts`` counts real starts, over all runs of the tournament (stock counts them where they are not written).
 * ``total_timeout`` holds while nothing completes, too: what runs is killed, what waits is given up, and negmas
   evaluates what is there.  As in stock, the progress callback is not called for what was given up.
-* The limit of a task is the largest ``time_limit`` that a world of its set declares, times 1.05, and that for each
-  world of the set, since a set's worlds run one after the other.  (Stock gives each set the limit of one world.)
 * A callback that raises is reported and costs nothing: the result it was called for is saved all the same.
 """
 
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas import markers, report, settings, travel, worldset
+from resilient_exec.adapters.negmas.plan import WorldSet, competitors_of, world_timeout
 from resilient_exec.errors import PoolBroken, TaskKilled
 from resilient_exec.output import WorkerOutput
 from resilient_exec.pool import ResilientPool
@@ -36,28 +35,11 @@ if TYPE_CHECKING:
     from resilient_exec.future import ResilientFuture
     from resilient_exec.policies import RetryPolicy
 
-__all__ = ["run", "world_timeout"]
+__all__ = ["run"]
 
-_EXTRA = 1.05  # negmas' own: a world ends by itself at its limit, if it can
 _AHEAD = 64  # world sets submitted before the first of them has settled, besides those that run
 _LOOK_EVERY = 1.0  # s between two looks at the markers of living strangers
 _LONGEST_WAIT = 60.0  # s without looking at the clock
-
-
-@dataclass
-class _WorldSet:
-    """One task to be."""
-
-    index: int
-    worlds: list[dict[str, Any]]
-    run_id: str
-    folder: Path
-    competitors: tuple[str, ...]
-    blocked_since: float | None = None
-
-    def report(self, **fields: Any) -> report.TaskReport:
-        names = tuple(world["world_params"]["name"] for world in self.worlds)
-        return report.TaskReport(name=self.run_id, worlds=names, competitors=self.competitors, **fields)
 
 
 def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
@@ -84,25 +66,6 @@ def _say(text: str) -> None:
     print(text)  # noqa: T201  where negmas prints, for verbose= and print_exceptions=
 
 
-def world_timeout(worlds: list[dict[str, Any]]) -> float | None:
-    """Seconds that a world set may take by the limits that its worlds declare; ``None`` where none does."""
-    declared = [world.get("world_params", {}).get("time_limit") for world in worlds]
-    finite = [limit for limit in declared if limit is not None and 0 < limit < math.inf]
-    return max(finite) * _EXTRA * len(worlds) if finite else None
-
-
-def competitors_of(worlds: list[dict[str, Any]], of_tournament: frozenset[str]) -> tuple[str, ...]:
-    """Types of the agents in the worlds: of the tournament's competitors among them, or of all, if there is none."""
-    types: list[Any] = []
-    for world in worlds:
-        params = world.get("agent_params") or [{}] * len(world.get("agent_types", ()))
-        for kind, param in zip(world.get("agent_types", ()), params, strict=False):
-            # An agent of the one-shot kind is hidden in an adapter; its own type is a parameter of that.
-            types.append((param or {}).get("controller_type", kind))
-    names = report.named(types)
-    return tuple(name for name in names if name in of_tournament) or names
-
-
 @dataclass
 class _Tournament:
     negmas: Any
@@ -116,9 +79,9 @@ class _Tournament:
         self.n_sets = len(self.call["assigned"])
         self.n_settled = 0
         self.path = Path(self.call["scores_file"]).parent
-        self.runnable: deque[_WorldSet] = deque()
-        self.blocked: list[_WorldSet] = []
-        self.running: dict[ResilientFuture[Any], _WorldSet] = {}
+        self.runnable: deque[WorldSet] = deque()
+        self.blocked: list[WorldSet] = []
+        self.running: dict[ResilientFuture[Any], WorldSet] = {}
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of futures
         self.keys: set[str] = set()
         self.recorder = report.Recorder("worlds", self.call["name"], self.path, self.n_sets, self.lanes)
@@ -157,14 +120,14 @@ class _Tournament:
         params: dict[str, Any] = self.negmas.load(self.path / self.negmas.PARAMS_FILE) or {}
         return params
 
-    def _world_sets(self) -> Iterator[_WorldSet]:
+    def _world_sets(self) -> Iterator[WorldSet]:
         of_tournament = frozenset(self._params().get("competitors") or ())
         for index, worlds in enumerate(self.call["assigned"]):
             run_id = self.negmas._run_id(worlds)
             folder = markers.set_folder(worlds)
-            yield _WorldSet(index, worlds, run_id, folder, competitors_of(worlds, of_tournament))
+            yield WorldSet(index, worlds, run_id, folder, competitors_of(worlds, of_tournament))
 
-    def _sort(self, world_set: _WorldSet) -> None:
+    def _sort(self, world_set: WorldSet) -> None:
         """Decide what is to be done about a world set."""
         if self._was_scored(world_set):
             return
@@ -175,7 +138,7 @@ class _Tournament:
         else:
             self.runnable.append(world_set)
 
-    def _was_scored(self, world_set: _WorldSet) -> bool:
+    def _was_scored(self, world_set: WorldSet) -> bool:
         """Whether the world set has its results; if so, it is settled."""
         path = world_set.folder / self.negmas.RESULTS_FILE
         if not path.exists():
@@ -188,7 +151,7 @@ class _Tournament:
         self._settle(world_set.report(status="scored before"))
         return True
 
-    def _attempts_left(self, world_set: _WorldSet) -> float:
+    def _attempts_left(self, world_set: WorldSet) -> float:
         limit: float = self.call["max_attempts"]
         return limit if limit >= sys.maxsize else limit - markers.count_attempts(world_set.folder)
 
@@ -250,18 +213,18 @@ class _Tournament:
             self.running[future] = world_set
             future.add_done_callback(self.inbox.put)
 
-    def _timeout(self, world_set: _WorldSet) -> float | None:
+    def _timeout(self, world_set: WorldSet) -> float | None:
         given = self.settings.timeout
         return world_timeout(world_set.worlds) if given is settings.UNSET else given
 
-    def _policy(self, world_set: _WorldSet) -> RetryPolicy:
+    def _policy(self, world_set: WorldSet) -> RetryPolicy:
         left = self._attempts_left(world_set)
         policy = self.settings.retry
         if left >= sys.maxsize:
             return policy
         return replace(policy, total=int(left) if policy.total is None else min(policy.total, int(left)))
 
-    def _key(self, world_set: _WorldSet) -> str:
+    def _key(self, world_set: WorldSet) -> str:
         # negmas does not promise that run ids differ, and a world set that was blocked comes twice; the pool insists.
         key = world_set.run_id if world_set.run_id not in self.keys else f"{world_set.run_id}#{len(self.keys)}"
         self.keys.add(key)
@@ -298,7 +261,7 @@ class _Tournament:
         else:
             self._scored(world_set, future, result)
 
-    def _scored(self, world_set: _WorldSet, future: ResilientFuture[Any], result: Any) -> None:
+    def _scored(self, world_set: WorldSet, future: ResilientFuture[Any], result: Any) -> None:
         run_id, paths, score, world_stats, type_stats, agent_stats = result
         told = world_set.report(attempts=future.attempts, history=report.history(future.story))
         try:
@@ -322,14 +285,14 @@ class _Tournament:
             told = replace(told, status="failed", reason=reason)
         self._settle(told)
 
-    def _failed(self, world_set: _WorldSet, future: ResilientFuture[Any], error: BaseException) -> None:
+    def _failed(self, world_set: WorldSet, future: ResilientFuture[Any], error: BaseException) -> None:
         told = world_set.report(status="failed", attempts=future.attempts, **report.failure(error, future.story))
         if self.call["print_exceptions"]:
             _say(told.traceback or str(told))
         self._call_back(None)
         self._settle(told)
 
-    def _not_run(self, world_set: _WorldSet, reason: str) -> None:
+    def _not_run(self, world_set: WorldSet, reason: str) -> None:
         self._call_back(None)
         self._settle(world_set.report(status="not run", reason=reason))
 
@@ -348,7 +311,7 @@ class _Tournament:
 
     # -- worlds that somebody else is running
 
-    def _block(self, world_set: _WorldSet, reason: str) -> None:
+    def _block(self, world_set: WorldSet, reason: str) -> None:
         now = time.perf_counter()
         if world_set.blocked_since is None:
             world_set.blocked_since = now
