@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec import exit_hook, guard
@@ -41,7 +42,7 @@ from resilient_exec.stacks import Stacks
 from resilient_exec.worker import SOFT_SIGNAL, STACKS_SIGNAL, Inherited, PickledApart, Seat, bootstrap, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Lease", "WorkerSettings", "end_marked"]
 
@@ -62,12 +63,14 @@ class WorkerSettings:
         initializer, initargs: called in each when it starts.
         output: what becomes of what they print: ``inherit``, ``capture`` or ``discard``.
         fresh_locks: whether locks in results travel as new ones.
+        env: variables of their environment, besides this process's own.
     """
 
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
     output: str = "inherit"
     fresh_locks: bool = False
+    env: Mapping[str, str] = MappingProxyType({})
 
 
 class Lease:
@@ -142,7 +145,7 @@ class Lease:
                 timeout=None,  # an idle worker stays: when a lease ends is our decision
                 initializer=bootstrap,
                 initargs=(seat,),
-                env={self.mark: "1"},
+                env={**self._settings.env, self.mark: "1"},
             )
             future = self._executor.submit(serve)
             self._manager_thread = self._executor._executor_manager_thread

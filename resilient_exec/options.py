@@ -12,7 +12,7 @@ from resilient_exec.policies import RetryPolicy, as_policy
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-__all__ = ["UNSET", "Options", "as_tuple", "choice", "count", "seconds", "size"]
+__all__ = ["UNSET", "Options", "as_tuple", "choice", "count", "environment", "seconds", "size"]
 
 T = TypeVar("T")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -134,6 +134,21 @@ def size(name: str, value: Any) -> int | None:
     if number < _LEAST_SIZE:
         raise ValueError(f"{rule}; got {value!r}")
     return number
+
+
+def environment(name: str, value: Any) -> dict[str, str]:
+    """``value`` as a copy of a mapping from names of variables to their texts; ``None`` is an empty one."""
+    rule = f"{name} must be a mapping from names of variables to texts"
+    try:
+        pairs = dict(value or {})
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{rule}; got {value!r}") from error
+    for variable, text in pairs.items():
+        if not isinstance(variable, str) or not isinstance(text, str):
+            raise TypeError(f"{rule}; got {variable!r}: {text!r}")
+        if not variable or "=" in variable or "\0" in variable + text:
+            raise ValueError(f"{rule}, none empty, with '=' in its name, or with a null character; got {variable!r}")
+    return pairs
 
 
 def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:

@@ -21,7 +21,7 @@ from resilient_exec.front import Front, label_of
 from resilient_exec.future import ResilientFuture
 from resilient_exec.launch import fill_standard_descriptors
 from resilient_exec.messages import ShutdownAsked
-from resilient_exec.options import UNSET, Options, as_tuple, choice, count, seconds, size
+from resilient_exec.options import UNSET, Options, as_tuple, choice, count, environment, seconds, size
 from resilient_exec.payload import Unsendable, pack_call
 from resilient_exec.policies import RetryPolicy
 from resilient_exec.pressure import Pressure
@@ -32,7 +32,7 @@ from resilient_exec.task import NotSent, Task
 from resilient_exec.telling import warn_of_stalls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Self
 
     from resilient_exec.lane import LokyLane
@@ -78,6 +78,7 @@ class ResilientPool(Front, Executor):
         max_tasks_per_worker: attempts after which a worker is replaced; ``None``: never.
         max_memory_per_worker: bytes, or a text: a worker that holds more between two attempts is replaced.
         initializer: called with ``initargs`` in each worker when it starts.
+        env: variables that the workers' environment is to have besides this process's own, or instead of it.
         output: what becomes of what workers print.  ``"inherit"``: it goes where this process's output goes, and a
             worker stands still while nobody reads that.  ``"capture"``: the last lines of a failed attempt are in its
             dossier.  ``"discard"``: nothing is kept.  With these two nobody ever waits.
@@ -109,6 +110,7 @@ class ResilientPool(Front, Executor):
         max_memory_per_worker: int | str | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        env: Mapping[str, str] | None = None,
         output: str = "inherit",
         fresh_locks: bool = False,
         observers: Iterable[Observer] = (),
@@ -134,6 +136,7 @@ class ResilientPool(Front, Executor):
         self._fresh_locks = bool(fresh_locks)
         observers = _observers(observers, stall)
         initargs = _initargs(initializer, initargs)
+        variables = environment("env", env)
         fill_standard_descriptors()
         self._pid = os.getpid()
         self._numbers = itertools.count()
@@ -143,7 +146,7 @@ class ResilientPool(Front, Executor):
             from resilient_exec.lane import LaneSettings, LokyLane
             from resilient_exec.lease import WorkerSettings
 
-            worker = WorkerSettings(initializer, initargs, output, bool(fresh_locks))
+            worker = WorkerSettings(initializer, initargs, output, bool(fresh_locks), variables)
             return LokyLane(number, post, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
 
         self._supervisor = Supervisor(limits, make_lane, observers, _pressure(memory_reserve))

@@ -91,7 +91,8 @@ def test_a_task_that_closes_all_descriptors_and_runs_on_does_not_keep_its_lane_b
     until(lambda: ready.lane._lease.hung_up)
     assert ready.wait_in_thread() <= {ready.lane._bell.fileno()}
     (tmp_path / "go").touch()
-    assert ready.died().exitcode == CHANNEL_LOST_STATUS
+    # It ends by itself, unless loky is quicker: with its end of the sentinel pipe closed loky takes it for dead.
+    assert ready.died().exitcode in {CHANNEL_LOST_STATUS, -signal.SIGKILL}
 
 
 def test_a_task_that_closes_all_descriptors_and_hangs_is_killed(ready, tmp_path):

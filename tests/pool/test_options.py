@@ -7,6 +7,8 @@ import inspect
 import math
 import os
 import signal
+import subprocess
+import sys
 from decimal import Decimal
 
 import pool_odd as odd
@@ -278,6 +280,9 @@ POOL_ONLY = [
     ({"max_memory_per_worker": 0}, ValueError, "max_memory_per_worker .* at least 1 MiB, or None; got 0"),
     ({"memory_reserve": "much"}, ValueError, "memory_reserve .* got 'much'"),
     ({"stall_timeout": 0}, ValueError, "stall_timeout .* greater than 0.* got 0"),
+    ({"env": 5}, TypeError, "env must be a mapping from names of variables to texts; got 5"),
+    ({"env": {"A": 1}}, TypeError, "env must be a mapping .* got 'A': 1"),
+    ({"env": {"A=B": "1"}}, ValueError, "env must be a mapping .* got 'A=B'"),
     ({"on_stall": "ask"}, ValueError, "on_stall must be one of 'report', 'kill'; got 'ask'"),
     ({"output": "print"}, ValueError, "output must be one of 'inherit', 'capture', 'discard'; got 'print'"),
     ({"preload": ["os"]}, TypeError, "preload"),
@@ -303,6 +308,18 @@ def test_options_are_given_by_name_only(warm):
         ResilientPool(1, 5)
 
 
+def test_env_is_what_the_workers_interpreter_is_started_with(make_pool, monkeypatch):
+    """PYTHONHASHSEED counts only where it is set before the interpreter starts."""
+    monkeypatch.setenv("RESILIENT_EXEC_TEST", "outer")
+    pool = make_pool(1, env={"PYTHONHASHSEED": "7", "RESILIENT_EXEC_TEST": "inner"})
+    assert pool.submit(os.getenv, "RESILIENT_EXEC_TEST").result(60) == "inner"
+    assert pool.submit(os.getenv, "PATH").result(60) == os.environ["PATH"]
+    code = "import os; print(hash('a'))"
+    command = [sys.executable, "-c", code]
+    expected = subprocess.check_output(command, env={**os.environ, "PYTHONHASHSEED": "7"})
+    assert pool.submit(hash, "a").result(60) == int(expected)
+
+
 def test_an_argument_exists_only_where_it_works():
     """None is accepted and ignored: the signature is what the issue asks for and no more."""
     assert list(inspect.signature(ResilientPool).parameters) == [
@@ -319,6 +336,7 @@ def test_an_argument_exists_only_where_it_works():
         "max_memory_per_worker",
         "initializer",
         "initargs",
+        "env",
         "output",
         "fresh_locks",
         "observers",
