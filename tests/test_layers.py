@@ -86,12 +86,20 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.report": {"errors", "output", "payload"},
     "adapters.negmas.worldset": {"adapters.negmas.markers", "adapters.negmas.travel", "context", "output"},
     "adapters.negmas.plan": {"adapters.negmas.report"},
+    "adapters.negmas.preloading": {"pool"},
     "adapters.negmas.worlds": {
-        *("adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.report", "adapters.negmas.settings"),
-        *("adapters.negmas.travel", "adapters.negmas.worldset", "errors", "output", "pool"),
+        *("adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.preloading", "adapters.negmas.report"),
+        *("adapters.negmas.settings", "adapters.negmas.travel", "adapters.negmas.worldset", "errors", "output"),
     },
     "adapters.negmas.negotiations": {
-        *("adapters.negmas.report", "adapters.negmas.settings", "errors", "output", "pool"),
+        *(
+            "adapters.negmas.preloading",
+            "adapters.negmas.report",
+            "adapters.negmas.settings",
+            "errors",
+            "output",
+            "pool",
+        ),
     },
     "adapters.negmas.seam": {
         *("adapters.negmas.negotiations", "adapters.negmas.report", "adapters.negmas.settings"),
