@@ -82,18 +82,24 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.travel": {"errors"},
     "adapters.negmas.settings": {"options", "output", "policies"},
     "adapters.negmas.report": {"errors", "output", "payload"},
-    "adapters.negmas.worldset": {"adapters.negmas.markers", "adapters.negmas.travel", "context", "output"},
+    "adapters.negmas.results": set(),
+    "adapters.negmas.seeding": set(),
+    "adapters.negmas.provenance": {"adapters.negmas.seeding"},
+    "adapters.negmas.worldset": {
+        *("adapters.negmas.markers", "adapters.negmas.results", "adapters.negmas.travel", "context", "output"),
+    },
     "adapters.negmas.plan": {"adapters.negmas.report"},
     "adapters.negmas.worlds": {
         *("adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.report", "adapters.negmas.settings"),
-        *("adapters.negmas.travel", "adapters.negmas.worldset", "errors", "output", "pool"),
+        *("adapters.negmas.results", "adapters.negmas.seeding", "adapters.negmas.travel", "adapters.negmas.worldset"),
+        *("errors", "output", "pool"),
     },
     "adapters.negmas.negotiations": {
         *("adapters.negmas.report", "adapters.negmas.settings", "errors", "output", "pool"),
     },
     "adapters.negmas.seam": {
-        *("adapters.negmas.negotiations", "adapters.negmas.report", "adapters.negmas.settings"),
-        "adapters.negmas.worlds",
+        *("adapters.negmas.negotiations", "adapters.negmas.provenance", "adapters.negmas.report"),
+        *("adapters.negmas.seeding", "adapters.negmas.settings", "adapters.negmas.worlds"),
     },
     "adapters": {"adapters.negmas.report", "adapters.negmas.seam", "adapters.negmas.settings"},
     "cli.run": {"adapters"},

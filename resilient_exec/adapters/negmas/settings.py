@@ -11,6 +11,7 @@ option                    environment                          default
 ``max_tasks_per_worker``  ``RESILIENT_EXEC_TASKS_PER_WORKER``  workers are reused without end
 ``marker_wait``           ``RESILIENT_EXEC_MARKER_WAIT``       30 s
 ``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB
+``seed``                  ``RESILIENT_EXEC_SEED``              none: each world draws as it comes (:mod:`.seeding`)
 ``observers``             (none)                               none
 ========================  ===================================  =============================================
 
@@ -70,6 +71,7 @@ class Settings:
     max_tasks_per_worker: int | None = None
     marker_wait: float = 30.0
     output_limit: int = DEFAULT_LIMIT
+    seed: int | None = None
     observers: tuple[Callable[..., object], ...] = ()
 
 
@@ -116,6 +118,18 @@ def _count_or_none(value: Any) -> int | None:
     return None if value is None else _count(value)
 
 
+def _seed(value: Any) -> int | None:
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+        return None
+    try:
+        seed = int(value) if isinstance(value, int | str) and not isinstance(value, bool) else -1
+    except ValueError:
+        seed = -1
+    if seed < 0:
+        raise ValueError("must be a whole number, 0 or more, or None")
+    return seed
+
+
 def _retries(value: Any) -> RetryPolicy:
     number = _number(value)
     if number < 0 or not number.is_integer():
@@ -151,6 +165,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "max_tasks_per_worker": _count_or_none,
     "marker_wait": _patience,
     "output_limit": _count,
+    "seed": _seed,
     "observers": _observers,
 }
 
@@ -163,6 +178,7 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "RESILIENT_EXEC_TASKS_PER_WORKER": ("max_tasks_per_worker", _count),
     "RESILIENT_EXEC_MARKER_WAIT": ("marker_wait", _patience),
     "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _count),
+    "RESILIENT_EXEC_SEED": ("seed", _seed),
 }
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -210,6 +226,7 @@ class Options(TypedDict, total=False):
     max_tasks_per_worker: int | None
     marker_wait: float
     output_limit: int
+    seed: int | None
     observers: Sequence[Callable[[Event], object]]
 
 

@@ -1,7 +1,7 @@
 """World tournaments: what takes the place of negmas' ``_run_parallel``.
 
-One task is one world set.  All decisions about it are made here, in the caller's thread, which alone saves results
-and calls the progress callback; the pool only says what became of an attempt.
+One task is one world set.  All decisions about it are made here, in the caller's thread, which alone calls the
+progress callback; the worker saves the results (:mod:`.results`), the pool only says what became of an attempt.
 
 * A world set that has its results is not sent to a worker again: its callback is called, as stock negmas does.
 * One whose marker stands (:mod:`.markers`) is waited for, ``marker_wait`` seconds at most, while others run.
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import markers, report, settings, travel, worldset
+from resilient_exec.adapters.negmas import markers, report, results, seeding, settings, travel, worldset
 from resilient_exec.adapters.negmas.plan import WorldSet, competitors_of, world_timeout
 from resilient_exec.errors import PoolBroken, TaskKilled
 from resilient_exec.output import WorkerOutput
@@ -140,12 +140,8 @@ class _Tournament:
 
     def _was_scored(self, world_set: WorldSet) -> bool:
         """Whether the world set has its results; if so, it is settled."""
-        path = world_set.folder / self.negmas.RESULTS_FILE
-        if not path.exists():
-            return False
-        try:
-            score = self.negmas.score_adapter(self.negmas.load(path))
-        except Exception:  # cut short by a crash: negmas would run it again, and so do we
+        score = results.read(self.negmas, world_set.folder)
+        if score is None:
             return False
         self._call_back(score)
         self._settle(world_set.report(status="scored before"))
@@ -165,6 +161,7 @@ class _Tournament:
             )
 
     def _pool(self, output: WorkerOutput, packed: bytes) -> ResilientPool:
+        generator = self.call["world_generator"]
         return ResilientPool(
             self.lanes,
             start_timeout=self.settings.start_timeout,
@@ -172,6 +169,7 @@ class _Tournament:
             max_tasks_per_worker=self.settings.max_tasks_per_worker,
             initializer=worldset.prepare,
             initargs=(output.folder, packed),
+            env=generator.environment if isinstance(generator, seeding.Seeded) else None,
             observers=self.settings.observers,
         )
 
@@ -206,6 +204,7 @@ class _Tournament:
             future = view.submit(
                 worldset.run_world_set,
                 world_set.worlds,
+                tournament=self.call["name"],
                 seed=self._seed(world_set.index),
                 max_attempts=self.call["max_attempts"],
                 verbose=self.call["verbose"],
@@ -259,31 +258,13 @@ class _Tournament:
         elif isinstance(result := future.result(), worldset.Refused):
             self._block(world_set, result.reason)
         else:
-            self._scored(world_set, future, result)
+            self._scored(world_set, future, result[2])
 
-    def _scored(self, world_set: WorldSet, future: ResilientFuture[Any], result: Any) -> None:
-        run_id, paths, score, world_stats, type_stats, agent_stats = result
-        told = world_set.report(attempts=future.attempts, history=report.history(future.story))
-        try:
-            self.negmas.save_run_results(
-                run_id,
-                score,
-                world_stats,
-                type_stats,
-                agent_stats,
-                lambda score, *_: self._call_back(score),
-                paths,
-                self.call["name"],
-                self.call["verbose"],
-                self.begin,
-                self.call["attempts_path"],
-                self.n_sets,
-                self.n_settled,
-            )
-        except Exception as error:
-            reason = f"its results could not be saved: {type(error).__name__}: {error}"
-            told = replace(told, status="failed", reason=reason)
-        self._settle(told)
+    def _scored(self, world_set: WorldSet, future: ResilientFuture[Any], score: Any) -> None:
+        self._call_back(score)
+        self._settle(world_set.report(attempts=future.attempts, history=report.history(future.story)))
+        if self.call["verbose"]:
+            _say(f"{self.n_settled} of {self.n_sets} settled after {time.perf_counter() - self.begin:.1f} s")
 
     def _failed(self, world_set: WorldSet, future: ResilientFuture[Any], error: BaseException) -> None:
         told = world_set.report(status="failed", attempts=future.attempts, **report.failure(error, future.story))
