@@ -81,14 +81,15 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.markers": set(),
     "adapters.negmas.travel": {"errors"},
     "adapters.negmas.settings": {"options", "output", "policies"},
-    "adapters.negmas.report": {"errors", "output", "payload"},
+    "adapters.negmas.coverage": set(),
+    "adapters.negmas.report": {"adapters.negmas.coverage", "errors", "output", "payload"},
     "adapters.negmas.results": set(),
     "adapters.negmas.seeding": set(),
     "adapters.negmas.provenance": {"adapters.negmas.seeding"},
     "adapters.negmas.worldset": {
         *("adapters.negmas.markers", "adapters.negmas.results", "adapters.negmas.travel", "context", "output"),
     },
-    "adapters.negmas.plan": {"adapters.negmas.report"},
+    "adapters.negmas.plan": {"adapters.negmas.markers", "adapters.negmas.report"},
     "adapters.negmas.worlds": {
         *("adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.report", "adapters.negmas.settings"),
         *("adapters.negmas.results", "adapters.negmas.seeding", "adapters.negmas.travel", "adapters.negmas.worldset"),
@@ -98,12 +99,13 @@ ALLOWED: dict[str, set[str]] = {
         *("adapters.negmas.report", "adapters.negmas.settings", "errors", "output", "pool"),
     },
     "adapters.negmas.seam": {
-        *("adapters.negmas.negotiations", "adapters.negmas.provenance", "adapters.negmas.report"),
+        *("adapters.negmas.negotiations", "adapters.negmas.plan", "adapters.negmas.provenance"),
+        "adapters.negmas.report",
         *("adapters.negmas.seeding", "adapters.negmas.settings", "adapters.negmas.worlds"),
     },
     "adapters": {"adapters.negmas.report", "adapters.negmas.seam", "adapters.negmas.settings"},
     "cli.run": {"adapters"},
-    "cli.scml": {"adapters", "policies"},
+    "cli.scml": {"adapters", "adapters.negmas.provenance", "adapters.negmas.seeding", "policies"},
     "cli": {"cli.run", "cli.scml", "options"},
     "__main__": {"cli"},
 }

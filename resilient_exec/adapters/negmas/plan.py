@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import report
+from resilient_exec.adapters.negmas import markers, report
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["WorldSet", "competitors_of", "world_timeout"]
+__all__ = ["WorldSet", "competitors_by_folder", "competitors_of", "world_timeout"]
 
 _EXTRA = 1.05  # negmas' own: a world ends by itself at its limit, if it can
 
@@ -63,3 +63,11 @@ def competitors_of(worlds: list[dict[str, Any]], of_tournament: frozenset[str]) 
             types.append((param or {}).get("controller_type", kind))
     names = report.named(types)
     return tuple(name for name in names if name in of_tournament) or names
+
+
+def competitors_by_folder(negmas: Any, folder: Path) -> dict[str, tuple[str, ...]]:
+    """The competitors of each world set of the tournament in ``folder``, by the name of the world set's folder."""
+    params = negmas.load(folder / negmas.PARAMS_FILE) or {}
+    of_tournament = frozenset(params.get("competitors") or ())
+    assigned = negmas.load(folder / negmas.ASSIGNED_CONFIGS_JSON_FILE) or []
+    return {markers.set_folder(worlds).name: competitors_of(worlds, of_tournament) for worlds in assigned}

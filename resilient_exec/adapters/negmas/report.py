@@ -18,12 +18,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from resilient_exec.adapters.negmas.coverage import Coverage, coverage, remark
 from resilient_exec.errors import AttemptError, WorkerDied, signal_name
 from resilient_exec.output import tell_stderr
 from resilient_exec.payload import RemoteTraceback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from resilient_exec.events import Event
 
@@ -131,6 +132,16 @@ class Report:
         """Those that took more than one attempt."""
         return tuple(task for task in self.tasks if task.attempts > 1)
 
+    @property
+    def coverage(self) -> dict[str, Coverage]:
+        """In how many of its worlds each competitor was scored."""
+        return coverage(self.tasks)
+
+    @property
+    def bias(self) -> str:
+        """What has to be said beside the ranking; ``""`` if everything was scored."""
+        return remark(self.coverage, self.kind)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values; what is empty in a task is left out."""
         counts = {"scored": self.scored, "scored_before": self.scored_before}
@@ -138,7 +149,8 @@ class Report:
         counts |= {"not_run": sum(task.status == "not run" for task in self.tasks), "retried": len(self.retried)}
         whole = asdict(self)
         tasks = [{key: value for key, value in task.items() if value not in ("", None, ())} for task in whole["tasks"]]
-        return {**whole, "tasks": tasks, "counts": counts}
+        covered = {name: asdict(one) for name, one in self.coverage.items()}
+        return {**whole, "tasks": tasks, "counts": counts, "coverage": covered, "bias": self.bias}
 
     def __str__(self) -> str:
         lines = [f"resilient_exec: {self.scored} of {self.planned} {self.kind} scored ({self.name})"]
@@ -153,6 +165,7 @@ class Report:
                 shown += 1
                 stacks = task.stacks.strip().splitlines()
                 lines += [f"    | {line}" for line in stacks[:_STACK_LINES]]
+        lines += [f"  {self.bias}"] if self.bias else []
         lines += [f"  the progress callback raised {error}" for error in self.callback_errors]
         if self.folder is not None:
             lines.append(f"  report: {Path(self.folder) / FILE_NAME}")
@@ -206,12 +219,19 @@ class Recorder:
         return report
 
 
-def all_scored_before(folder: Path, params: dict[str, Any]) -> None:
-    """Report a tournament that was resumed with nothing left to run: negmas does not get as far as to its worlds."""
+def all_scored_before(folder: Path, params: dict[str, Any], competitors: Mapping[str, tuple[str, ...]]) -> None:
+    """Report a tournament that was resumed with nothing left to run: negmas does not get as far as to its worlds.
+
+    Args:
+        folder: of the tournament.
+        params: as negmas has stored them.
+        competitors: in each world set, by the name of its folder.
+    """
     planned = int(params.get("n_worlds") or 0)
     recorder = Recorder("worlds", str(params.get("name", folder.name)), folder, planned)
     for path in sorted(folder.glob("*/results.json")):
-        recorder.add(TaskReport(name=path.parent.name, status="scored before"))
+        who = competitors.get(path.parent.name, ())
+        recorder.add(TaskReport(name=path.parent.name, status="scored before", competitors=who))
     recorder.finish()
 
 

@@ -220,7 +220,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
-    from resilient_exec.adapters.negmas import report  # see _run_parallel
+    from resilient_exec.adapters.negmas import plan, report  # see _run_parallel
 
     path = Path(call.arguments["tournament_path"]).expanduser().absolute()
     wanted = call.arguments["parallelism"]
@@ -241,7 +241,8 @@ def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspec
     before = report.last_report()
     result = original(*call.args, **call.kwargs)
     if report.last_report() is before:
-        report.all_scored_before(path, tournaments.load(path / tournaments.PARAMS_FILE) or {})
+        who = plan.competitors_by_folder(tournaments, path)
+        report.all_scored_before(path, tournaments.load(path / tournaments.PARAMS_FILE) or {}, who)
     return result
 
 
