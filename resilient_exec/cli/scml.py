@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import time
 from pathlib import Path
@@ -117,11 +118,9 @@ def _generator(folder: Path, track: str, utils: Any) -> Any:
     Raises:
         CommandError: the folder holds a tournament of another track.
     """
-    from negmas.helpers import load
-
     from resilient_exec.adapters.negmas import provenance
 
-    stored = (load(folder / "params.json") or {}).get("world_generator_name")
+    stored = json.loads((folder / "params.json").read_text(encoding="utf-8")).get("world_generator_name")
     other = next((name for name in _DEFAULT if name != track and f"_{name}_" in f"{stored}"), None)
     if other is not None:
         raise CommandError(

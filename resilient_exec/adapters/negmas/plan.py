@@ -54,15 +54,21 @@ def world_timeout(worlds: list[dict[str, Any]]) -> float | None:
 
 
 def competitors_of(worlds: list[dict[str, Any]], of_tournament: frozenset[str]) -> tuple[str, ...]:
-    """Types of the agents in the worlds: of the tournament's competitors among them, or of all, if there is none."""
+    """Types of the agents in the worlds: of the tournament's competitors among them, or of all, if there is none.
+
+    One that only fills a world (``is_default``) is not scored for it, though it may compete elsewhere.
+    """
     types: list[Any] = []
+    competing: list[Any] = []
     for world in worlds:
-        params = world.get("agent_params") or [{}] * len(world.get("agent_types", ()))
-        for kind, param in zip(world.get("agent_types", ()), params, strict=False):
+        kinds = world.get("agent_types", ())
+        params = world.get("agent_params") or [{}] * len(kinds)
+        fillers = world.get("is_default") or [False] * len(kinds)
+        for kind, param, is_filler in zip(kinds, params, fillers, strict=False):
             # An agent of the one-shot kind is hidden in an adapter; its own type is a parameter of that.
             types.append((param or {}).get("controller_type", kind))
-    names = report.named(types)
-    return tuple(name for name in names if name in of_tournament) or names
+            competing += [] if is_filler else types[-1:]
+    return tuple(name for name in report.named(competing) if name in of_tournament) or report.named(types)
 
 
 def competitors_by_folder(negmas: Any, folder: Path) -> dict[str, tuple[str, ...]]:
