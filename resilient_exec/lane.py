@@ -25,7 +25,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from resilient_exec import guard
 from resilient_exec.attempt import PROGRESS_INTERVAL, Attempt
 from resilient_exec.bell import Bell
 from resilient_exec.channel import ChannelLost, Frame, Kind
@@ -150,20 +149,19 @@ class LokyLane:
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        guard.hold()
         try:
-            while not self._ended:
-                self._turn()
+            with self._settings.worker.kept():
+                try:
+                    while not self._ended:
+                        self._turn()
+                finally:
+                    self._end_lease(kill=True)
         except BaseException:
             # Nothing here is expected to raise: whatever did, the task must not be lost with the lane.
             _logger.exception("lane %d failed; please report this", self.number)
         finally:
-            try:
-                self._end_lease(kill=True)
-            finally:
-                guard.release()
-                self._bell.close()
-                self._post(LaneClosed(self.number))
+            self._bell.close()
+            self._post(LaneClosed(self.number))
 
     def _turn(self) -> None:
         ready = self._wait()
@@ -229,7 +227,7 @@ class LokyLane:
         self._start_words = "its interpreter did not come up"
         try:
             self._lease = Lease(self._settings.worker)
-            self._lease.open(on_hint=self._bell.ring)
+            self._lease.open(on_hint=self._bell.ring, is_wanted=lambda: not self._orders)
         except BaseException as error:
             # No process, no memory, no descriptor, an initializer that does not pickle: all one to the core.
             root = error.__context__ or error  # loky's own cleaning up may fail over it

@@ -17,9 +17,12 @@ import os
 import select
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["check_interpreter", "fill_standard_descriptors", "launch_context", "mend_trackers"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["check_interpreter", "context_that_starts", "fill_standard_descriptors", "launch_context", "mend_trackers"]
 
 _PATIENCE = 1.0  # s, for a tracker to make room in its pipe
 
@@ -53,17 +56,16 @@ def launch_context() -> Any:
     from loky.backend import get_context
     from loky.backend.process import LokyProcess
 
-    context: Any = get_context("loky")
     try:
         from loky.backend.popen_loky_posix import Popen
     except ImportError:  # Windows has another
-        return context
+        return get_context("loky")
     if not hasattr(Popen, "_launch") or not hasattr(LokyProcess, "_Popen"):
-        return context
-    return _make_context(type(context), LokyProcess, Popen)()
+        return get_context("loky")
+    return context_that_starts(_quiet(Popen))
 
 
-def _make_context(base: Any, process: Any, popen: Any) -> Any:
+def _quiet(popen: Any) -> Any:
     class QuietPopen(popen):  # type: ignore[misc]
         __module__ = popen.__module__  # loky starts "python -m" that module
 
@@ -72,16 +74,24 @@ def _make_context(base: Any, process: Any, popen: Any) -> Any:
             self._fds: list[int] = []
             self._launch(process_obj)
 
-    class QuietProcess(process):  # type: ignore[misc]
+    return QuietPopen
+
+
+def context_that_starts(start: Callable[[Any], Any]) -> Any:
+    """Loky's context, with processes that are started by ``start(process)``, which gives what loky's ``Popen`` is."""
+    from loky.backend import get_context
+    from loky.backend.process import LokyProcess
+
+    class QuietProcess(LokyProcess):  # type: ignore[misc]
         @staticmethod
-        def _Popen(process_obj: Any) -> QuietPopen:  # noqa: N802  multiprocessing's name
-            return QuietPopen(process_obj)
+        def _Popen(process_obj: Any) -> Any:  # noqa: N802  multiprocessing's name
+            return start(process_obj)
 
         def __reduce__(self) -> tuple[Any, ...]:
             # In the worker it is loky's own class: nothing of ours is to be imported for it there.
-            return object.__new__, (process,), self.__dict__
+            return object.__new__, (LokyProcess,), self.__dict__
 
-    return type("QuietContext", (base,), {"Process": QuietProcess})
+    return type("QuietContext", (type(get_context("loky")),), {"Process": QuietProcess})()
 
 
 def mend_trackers() -> None:

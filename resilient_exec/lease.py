@@ -18,8 +18,7 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec import exit_hook, guard
@@ -32,6 +31,7 @@ from resilient_exec.evidence import (
     read_scratch,
     write_soft,
 )
+from resilient_exec.forking import new_mark
 from resilient_exec.launch import check_interpreter, launch_context, mend_trackers
 from resilient_exec.leftovers import close_what_loky_left, let_go
 from resilient_exec.memory import OomWatch
@@ -42,7 +42,9 @@ from resilient_exec.stacks import Stacks
 from resilient_exec.worker import SOFT_SIGNAL, STACKS_SIGNAL, Inherited, PickledApart, Seat, bootstrap, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from resilient_exec.forking import Forking
 
 __all__ = ["Lease", "WorkerSettings", "end_marked"]
 
@@ -64,21 +66,33 @@ class WorkerSettings:
         output: what becomes of what they print: ``inherit``, ``capture`` or ``discard``.
         fresh_locks: whether locks in results travel as new ones.
         env: variables of their environment, besides this process's own.
+        forking: what forks them; ``None``: loky starts each.
     """
 
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
     output: str = "inherit"
     fresh_locks: bool = False
-    env: Mapping[str, str] = MappingProxyType({})
+    env: Mapping[str, str] = field(default_factory=dict)
+    forking: Forking | None = None
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """While a lane lives: what watches over this process's death, and what forks workers."""
+        with contextlib.ExitStack() as stack:
+            guard.hold()
+            stack.callback(guard.release)
+            if self.forking is not None:
+                self.forking.hold()
+                stack.callback(self.forking.release)
+            yield
 
 
 class Lease:
     """A worker process with its channel, its evidence and its descendants."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        # The mark is a variable's *name*: a pool inside a worker adds its own, and keeps ours.
-        self.mark = guard.parent_mark() + secrets.token_hex(8)
+        self.mark = new_mark(secrets.token_hex(8))
         self._executor: Any = None
         self._process: Any = None
         self._manager_thread: Any = None
@@ -117,22 +131,26 @@ class Lease:
 
     # -- the start -------------------------------------------------------------------------------------------------
 
-    def open(self, on_hint: Callable[[], None]) -> None:
+    def open(self, on_hint: Callable[[], None], is_wanted: Callable[[], bool] = lambda: True) -> None:
         """Start the worker; ``on_hint`` is called (on a thread of loky's) when loky thinks that it has ended.
 
-        Blocks for as long as loky takes to start a process; raises whatever that raises.
+        Blocks for as long as loky takes to start a process; before that, while ``is_wanted()``, for as long as the
+        forkserver takes to be ready.  Raises whatever these raise.
         """
         from loky import get_reusable_executor
 
         check_interpreter()
         mend_trackers()
+        forking = self._settings.forking
+        if forking is not None:
+            forking.ready(is_wanted)
         captured = self.capture.fds if self.capture is not None else []
         output = [Inherited(fd) for fd in captured or self._nowhere]
         seat = Seat(
             channel=Inherited(self._far_socket.fileno()),
             register=Inherited(self._register),
             stacks=Inherited(self._stacks),
-            parent=os.getpid(),
+            parent=os.getpid() if forking is None else 0,
             mark=f"{self.mark}_",
             initializer=self._initializer,
             output=(output[0], output[1]) if output else None,
@@ -141,7 +159,7 @@ class Lease:
         try:
             self._executor = get_reusable_executor(
                 max_workers=1,
-                context=launch_context(),
+                context=launch_context() if forking is None else forking.context,
                 timeout=None,  # an idle worker stays: when a lease ends is our decision
                 initializer=bootstrap,
                 initargs=(seat,),

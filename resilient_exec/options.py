@@ -12,7 +12,7 @@ from resilient_exec.policies import RetryPolicy, as_policy
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-__all__ = ["UNSET", "Options", "as_tuple", "choice", "count", "environment", "seconds", "size"]
+__all__ = ["UNSET", "Options", "as_tuple", "choice", "count", "environment", "module_names", "seconds", "size"]
 
 T = TypeVar("T")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -149,6 +149,20 @@ def environment(name: str, value: Any) -> dict[str, str]:
         if not variable or "=" in variable or "\0" in variable + text:
             raise ValueError(f"{rule}, none empty, with '=' in its name, or with a null character; got {variable!r}")
     return pairs
+
+
+def module_names(name: str, value: Any) -> tuple[str, ...]:
+    """``value`` as names of modules, as ``import`` takes them, each with or without a ``?`` behind it."""
+    rule = f"{name} must be a sequence of names of modules, such as ('numpy', 'my.model?')"
+    if isinstance(value, str):
+        raise TypeError(f"{rule}; got the text {value!r}: put it into a tuple, ({value!r},)")
+    names = as_tuple(name, value)
+    for module in names:
+        if not isinstance(module, str):
+            raise TypeError(f"{rule}; got {module!r}")
+        if not all(part.isidentifier() for part in module.removesuffix("?").split(".")):
+            raise ValueError(f"{rule}; got {module!r}")
+    return names
 
 
 def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:

@@ -118,7 +118,7 @@ class Seat:
     channel: Inherited
     register: Inherited
     stacks: Inherited
-    parent: int
+    parent: int  # 0: a forkserver, which ends us with the parent, and whose own death we survive
     mark: str  # scratch directories begin with it
     initializer: Inherited | None
     output: tuple[Inherited, Inherited] | None  # takes the place of stdout and stderr
@@ -147,10 +147,11 @@ def _prctl(option: int, value: int) -> None:
 
 def _tie_to_parent(parent: int) -> None:
     if sys.platform == "linux":
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        if os.getppid() != parent:  # it died before we asked to be told
-            os._exit(1)
+        if parent:
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it died before we asked to be told
+                os._exit(1)
 
 
 def floor() -> int:

@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "channel": set(),
     "evidence": set(),
     "worker": {"channel", "context", "errors", "evidence", "payload", "streams"},
+    "forkserver": set(),
     # the lane: the only code that touches a worker
     "process": set(),
     "memory": {"process"},
@@ -49,17 +50,18 @@ ALLOWED: dict[str, set[str]] = {
     "guard": {"process", "scratch"},
     "bell": set(),
     "launch": set(),
+    "forking": {"evidence", "forkserver", "guard", "launch", "process"},
     "leftovers": set(),
     "capture": {"evidence"},
     "stacks": {"evidence", "process"},
     "lease": {
-        *("capture", "channel", "scratch", "evidence", "exit_hook", "guard", "launch", "leftovers", "memory"),
-        *("process", "stacks", "worker"),
+        *("capture", "channel", "scratch", "evidence", "exit_hook", "forking", "guard", "launch", "leftovers"),
+        *("memory", "process", "stacks", "worker"),
     },
     "initializer": {"errors", "payload"},
     "gauge": {"memory"},
     "attempt": {"channel", "gauge", "memory", "messages", "payload", "process", "summary", "task"},
-    "lane": {"attempt", "bell", "channel", "guard", "lease", "messages", "task", "worker"},
+    "lane": {"attempt", "bell", "channel", "lease", "messages", "task", "worker"},
     # the pool; the supervisor does not know what a lane is made of
     "clock": set(),
     "pressure": {"admission", "memory", "messages"},
@@ -72,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "options": {"policies"},
     "front": {"future", "options"},
     "pool": {
-        *("errors", "exit_hook", "front", "future", "initializer", "lane", "launch", "lease", "messages"),
+        *("errors", "exit_hook", "forking", "front", "future", "initializer", "lane", "launch", "lease", "messages"),
         *("options", "payload", "policies", "pressure", "states", "summary", "supervisor", "task", "telling"),
     },
     "reusable": {"errors", "options", "pool"},

@@ -280,12 +280,15 @@ POOL_ONLY = [
     ({"max_memory_per_worker": 0}, ValueError, "max_memory_per_worker .* at least 1 MiB, or None; got 0"),
     ({"memory_reserve": "much"}, ValueError, "memory_reserve .* got 'much'"),
     ({"stall_timeout": 0}, ValueError, "stall_timeout .* greater than 0.* got 0"),
+    ({"preload": "numpy"}, TypeError, "preload must be a sequence .* got the text 'numpy': put it into a tuple"),
+    ({"preload": 5}, TypeError, "preload must be a sequence .* got 5"),
+    ({"preload": (5,)}, TypeError, "preload must be a sequence .* got 5"),
+    ({"preload": ("a b",)}, ValueError, "preload must be a sequence .* got 'a b'"),
     ({"env": 5}, TypeError, "env must be a mapping from names of variables to texts; got 5"),
     ({"env": {"A": 1}}, TypeError, "env must be a mapping .* got 'A': 1"),
     ({"env": {"A=B": "1"}}, ValueError, "env must be a mapping .* got 'A=B'"),
     ({"on_stall": "ask"}, ValueError, "on_stall must be one of 'report', 'kill'; got 'ask'"),
     ({"output": "print"}, ValueError, "output must be one of 'inherit', 'capture', 'discard'; got 'print'"),
-    ({"preload": ["os"]}, TypeError, "preload"),
 ]
 
 
@@ -337,6 +340,7 @@ def test_an_argument_exists_only_where_it_works():
         "initializer",
         "initargs",
         "env",
+        "preload",
         "output",
         "fresh_locks",
         "observers",
