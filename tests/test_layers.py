@@ -92,10 +92,11 @@ ALLOWED: dict[str, set[str]] = {
         *("adapters.negmas.markers", "adapters.negmas.results", "adapters.negmas.travel", "context", "output"),
     },
     "adapters.negmas.plan": {"adapters.negmas.markers", "adapters.negmas.report"},
+    "adapters.negmas.verification": {"adapters.negmas.worldset"},
     "adapters.negmas.worlds": {
         *("adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.report", "adapters.negmas.settings"),
         *("adapters.negmas.results", "adapters.negmas.seeding", "adapters.negmas.travel", "adapters.negmas.worldset"),
-        *("errors", "output", "pool"),
+        *("adapters.negmas.verification", "errors", "output", "pool"),
     },
     "adapters.negmas.negotiations": {
         *("adapters.negmas.report", "adapters.negmas.settings", "errors", "output", "pool"),

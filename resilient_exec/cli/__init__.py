@@ -68,6 +68,12 @@ def _add_pool_options(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="same scores for any number of workers, with and without retries (default: as it comes)",
     )
+    pool.add_argument(
+        "--verify",
+        type=_not_negative,
+        metavar="N",
+        help="run N worlds a second time, and tell where scores do not follow the --seed (default: 0)",
+    )
     pool.add_argument("--retries", type=_not_negative, metavar="N", help="further attempts after a death (default: 2)")
 
 
@@ -91,7 +97,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="run a script or module as it is; its parallel tournaments go through the pool",
         usage=(
             "resilient-exec run [--workers N] [--timeout S] [--memory-limit SIZE] [--seed N] "
-            "[--retries N] (SCRIPT.py | -m MODULE) [ARGS ...]"
+            "[--verify N] [--retries N] (SCRIPT.py | -m MODULE) [ARGS ...]"
         ),
         description=(
             "Run a Python script or module unchanged. What it asks of negmas with parallelism='parallel', and its "

@@ -48,6 +48,8 @@ def tournament(arguments: argparse.Namespace) -> int:
         options["memory_limit"] = arguments.memory_limit
     if arguments.seed is not None:
         options["seed"] = arguments.seed
+    if arguments.verify is not None:
+        options["verify"] = arguments.verify
     if arguments.retries is not None:
         options["retry"] = RetryPolicy(deaths=arguments.retries, timeouts=0)
     with adapter.options(**options):
@@ -200,6 +202,10 @@ def _show(results: Any, report: Report | None) -> None:
     if report.bias:
         console.print(f"Beware: {report.bias}", markup=False, soft_wrap=True)
     console.print(f"{report.scored} of {report.planned} worlds scored, {len(report.retried)} of them retried")
+    if report.verified:
+        console.print(f"{len(report.unsteady)} of {len(report.verified)} worlds that were run twice had other scores")
+    for one in report.unsteady:
+        console.print(f"  {one}", markup=False, soft_wrap=True)
     for task in report.missing:
         console.print(f"  no score: {task.name}: {task.reason.splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(f"            with {', '.join(task.competitors)}", markup=False, soft_wrap=True)

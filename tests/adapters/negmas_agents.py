@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -24,6 +25,14 @@ class Healthy(RandomOneShotAgent):
 
 class Thrifty(GreedyOneShotAgent):
     """Plays greedily."""
+
+
+class Watcher(RandomOneShotAgent):
+    """Offers by the clock."""
+
+    def propose(self, negotiator_id, state):
+        random.seed(time.perf_counter_ns())
+        return super().propose(negotiator_id, state)
 
 
 class HealthyStd(RandomStdAgent):

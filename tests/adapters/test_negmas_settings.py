@@ -17,6 +17,7 @@ ENVIRONMENT = {
     "RESILIENT_EXEC_MARKER_WAIT": "0",
     "RESILIENT_EXEC_OUTPUT_LIMIT": "1000",
     "RESILIENT_EXEC_SEED": "7",
+    "RESILIENT_EXEC_VERIFY": "2",
 }
 
 
@@ -42,6 +43,7 @@ def test_the_environment_sets_every_option(monkeypatch):
         marker_wait=0.0,
         output_limit=1000,
         seed=7,
+        verify=2,
     )
 
 
@@ -96,6 +98,7 @@ def test_a_wrong_variable_is_refused_by_name_value_and_rule(monkeypatch, name, v
         ({"memory_limit": 5.0}, ValueError, "memory_limit=5.0: must be a number of bytes"),
         ({"seed": 7.0}, ValueError, "seed=7.0: must be a whole number, 0 or more, or None"),
         ({"seed": True}, ValueError, "seed=True: must be a whole number"),
+        ({"verify": -1}, ValueError, "verify=-1: must be a whole number, 0 or more"),
         ({"retry": 0}, ValueError, "retry=0: retry must be at least 1"),
         ({"retry": "often"}, TypeError, "retry must be a RetryPolicy or a number"),
         ({"observers": print}, ValueError, "observers=.*: must be a list of callables"),

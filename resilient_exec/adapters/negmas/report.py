@@ -26,6 +26,7 @@ from resilient_exec.payload import RemoteTraceback
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from resilient_exec.adapters.negmas.verification import Verified
     from resilient_exec.events import Event
 
 __all__ = ["FILE_NAME", "Recorder", "Report", "ResilientWarning", "TaskReport", "last_report"]
@@ -97,6 +98,7 @@ class Report:
         workers: number of lanes.
         seconds: wall time.
         ended_by: what ended the tournament early (``total_timeout``, ``KeyboardInterrupt`` …); ``""``: nothing did.
+        verified: world sets that were run twice (``options(verify=...)``), and whether their scores were the same.
         callback_errors: what the caller's progress callback raised; the results were saved all the same.
         versions: of everything that matters.
     """
@@ -109,6 +111,7 @@ class Report:
     workers: int = 0
     seconds: float = 0.0
     ended_by: str = ""
+    verified: tuple[Verified, ...] = ()
     callback_errors: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -142,6 +145,11 @@ class Report:
         """What has to be said beside the ranking; ``""`` if everything was scored."""
         return remark(self.coverage, self.kind)
 
+    @property
+    def unsteady(self) -> tuple[Verified, ...]:
+        """World sets whose scores were not the same when they were run again."""
+        return tuple(one for one in self.verified if one.difference)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values; what is empty in a task is left out."""
         counts = {"scored": self.scored, "scored_before": self.scored_before}
@@ -166,6 +174,9 @@ class Report:
                 stacks = task.stacks.strip().splitlines()
                 lines += [f"    | {line}" for line in stacks[:_STACK_LINES]]
         lines += [f"  {self.bias}"] if self.bias else []
+        if self.unsteady:
+            lines.append(f"  {len(self.unsteady)} of {len(self.verified)} that were run twice did not follow the seed:")
+            lines += [f"    {one}" for one in self.unsteady]
         lines += [f"  the progress callback raised {error}" for error in self.callback_errors]
         if self.folder is not None:
             lines.append(f"  report: {Path(self.folder) / FILE_NAME}")
@@ -191,6 +202,7 @@ class Recorder:
         self._tasks: list[TaskReport] = []
         self._callback_errors: list[str] = []
         self.ended_by = ""
+        self.verified: list[Verified] = []
 
     def add(self, task: TaskReport) -> None:
         """One task has settled."""
@@ -208,13 +220,14 @@ class Recorder:
             tasks=tuple(self._tasks),
             seconds=round(time.monotonic() - self._begin, 3),
             ended_by=self.ended_by,
+            verified=tuple(self.verified),
             callback_errors=tuple(self._callback_errors),
             versions=_versions(),
         )
         _Last.report = report
         if self._folder is not None:
             _write(report, self._folder)
-        if report.missing or report.callback_errors:
+        if report.missing or report.unsteady or report.callback_errors:
             tell_stderr(f"{report}\n")
         return report
 
@@ -236,13 +249,18 @@ def all_scored_before(folder: Path, params: dict[str, Any], competitors: Mapping
 
 
 def warn(report: Report) -> None:
-    """The one warning about a tournament that misses scores."""
+    """The one warning about a tournament that misses scores, or whose scores do not follow its seed."""
     if report.missing:
         some = ", ".join(task.name for task in report.missing[:3])
         more = f" and {len(report.missing) - 3} more" if len(report.missing) > 3 else ""
         text = f"{len(report.missing)} of {report.planned} {report.kind} have no score: {some}{more}"
         where = f"; see {Path(report.folder) / FILE_NAME}" if report.folder is not None else "; see last_report()"
         warnings.warn(text + where, ResilientWarning, stacklevel=2)
+    elif report.unsteady:
+        text = (
+            f"{len(report.unsteady)} of {len(report.verified)} {report.kind} had other scores when they were run again"
+        )
+        warnings.warn(f"{text}: {report.unsteady[0]}", ResilientWarning, stacklevel=2)
 
 
 def failure(error: BaseException, story: Iterable[Event]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ option                    environment                          default
 ``marker_wait``           ``RESILIENT_EXEC_MARKER_WAIT``       30 s
 ``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB
 ``seed``                  ``RESILIENT_EXEC_SEED``              none: each world draws as it comes (:mod:`.seeding`)
+``verify``                ``RESILIENT_EXEC_VERIFY``            0 world sets are run twice (:mod:`.verification`)
 ``observers``             (none)                               none
 ========================  ===================================  =============================================
 
@@ -72,6 +73,7 @@ class Settings:
     marker_wait: float = 30.0
     output_limit: int = DEFAULT_LIMIT
     seed: int | None = None
+    verify: int = 0
     observers: tuple[Callable[..., object], ...] = ()
 
 
@@ -130,6 +132,13 @@ def _seed(value: Any) -> int | None:
     return seed
 
 
+def _count_or_zero(value: Any) -> int:
+    number = _number(value)
+    if number < 0 or not number.is_integer():
+        raise ValueError("must be a whole number, 0 or more")
+    return int(number)
+
+
 def _retries(value: Any) -> RetryPolicy:
     number = _number(value)
     if number < 0 or not number.is_integer():
@@ -166,6 +175,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "marker_wait": _patience,
     "output_limit": _count,
     "seed": _seed,
+    "verify": _count_or_zero,
     "observers": _observers,
 }
 
@@ -179,6 +189,7 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "RESILIENT_EXEC_MARKER_WAIT": ("marker_wait", _patience),
     "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _count),
     "RESILIENT_EXEC_SEED": ("seed", _seed),
+    "RESILIENT_EXEC_VERIFY": ("verify", _count_or_zero),
 }
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -227,6 +238,7 @@ class Options(TypedDict, total=False):
     marker_wait: float
     output_limit: int
     seed: int | None
+    verify: int
     observers: Sequence[Callable[[Event], object]]
 
 

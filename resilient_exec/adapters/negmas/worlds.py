@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import markers, report, results, seeding, settings, travel, worldset
+from resilient_exec.adapters.negmas import markers, report, results, seeding, settings, travel, verification, worldset
 from resilient_exec.adapters.negmas.plan import WorldSet, competitors_of, world_timeout
 from resilient_exec.errors import PoolBroken, TaskKilled
 from resilient_exec.output import WorkerOutput
@@ -51,6 +51,10 @@ def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
         lanes: how many workers, where the settings give no number.
     """
     chosen = settings.current()
+    if chosen.verify and not isinstance(call["world_generator"], seeding.Seeded):
+        raise ValueError(
+            f"verify={chosen.verify}: without a seed, two runs of a world differ anyway; give one, by options(seed=...)"
+        )
     tournament = _Tournament(negmas, call, chosen, chosen.max_workers or lanes)
     begin = time.perf_counter()
     try:
@@ -83,6 +87,7 @@ class _Tournament:
         self.blocked: list[WorldSet] = []
         self.running: dict[ResilientFuture[Any], WorldSet] = {}
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of futures
+        self.finished: list[WorldSet] = []  # in this run
         self.keys: set[str] = set()
         self.recorder = report.Recorder("worlds", self.call["name"], self.path, self.n_sets, self.lanes)
         limit = self.call["total_timeout"]
@@ -101,6 +106,7 @@ class _Tournament:
             pool = self._pool(output, packed)
             try:
                 self._drive(pool)
+                self._verify(pool)
             except BaseException as error:
                 self.recorder.ended_by = type(error).__name__
                 raise
@@ -195,6 +201,12 @@ class _Tournament:
             for _ in range(self.n_settled - settled):
                 yield
 
+    def _verify(self, pool: ResilientPool) -> None:
+        wanted = self.settings.verify if not self.recorder.ended_by else 0
+        again = [(item, self._timeout(item)) for item in self.finished[:wanted]]
+        if again:
+            self.recorder.verified += verification.verify(self.negmas, pool, again, self.path, self.deadline)
+
     def _submit(self, pool: ResilientPool) -> None:
         while self.runnable and len(self.running) < self.lanes + _AHEAD:
             world_set = self.runnable.popleft()
@@ -261,6 +273,7 @@ class _Tournament:
             self._scored(world_set, future, result[2])
 
     def _scored(self, world_set: WorldSet, future: ResilientFuture[Any], score: Any) -> None:
+        self.finished.append(world_set)
         self._call_back(score)
         self._settle(world_set.report(attempts=future.attempts, history=report.history(future.story)))
         if self.call["verbose"]:
