@@ -83,13 +83,21 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.markers": set(),
     "adapters.negmas.travel": {"errors"},
     "adapters.negmas.settings": {"options", "output", "policies"},
-    "adapters.negmas.report": {"errors", "output", "payload"},
-    "adapters.negmas.worldset": {"adapters.negmas.markers", "adapters.negmas.travel", "context", "output"},
-    "adapters.negmas.plan": {"adapters.negmas.report"},
+    "adapters.negmas.coverage": set(),
+    "adapters.negmas.report": {"adapters.negmas.coverage", "errors", "output", "payload"},
+    "adapters.negmas.results": set(),
+    "adapters.negmas.seeding": set(),
+    "adapters.negmas.provenance": {"adapters.negmas.seeding"},
+    "adapters.negmas.worldset": {
+        *("adapters.negmas.markers", "adapters.negmas.results", "adapters.negmas.travel", "context", "output"),
+    },
+    "adapters.negmas.plan": {"adapters.negmas.markers", "adapters.negmas.report"},
+    "adapters.negmas.verification": {"adapters.negmas.worldset"},
     "adapters.negmas.preloading": {"pool"},
     "adapters.negmas.worlds": {
         *("adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.preloading", "adapters.negmas.report"),
-        *("adapters.negmas.settings", "adapters.negmas.travel", "adapters.negmas.worldset", "errors", "output"),
+        *("adapters.negmas.results", "adapters.negmas.seeding", "adapters.negmas.settings", "adapters.negmas.travel"),
+        *("adapters.negmas.verification", "adapters.negmas.worldset", "errors", "output"),
     },
     "adapters.negmas.negotiations": {
         *(
@@ -102,12 +110,13 @@ ALLOWED: dict[str, set[str]] = {
         ),
     },
     "adapters.negmas.seam": {
-        *("adapters.negmas.negotiations", "adapters.negmas.report", "adapters.negmas.settings"),
-        "adapters.negmas.worlds",
+        *("adapters.negmas.negotiations", "adapters.negmas.plan", "adapters.negmas.provenance"),
+        "adapters.negmas.report",
+        *("adapters.negmas.seeding", "adapters.negmas.settings", "adapters.negmas.worlds"),
     },
     "adapters": {"adapters.negmas.report", "adapters.negmas.seam", "adapters.negmas.settings"},
     "cli.run": {"adapters"},
-    "cli.scml": {"adapters", "policies"},
+    "cli.scml": {"adapters", "adapters.negmas.provenance", "adapters.negmas.seeding", "policies"},
     "cli": {"cli.run", "cli.scml", "options"},
     "__main__": {"cli"},
 }

@@ -1,7 +1,7 @@
 """The command ``resilient-exec``: reads the arguments, calls what does the work.
 
-Exit status: that of the script for ``run``; for ``scml`` 0 if every world was scored, 3 if some were not, 130 after
-a Ctrl-C; 2 for arguments that cannot be.
+Exit status: that of the script for ``run``; for ``scml`` 0 if every world was scored, 3 if some were not (the ranking
+is there, and what it is worth stands beside it), 130 after a Ctrl-C; 2 for arguments that cannot be.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _seconds(text: str) -> float:
     return number
 
 
-def _retries(text: str) -> int:
+def _not_negative(text: str) -> int:
     return int(_at_least(int(text), 0, text))
 
 
@@ -62,7 +62,19 @@ def _add_pool_options(command: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help='what one worker and all that it starts may hold, such as "2GiB" (default: no limit)',
     )
-    pool.add_argument("--retries", type=_retries, metavar="N", help="further attempts after a death (default: 2)")
+    pool.add_argument(
+        "--seed",
+        type=_not_negative,
+        metavar="N",
+        help="same scores for any number of workers, with and without retries (default: as it comes)",
+    )
+    pool.add_argument(
+        "--verify",
+        type=_not_negative,
+        metavar="N",
+        help="run N worlds a second time, and tell where scores do not follow the --seed (default: 0)",
+    )
+    pool.add_argument("--retries", type=_not_negative, metavar="N", help="further attempts after a death (default: 2)")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,8 +96,8 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "run",
         help="run a script or module as it is; its parallel tournaments go through the pool",
         usage=(
-            "resilient-exec run [--workers N] [--timeout S] [--memory-limit SIZE] [--retries N] "
-            "(SCRIPT.py | -m MODULE) [ARGS ...]"
+            "resilient-exec run [--workers N] [--timeout S] [--memory-limit SIZE] [--seed N] "
+            "[--verify N] [--retries N] (SCRIPT.py | -m MODULE) [ARGS ...]"
         ),
         description=(
             "Run a Python script or module unchanged. What it asks of negmas with parallelism='parallel', and its "

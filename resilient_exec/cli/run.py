@@ -41,6 +41,8 @@ def _install(arguments: argparse.Namespace) -> None:
         ("RESILIENT_EXEC_WORKERS", arguments.workers),
         ("RESILIENT_EXEC_TIMEOUT", arguments.timeout),
         ("RESILIENT_EXEC_MEMORY_LIMIT", arguments.memory_limit),
+        ("RESILIENT_EXEC_SEED", arguments.seed),
+        ("RESILIENT_EXEC_VERIFY", arguments.verify),
         ("RESILIENT_EXEC_RETRIES", arguments.retries),
     ):
         if value is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import time
 from pathlib import Path
@@ -45,6 +46,10 @@ def tournament(arguments: argparse.Namespace) -> int:
         options["timeout"] = arguments.timeout
     if arguments.memory_limit is not None:
         options["memory_limit"] = arguments.memory_limit
+    if arguments.seed is not None:
+        options["seed"] = arguments.seed
+    if arguments.verify is not None:
+        options["verify"] = arguments.verify
     if arguments.retries is not None:
         options["retry"] = RetryPolicy(deaths=arguments.retries, timeouts=0)
     with adapter.options(**options):
@@ -65,6 +70,8 @@ def _start(arguments: argparse.Namespace, utils: Any) -> Any:
         raise CommandError(f"{output} holds a tournament already; go on with it by --resume, or name another --output")
     output.mkdir(parents=True, exist_ok=True)
     _say(f"{len(competitors)} competitors, results in {output}")
+    if arguments.seed is not None:
+        _seed(arguments.seed)
     run = getattr(utils, f"anac2024_{arguments.track}")
     return run(
         competitors,
@@ -87,19 +94,51 @@ def _resume(arguments: argparse.Namespace, utils: Any) -> Any:
         raise CommandError("--resume needs --output: the folder of the tournament to go on with")
     found = sorted(path.parent for path in Path(arguments.output).absolute().glob("*/params.json"))
     if not found:
-        raise CommandError(f"there is no tournament in {arguments.output} to go on with (no */params.json)")
+        raise CommandError(
+            f"there is no tournament in {arguments.output} to go on with (no */params.json); if it was interrupted "
+            "while it was created, remove the folder and start anew"
+        )
     folder = found[-1]
     _say(f"going on with {folder}")
-    generator = getattr(utils, f"anac2024_{arguments.track}_world_generator")
-    # The generator is named because scml 0.7 stores it without its year, and every world would be lost without it.
-    run_tournament(
-        folder,
-        world_generator=generator,
-        total_timeout=arguments.total_timeout,
-        parallelism="resilient",
-        verbose=arguments.verbose,
-    )
+    try:
+        generator = _generator(folder, arguments.track, utils)
+        run_tournament(
+            folder,
+            world_generator=generator,
+            total_timeout=arguments.total_timeout,
+            parallelism="resilient",
+            verbose=arguments.verbose,
+        )
+    except ValueError as error:
+        raise CommandError(str(error)) from error
     return evaluate_tournament(folder, metric=utils.truncated_mean, verbose=arguments.verbose)
+
+
+def _generator(folder: Path, track: str, utils: Any) -> Any:
+    """The generator to go on with; ``None``: the folder knows it.
+
+    Raises:
+        CommandError: the folder holds a tournament of another track.
+    """
+    from resilient_exec.adapters.negmas import provenance
+
+    stored = json.loads((folder / "params.json").read_text(encoding="utf-8")).get("world_generator_name")
+    other = next((name for name in _DEFAULT if name != track and f"_{name}_" in f"{stored}"), None)
+    if other is not None:
+        raise CommandError(
+            f"the tournament in {folder} is one of the {other} track (its generator is {stored}): "
+            f"go on with it by resilient-exec scml {other} --resume"
+        )
+    # Before it could be noted the program was killed; scml 0.7 alone would lack the year, and every world be lost.
+    is_noted = "world_generator" in provenance.of_folder(folder)
+    return None if is_noted else getattr(utils, f"anac2024_{track}_world_generator")
+
+
+def _seed(seed: int) -> None:
+    """Have the same tournament created from the same seed."""
+    from resilient_exec.adapters.negmas.seeding import reseed
+
+    reseed(seed)
 
 
 def _competitors(arguments: argparse.Namespace) -> list[type]:
@@ -152,18 +191,24 @@ def _show(results: Any, report: Report | None) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table("rank", "competitor", "score", title="Ranking")
+    covered = report.coverage if report is not None else {}
+    table = Table("rank", "competitor", "score", "worlds scored", "planned", title="Ranking")
     for rank, (agent, score) in enumerate(_ranking(results), start=1):
-        table.add_row(str(rank), agent, f"{score:.4f}")
+        worlds = (str(covered[agent].scored), str(covered[agent].planned)) if agent in covered else ("?", "?")
+        table.add_row(str(rank), agent, f"{score:.4f}", *worlds)
     console.print(table)
     if report is None:
         return
+    if report.bias:
+        console.print(f"Beware: {report.bias}", markup=False, soft_wrap=True)
     console.print(f"{report.scored} of {report.planned} worlds scored, {len(report.retried)} of them retried")
+    if report.verified:
+        console.print(f"{len(report.unsteady)} of {len(report.verified)} worlds that were run twice had other scores")
+    for one in report.unsteady:
+        console.print(f"  {one}", markup=False, soft_wrap=True)
     for task in report.missing:
         console.print(f"  no score: {task.name}: {task.reason.splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(f"            with {', '.join(task.competitors)}", markup=False, soft_wrap=True)
-    if report.missing:
-        console.print("The ranking compares competitors that were scored in different numbers of worlds.")
     console.print(f"Results: {report.folder}", markup=False, soft_wrap=True)
 
 

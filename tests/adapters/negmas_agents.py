@@ -13,10 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 from scml.oneshot.agents import GreedyOneShotAgent, RandomOneShotAgent
 from scml.std.agents import GreedyStdAgent, RandomStdAgent
-from scml.utils import anac2024_oneshot_world_generator
 
 PLAN = "RESILIENT_TESTS_PLAN"
 
@@ -27,6 +25,14 @@ class Healthy(RandomOneShotAgent):
 
 class Thrifty(GreedyOneShotAgent):
     """Plays greedily."""
+
+
+class Watcher(RandomOneShotAgent):
+    """Offers by the clock."""
+
+    def propose(self, negotiator_id, state):
+        random.seed(time.perf_counter_ns())
+        return super().propose(negotiator_id, state)
 
 
 class HealthyStd(RandomStdAgent):
@@ -92,32 +98,3 @@ def grow():
     while True:
         held.append(b"x" * (16 << 20))
         time.sleep(0.005)
-
-
-class _Calm:
-    """A stand-in for ``random`` in negmas' mechanisms, which draw once for each second of wall time."""
-
-    def __getattr__(self, name):
-        return getattr(random, name)
-
-    @staticmethod
-    def random():
-        return 0.5
-
-
-def seeded_generator(**kwargs):
-    """The generator of anac2024_oneshot, with everything seeded from the world's name, before and after."""
-    import negmas.mechanisms
-
-    negmas.mechanisms.random = _Calm()
-    name = kwargs["world_params"]["name"] if "world_params" in kwargs else kwargs["name"]
-    _seed(name)
-    world = anac2024_oneshot_world_generator(**kwargs)
-    _seed(name)
-    return world
-
-
-def _seed(name):
-    seed = int.from_bytes(name.encode()[-8:], "big") % 2**32
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  it is the one that negmas draws from

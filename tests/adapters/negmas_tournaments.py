@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from negmas.tournaments import evaluate_tournament, run_tournament  # noqa: F401  rebound when the adapter is installed
-from negmas_agents import PLAN, Healthy, Saboteur, Thrifty, seeded_generator
+from negmas_agents import PLAN, Healthy, Saboteur, Thrifty
 from scml.utils import anac2024_oneshot, anac2024_oneshot_world_generator, balance_calculator_oneshot
 
 import resilient_exec.adapters.negmas as adapter
@@ -74,8 +74,9 @@ def run(folder, parallelism="resilient", generator=anac2024_oneshot_world_genera
 
 
 def run_seeded(folder, parallelism="resilient", **kwargs):
-    """The same with everything seeded from the worlds' names."""
-    return run(folder, parallelism, seeded_generator, **kwargs)
+    """The same with a seed."""
+    with adapter.options(seed=7):
+        return run(folder, parallelism, **kwargs)
 
 
 def set_folders(folder):

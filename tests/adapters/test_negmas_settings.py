@@ -16,6 +16,8 @@ ENVIRONMENT = {
     "RESILIENT_EXEC_TASKS_PER_WORKER": "7",
     "RESILIENT_EXEC_MARKER_WAIT": "0",
     "RESILIENT_EXEC_OUTPUT_LIMIT": "1000",
+    "RESILIENT_EXEC_SEED": "7",
+    "RESILIENT_EXEC_VERIFY": "2",
 }
 
 
@@ -40,6 +42,8 @@ def test_the_environment_sets_every_option(monkeypatch):
         max_tasks_per_worker=7,
         marker_wait=0.0,
         output_limit=1000,
+        seed=7,
+        verify=2,
     )
 
 
@@ -72,6 +76,8 @@ def test_options_nest_win_over_the_environment_and_are_put_back(monkeypatch):
         ("RESILIENT_EXEC_WORKERS", "inf", "a whole number, 1 or more"),
         ("RESILIENT_EXEC_RETRIES", "-1", "a whole number of further attempts after a death, 0 or more"),
         ("RESILIENT_EXEC_MARKER_WAIT", "inf", "a finite number of seconds, 0 or more"),
+        ("RESILIENT_EXEC_SEED", "-1", "a whole number, 0 or more, or None"),
+        ("RESILIENT_EXEC_SEED", "luck", "a whole number, 0 or more, or None"),
         ("RESILIENT_EXEC_START_TIMEOUT", "0", "a finite number of seconds, more than 0"),
     ],
 )
@@ -90,6 +96,9 @@ def test_a_wrong_variable_is_refused_by_name_value_and_rule(monkeypatch, name, v
         ({"timeout": 0}, ValueError, "timeout=0: must be a number of seconds, more than 0, or None"),
         ({"max_workers": True}, ValueError, "max_workers=True: must be a number"),
         ({"memory_limit": 5.0}, ValueError, "memory_limit=5.0: must be a number of bytes"),
+        ({"seed": 7.0}, ValueError, "seed=7.0: must be a whole number, 0 or more, or None"),
+        ({"seed": True}, ValueError, "seed=True: must be a whole number"),
+        ({"verify": -1}, ValueError, "verify=-1: must be a whole number, 0 or more"),
         ({"retry": 0}, ValueError, "retry=0: retry must be at least 1"),
         ({"retry": "often"}, TypeError, "retry must be a RetryPolicy or a number"),
         ({"observers": print}, ValueError, "observers=.*: must be a list of callables"),

@@ -313,3 +313,12 @@ def test_competitors_are_told_from_those_who_only_fill_the_world():
 
     assert competitors_of([config(None, types, params)], frozenset({"b.Own", "d.Hidden"})) == ("d.Hidden", "b.Own")
     assert competitors_of([config(None, types, params)], frozenset()) == ("d.Hidden", "b.Own", "c.Filler")
+
+
+def test_a_competitor_that_only_fills_a_world_is_not_one_of_it():
+    """It is not scored there; so the world does not count for its coverage."""
+    filled = {**config(None, ["a.One", "b.Two", "b.Two"]), "is_default": [False, True, True]}
+    both = {**config(None, ["a.One", "b.Two"]), "is_default": [False, False]}
+
+    assert competitors_of([filled], frozenset({"a.One", "b.Two"})) == ("a.One",)
+    assert competitors_of([filled, both], frozenset({"a.One", "b.Two"})) == ("a.One", "b.Two")

@@ -60,6 +60,7 @@ def folder(tmp_path):
         (["oneshot", "--resume"], ["--output"]),
         (["oneshot", "--resume", "--output", "nothing"], ["nothing"]),
         (["oneshot", "--steps", "0"], ["--steps", "0"]),
+        (["oneshot", "--seed", "-1"], ["--seed", "-1"]),
         (["collusion"], ["collusion"]),
     ],
 )
@@ -87,12 +88,13 @@ def played(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("played")
     (folder / "my_agents.py").write_text(AGENTS)
-    arguments = ["oneshot", "my_agents:Exits", "my_agents:Healthy", "--configs", "2", "--steps", "3", "--workers", "1"]
+    agents = ["my_agents:Exits", "my_agents:Healthy", "GreedyOneShotAgent"]
+    arguments = ["oneshot", *agents, "--configs", "1", "--steps", "3", "--workers", "1"]
     first = run(*arguments, "--retries", "0", "--output", "out", cwd=folder)
     assert first.returncode == 3, first.stderr
     stage = folder / "out" / "tournament-stage-0001"
     victim, *finished = sorted(path.parent for path in stage.glob("*/results.json"))
-    assert len(finished) == 2
+    assert len(finished) == 4
     shutil.rmtree(victim)
 
     def starts():
@@ -109,11 +111,46 @@ def test_a_sick_competitor_is_named(played):
     assert "exited with status 7" in played.first.stdout
 
 
+def test_beside_the_ranking_stands_what_it_is_worth(played):
+    """Two of three competitors were in the world that was lost; when it has been made up for, nothing is amiss."""
+    rows = {line.split("│")[2].strip(): line.split("│")[4:6] for line in ranked(played.first.stdout)}
+    resumed = {line.split("│")[2].strip(): line.split("│")[4:6] for line in ranked(played.resumed.stdout)}
+
+    assert {tuple(map(int, row)) for row in rows.values()} == {(3, 4), (4, 4)}
+    assert list(map(int, rows["my_agents.Exits"])) == [3, 4]
+    assert "Beware: the ranking is biased: competitors were scored in different shares" in played.first.stdout
+    assert {tuple(map(int, row)) for row in resumed.values()} == {(4, 4)}
+    assert "Beware" not in played.resumed.stdout
+
+
+def ranked(out):
+    """The lines of the ranking."""
+    return [line for line in out.splitlines() if line.count("│") == 6]
+
+
+def test_a_tournament_of_another_track_is_not_gone_on_with(played, capsys):
+    """Its worlds would all be lost."""
+    assert main(["scml", "std", "--resume", "--output", str(played.folder / "out")]) == 2
+    assert "resilient-exec scml oneshot --resume" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_same_seed_makes_the_same_tournament(folder):
+    """Created anew, with another number of workers, in a process with another order of sets."""
+    small = ["my_agents:Healthy", "GreedyOneShotAgent", "--configs", "2", "--steps", "3"]
+    tables = []
+    for workers, seed in (("1", "7"), ("2", "7"), ("2", "8")):
+        done = run("oneshot", *small, "--seed", seed, "--workers", workers, "--output", f"out{len(tables)}", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        tables.append(ranked(done.stdout))
+    assert tables[0] == tables[1] != tables[2]
+
+
 def test_a_tournament_is_resumed_without_running_the_finished_worlds(played):
     before, after = played.starts
-    assert (played.counts["scored"], played.counts["scored_before"]) == (4, 2)
+    assert (played.counts["scored"], played.counts["scored_before"]) == (6, 4)
     assert before == after
-    assert len(before) == 2
+    assert len(before) == 4
 
 
 def test_a_tournament_with_all_worlds_scored_ends_well_and_with_a_ranking(played):

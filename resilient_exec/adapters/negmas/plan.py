@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import report
+from resilient_exec.adapters.negmas import markers, report
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["WorldSet", "competitors_of", "world_timeout"]
+__all__ = ["WorldSet", "competitors_by_folder", "competitors_of", "world_timeout"]
 
 _EXTRA = 1.05  # negmas' own: a world ends by itself at its limit, if it can
 
@@ -54,12 +54,26 @@ def world_timeout(worlds: list[dict[str, Any]]) -> float | None:
 
 
 def competitors_of(worlds: list[dict[str, Any]], of_tournament: frozenset[str]) -> tuple[str, ...]:
-    """Types of the agents in the worlds: of the tournament's competitors among them, or of all, if there is none."""
+    """Types of the agents in the worlds: of the tournament's competitors among them, or of all, if there is none.
+
+    One that only fills a world (``is_default``) is not scored for it, though it may compete elsewhere.
+    """
     types: list[Any] = []
+    competing: list[Any] = []
     for world in worlds:
-        params = world.get("agent_params") or [{}] * len(world.get("agent_types", ()))
-        for kind, param in zip(world.get("agent_types", ()), params, strict=False):
+        kinds = world.get("agent_types", ())
+        params = world.get("agent_params") or [{}] * len(kinds)
+        fillers = world.get("is_default") or [False] * len(kinds)
+        for kind, param, is_filler in zip(kinds, params, fillers, strict=False):
             # An agent of the one-shot kind is hidden in an adapter; its own type is a parameter of that.
             types.append((param or {}).get("controller_type", kind))
-    names = report.named(types)
-    return tuple(name for name in names if name in of_tournament) or names
+            competing += [] if is_filler else types[-1:]
+    return tuple(name for name in report.named(competing) if name in of_tournament) or report.named(types)
+
+
+def competitors_by_folder(negmas: Any, folder: Path) -> dict[str, tuple[str, ...]]:
+    """The competitors of each world set of the tournament in ``folder``, by the name of the world set's folder."""
+    params = negmas.load(folder / negmas.PARAMS_FILE) or {}
+    of_tournament = frozenset(params.get("competitors") or ())
+    assigned = negmas.load(folder / negmas.ASSIGNED_CONFIGS_JSON_FILE) or []
+    return {markers.set_folder(worlds).name: competitors_of(worlds, of_tournament) for worlds in assigned}

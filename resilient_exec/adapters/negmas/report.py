@@ -18,13 +18,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from resilient_exec.adapters.negmas.coverage import Coverage, coverage, remark
 from resilient_exec.errors import AttemptError, WorkerDied, signal_name
 from resilient_exec.output import tell_stderr
 from resilient_exec.payload import RemoteTraceback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from resilient_exec.adapters.negmas.verification import Verified
     from resilient_exec.events import Event
 
 __all__ = ["FILE_NAME", "Recorder", "Report", "ResilientWarning", "TaskReport", "last_report"]
@@ -96,6 +98,7 @@ class Report:
         workers: number of lanes.
         seconds: wall time.
         ended_by: what ended the tournament early (``total_timeout``, ``KeyboardInterrupt`` …); ``""``: nothing did.
+        verified: world sets that were run twice (``options(verify=...)``), and whether their scores were the same.
         callback_errors: what the caller's progress callback raised; the results were saved all the same.
         versions: of everything that matters.
     """
@@ -108,6 +111,7 @@ class Report:
     workers: int = 0
     seconds: float = 0.0
     ended_by: str = ""
+    verified: tuple[Verified, ...] = ()
     callback_errors: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -131,6 +135,21 @@ class Report:
         """Those that took more than one attempt."""
         return tuple(task for task in self.tasks if task.attempts > 1)
 
+    @property
+    def coverage(self) -> dict[str, Coverage]:
+        """In how many of its worlds each competitor was scored."""
+        return coverage(self.tasks)
+
+    @property
+    def bias(self) -> str:
+        """What has to be said beside the ranking; ``""`` if everything was scored."""
+        return remark(self.coverage, self.kind)
+
+    @property
+    def unsteady(self) -> tuple[Verified, ...]:
+        """World sets whose scores were not the same when they were run again."""
+        return tuple(one for one in self.verified if one.difference)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values; what is empty in a task is left out."""
         counts = {"scored": self.scored, "scored_before": self.scored_before}
@@ -138,7 +157,8 @@ class Report:
         counts |= {"not_run": sum(task.status == "not run" for task in self.tasks), "retried": len(self.retried)}
         whole = asdict(self)
         tasks = [{key: value for key, value in task.items() if value not in ("", None, ())} for task in whole["tasks"]]
-        return {**whole, "tasks": tasks, "counts": counts}
+        covered = {name: asdict(one) for name, one in self.coverage.items()}
+        return {**whole, "tasks": tasks, "counts": counts, "coverage": covered, "bias": self.bias}
 
     def __str__(self) -> str:
         lines = [f"resilient_exec: {self.scored} of {self.planned} {self.kind} scored ({self.name})"]
@@ -153,6 +173,10 @@ class Report:
                 shown += 1
                 stacks = task.stacks.strip().splitlines()
                 lines += [f"    | {line}" for line in stacks[:_STACK_LINES]]
+        lines += [f"  {self.bias}"] if self.bias else []
+        if self.unsteady:
+            lines.append(f"  {len(self.unsteady)} of {len(self.verified)} that were run twice did not follow the seed:")
+            lines += [f"    {one}" for one in self.unsteady]
         lines += [f"  the progress callback raised {error}" for error in self.callback_errors]
         if self.folder is not None:
             lines.append(f"  report: {Path(self.folder) / FILE_NAME}")
@@ -178,6 +202,7 @@ class Recorder:
         self._tasks: list[TaskReport] = []
         self._callback_errors: list[str] = []
         self.ended_by = ""
+        self.verified: list[Verified] = []
 
     def add(self, task: TaskReport) -> None:
         """One task has settled."""
@@ -195,34 +220,47 @@ class Recorder:
             tasks=tuple(self._tasks),
             seconds=round(time.monotonic() - self._begin, 3),
             ended_by=self.ended_by,
+            verified=tuple(self.verified),
             callback_errors=tuple(self._callback_errors),
             versions=_versions(),
         )
         _Last.report = report
         if self._folder is not None:
             _write(report, self._folder)
-        if report.missing or report.callback_errors:
+        if report.missing or report.unsteady or report.callback_errors:
             tell_stderr(f"{report}\n")
         return report
 
 
-def all_scored_before(folder: Path, params: dict[str, Any]) -> None:
-    """Report a tournament that was resumed with nothing left to run: negmas does not get as far as to its worlds."""
+def all_scored_before(folder: Path, params: dict[str, Any], competitors: Mapping[str, tuple[str, ...]]) -> None:
+    """Report a tournament that was resumed with nothing left to run: negmas does not get as far as to its worlds.
+
+    Args:
+        folder: of the tournament.
+        params: as negmas has stored them.
+        competitors: in each world set, by the name of its folder.
+    """
     planned = int(params.get("n_worlds") or 0)
     recorder = Recorder("worlds", str(params.get("name", folder.name)), folder, planned)
     for path in sorted(folder.glob("*/results.json")):
-        recorder.add(TaskReport(name=path.parent.name, status="scored before"))
+        who = competitors.get(path.parent.name, ())
+        recorder.add(TaskReport(name=path.parent.name, status="scored before", competitors=who))
     recorder.finish()
 
 
 def warn(report: Report) -> None:
-    """The one warning about a tournament that misses scores."""
+    """The one warning about a tournament that misses scores, or whose scores do not follow its seed."""
     if report.missing:
         some = ", ".join(task.name for task in report.missing[:3])
         more = f" and {len(report.missing) - 3} more" if len(report.missing) > 3 else ""
         text = f"{len(report.missing)} of {report.planned} {report.kind} have no score: {some}{more}"
         where = f"; see {Path(report.folder) / FILE_NAME}" if report.folder is not None else "; see last_report()"
         warnings.warn(text + where, ResilientWarning, stacklevel=2)
+    elif report.unsteady:
+        text = (
+            f"{len(report.unsteady)} of {len(report.verified)} {report.kind} had other scores when they were run again"
+        )
+        warnings.warn(f"{text}: {report.unsteady[0]}", ResilientWarning, stacklevel=2)
 
 
 def failure(error: BaseException, story: Iterable[Event]) -> dict[str, Any]:

@@ -37,9 +37,12 @@ __all__ = ["install", "uninstall"]
 
 _OURS = "resilient"
 _DASK = ("dist", "distributed", "dask", "d")
+_SERIAL = ("none", "serial", "s")
 _PROCESSES = ("local", "parallel", "par", "p")
 _NEEDED = {
-    "run_tournament": ("tournament_path", "parallelism", "override_ran_worlds"),
+    "run_tournament": (
+        *("tournament_path", "world_generator", "score_calculator", "parallelism", "override_ran_worlds"),
+    ),
     "_run_parallel": (
         *("parallelism", "verbose", "assigned", "world_generator", "score_calculator", "name", "scores_file"),
         *("tournament_progress_callback", "world_progress_callback", "run_ids", "print_exceptions"),
@@ -217,26 +220,45 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
-    from resilient_exec.adapters.negmas import report  # see _run_parallel
+    from resilient_exec.adapters.negmas import plan, report  # see _run_parallel
 
     path = Path(call.arguments["tournament_path"]).expanduser().absolute()
     wanted = call.arguments["parallelism"]
     if wanted is None:
         wanted = (tournaments.load(path / tournaments.PARAMS_FILE) or {}).get("parallelism")
+    if wanted in _SERIAL and settings.current().seed is not None:
+        return _run_serial(tournaments, original, call, path)
     if not isinstance(wanted, str) or _lanes(wanted) is None:
         return original(*call.args, **call.kwargs)
     check_pandas()
-    settings.current()
+    chosen = settings.current()
     if wanted.startswith(_OURS):
         call.arguments["parallelism"] = f"parallel:{wanted}"
+    _settle(tournaments, path, call, chosen.seed)
     if call.arguments["override_ran_worlds"]:
         for world in tournaments.get_world_paths(tournament_path=path):
             (world.parent / tournaments.RESULTS_FILE).unlink(missing_ok=True)
     before = report.last_report()
     result = original(*call.args, **call.kwargs)
     if report.last_report() is before:
-        report.all_scored_before(path, tournaments.load(path / tournaments.PARAMS_FILE) or {})
+        who = plan.competitors_by_folder(tournaments, path)
+        report.all_scored_before(path, tournaments.load(path / tournaments.PARAMS_FILE) or {}, who)
     return result
+
+
+def _settle(tournaments: Any, path: Path, call: inspect.BoundArguments, seed: int | None) -> None:
+    from resilient_exec.adapters.negmas import provenance  # see _run_parallel
+
+    provenance.settle(tournaments, path, call.arguments, seed)
+
+
+def _run_serial(tournaments: Any, original: Callable[..., Any], call: inspect.BoundArguments, path: Path) -> Any:
+    """As negmas does, but with the seed that the options have."""
+    from resilient_exec.adapters.negmas import seeding  # see _run_parallel
+
+    _settle(tournaments, path, call, settings.current().seed)
+    with seeding.serially(call.arguments["world_generator"]):
+        return original(*call.args, **call.kwargs)
 
 
 def _run_parallel(tournaments: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:

@@ -13,6 +13,8 @@ option                    environment                          default
 ``preload``               ``RESILIENT_EXEC_PRELOAD``           yes: workers are forked with negmas and scml imported
 ``marker_wait``           ``RESILIENT_EXEC_MARKER_WAIT``       30 s
 ``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB
+``seed``                  ``RESILIENT_EXEC_SEED``              none: each world draws as it comes (:mod:`.seeding`)
+``verify``                ``RESILIENT_EXEC_VERIFY``            0 world sets are run twice (:mod:`.verification`)
 ``observers``             (none)                               none
 ========================  ===================================  =============================================
 
@@ -79,6 +81,8 @@ class Settings:
     preload: bool = True
     marker_wait: float = 30.0
     output_limit: int = DEFAULT_LIMIT
+    seed: int | None = None
+    verify: int = 0
     observers: tuple[Callable[..., object], ...] = ()
 
 
@@ -138,6 +142,25 @@ def _yes_no_or_none(value: Any) -> bool | None:
     return None if value is None else _yes_or_no(value)
 
 
+def _seed(value: Any) -> int | None:
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+        return None
+    try:
+        seed = int(value) if isinstance(value, int | str) and not isinstance(value, bool) else -1
+    except ValueError:
+        seed = -1
+    if seed < 0:
+        raise ValueError("must be a whole number, 0 or more, or None")
+    return seed
+
+
+def _count_or_zero(value: Any) -> int:
+    number = _number(value)
+    if number < 0 or not number.is_integer():
+        raise ValueError("must be a whole number, 0 or more")
+    return int(number)
+
+
 def _retries(value: Any) -> RetryPolicy:
     number = _number(value)
     if number < 0 or not number.is_integer():
@@ -175,6 +198,8 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "preload": _yes_or_no,
     "marker_wait": _patience,
     "output_limit": _count,
+    "seed": _seed,
+    "verify": _count_or_zero,
     "observers": _observers,
 }
 
@@ -189,6 +214,8 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "RESILIENT_EXEC_PRELOAD": ("preload", _yes_or_no),
     "RESILIENT_EXEC_MARKER_WAIT": ("marker_wait", _patience),
     "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _count),
+    "RESILIENT_EXEC_SEED": ("seed", _seed),
+    "RESILIENT_EXEC_VERIFY": ("verify", _count_or_zero),
 }
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -238,6 +265,8 @@ class Options(TypedDict, total=False):
     preload: bool
     marker_wait: float
     output_limit: int
+    seed: int | None
+    verify: int
     observers: Sequence[Callable[[Event], object]]
 
 

@@ -1,7 +1,7 @@
 """World tournaments: what takes the place of negmas' ``_run_parallel``.
 
-One task is one world set.  All decisions about it are made here, in the caller's thread, which alone saves results
-and calls the progress callback; the pool only says what became of an attempt.
+One task is one world set.  All decisions about it are made here, in the caller's thread, which alone calls the
+progress callback; the worker saves the results (:mod:`.results`), the pool only says what became of an attempt.
 
 * A world set that has its results is not sent to a worker again: its callback is called, as stock negmas does.
 * One whose marker stands (:mod:`.markers`) is waited for, ``marker_wait`` seconds at most, while others run.
@@ -23,7 +23,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import markers, preloading, report, settings, travel, worldset
+from resilient_exec.adapters.negmas import (
+    markers,
+    preloading,
+    report,
+    results,
+    seeding,
+    settings,
+    travel,
+    verification,
+    worldset,
+)
 from resilient_exec.adapters.negmas.plan import WorldSet, competitors_of, world_timeout
 from resilient_exec.errors import PoolBroken, TaskKilled
 from resilient_exec.output import WorkerOutput
@@ -51,6 +61,10 @@ def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
         lanes: how many workers, where the settings give no number.
     """
     chosen = settings.current()
+    if chosen.verify and not isinstance(call["world_generator"], seeding.Seeded):
+        raise ValueError(
+            f"verify={chosen.verify}: without a seed, two runs of a world differ anyway; give one, by options(seed=...)"
+        )
     tournament = _Tournament(negmas, call, chosen, chosen.max_workers or lanes)
     begin = time.perf_counter()
     try:
@@ -83,6 +97,7 @@ class _Tournament:
         self.blocked: list[WorldSet] = []
         self.running: dict[ResilientFuture[Any], WorldSet] = {}
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of futures
+        self.finished: list[WorldSet] = []  # in this run
         self.keys: set[str] = set()
         self.recorder = report.Recorder("worlds", self.call["name"], self.path, self.n_sets, self.lanes)
         limit = self.call["total_timeout"]
@@ -101,6 +116,7 @@ class _Tournament:
             pool = self._pool(output, packed)
             try:
                 self._drive(pool)
+                self._verify(pool)
             except BaseException as error:
                 self.recorder.ended_by = type(error).__name__
                 raise
@@ -140,12 +156,8 @@ class _Tournament:
 
     def _was_scored(self, world_set: WorldSet) -> bool:
         """Whether the world set has its results; if so, it is settled."""
-        path = world_set.folder / self.negmas.RESULTS_FILE
-        if not path.exists():
-            return False
-        try:
-            score = self.negmas.score_adapter(self.negmas.load(path))
-        except Exception:  # cut short by a crash: negmas would run it again, and so do we
+        score = results.read(self.negmas, world_set.folder)
+        if score is None:
             return False
         self._call_back(score)
         self._settle(world_set.report(status="scored before"))
@@ -165,14 +177,15 @@ class _Tournament:
             )
 
     def _pool(self, output: WorkerOutput, packed: bytes) -> ResilientPool:
+        generator = self.call["world_generator"]
         types = {name for item in (*self.runnable, *self.blocked) for name in item.competitors}
-        functions = (self.call["world_generator"], self.call["score_calculator"])
         return preloading.pool_for(
             self.settings,
             self.lanes,
-            preloading.modules_for(preloading.WORLDS, functions, sorted(types)),
+            preloading.modules_for(preloading.WORLDS, (generator, self.call["score_calculator"]), sorted(types)),
             initializer=worldset.prepare,
             initargs=(output.folder, packed),
+            env=generator.environment if isinstance(generator, seeding.Seeded) else None,
         )
 
     # -- while worlds run
@@ -197,6 +210,12 @@ class _Tournament:
             for _ in range(self.n_settled - settled):
                 yield
 
+    def _verify(self, pool: ResilientPool) -> None:
+        wanted = self.settings.verify if not self.recorder.ended_by else 0
+        again = [(item, self._timeout(item)) for item in self.finished[:wanted]]
+        if again:
+            self.recorder.verified += verification.verify(self.negmas, pool, again, self.path, self.deadline)
+
     def _submit(self, pool: ResilientPool) -> None:
         while self.runnable and len(self.running) < self.lanes + _AHEAD:
             world_set = self.runnable.popleft()
@@ -206,6 +225,7 @@ class _Tournament:
             future = view.submit(
                 worldset.run_world_set,
                 world_set.worlds,
+                tournament=self.call["name"],
                 seed=self._seed(world_set.index),
                 max_attempts=self.call["max_attempts"],
                 verbose=self.call["verbose"],
@@ -259,31 +279,14 @@ class _Tournament:
         elif isinstance(result := future.result(), worldset.Refused):
             self._block(world_set, result.reason)
         else:
-            self._scored(world_set, future, result)
+            self._scored(world_set, future, result[2])
 
-    def _scored(self, world_set: WorldSet, future: ResilientFuture[Any], result: Any) -> None:
-        run_id, paths, score, world_stats, type_stats, agent_stats = result
-        told = world_set.report(attempts=future.attempts, history=report.history(future.story))
-        try:
-            self.negmas.save_run_results(
-                run_id,
-                score,
-                world_stats,
-                type_stats,
-                agent_stats,
-                lambda score, *_: self._call_back(score),
-                paths,
-                self.call["name"],
-                self.call["verbose"],
-                self.begin,
-                self.call["attempts_path"],
-                self.n_sets,
-                self.n_settled,
-            )
-        except Exception as error:
-            reason = f"its results could not be saved: {type(error).__name__}: {error}"
-            told = replace(told, status="failed", reason=reason)
-        self._settle(told)
+    def _scored(self, world_set: WorldSet, future: ResilientFuture[Any], score: Any) -> None:
+        self.finished.append(world_set)
+        self._call_back(score)
+        self._settle(world_set.report(attempts=future.attempts, history=report.history(future.story)))
+        if self.call["verbose"]:
+            _say(f"{self.n_settled} of {self.n_sets} settled after {time.perf_counter() - self.begin:.1f} s")
 
     def _failed(self, world_set: WorldSet, future: ResilientFuture[Any], error: BaseException) -> None:
         told = world_set.report(status="failed", attempts=future.attempts, **report.failure(error, future.story))

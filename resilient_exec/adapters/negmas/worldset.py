@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from resilient_exec.adapters.negmas import markers, travel
+from resilient_exec.adapters.negmas import markers, results, travel
 from resilient_exec.context import task_context
 from resilient_exec.output import redirect_output
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Refused", "prepare", "run_world_set"]
 
@@ -31,25 +28,35 @@ def prepare(output_folder: str, packed: bytes) -> None:
     _shared.update(travel.unpack(packed))
 
 
-def run_world_set(worlds: list[dict[str, Any]], *, seed: int | None, max_attempts: float, verbose: bool) -> Any:
-    """Run the worlds of one set and return what negmas' ``_run_worlds`` returns, or :class:`Refused`.
+def run_world_set(
+    worlds: list[dict[str, Any]], *, tournament: str, seed: int | None, max_attempts: float, verbose: bool
+) -> Any:
+    """Run the worlds of one set, save their results, and return what negmas' ``_run_worlds`` returns.
 
     Args:
         worlds: the set's configurations.
+        tournament: its name.
         seed: what negmas wants this task seeded with; ``None``: nothing.
         max_attempts: how often the set may be started, over all runs of the tournament.
         verbose: as in negmas.
+
+    Returns:
+        That, or :class:`Refused`.
     """
+    negmas = _tournaments()
     folder = markers.set_folder(worlds)
     standing = markers.clear_markers(folder, dead=task_context().previous_pids)
     if standing:
         return Refused(running_elsewhere(standing))
-    if not (folder / "results.json").exists():
+    # An attempt before this one may have died on its way home, with everything saved.
+    is_finished = results.read(negmas, folder) is not None
+    if not is_finished:
+        (folder / negmas.RESULTS_FILE).unlink(missing_ok=True)
         markers.clear_leftovers(worlds)
     if seed is not None:
         _apply_seed(seed)
     try:
-        result = _run_worlds()(
+        result = negmas._run_worlds(
             worlds,
             _shared["world_generator"],
             _shared["score_calculator"],
@@ -62,11 +69,13 @@ def run_world_set(worlds: list[dict[str, Any]], *, seed: int | None, max_attempt
             max_attempts,
             verbose,
         )
+        if result[2] is None:
+            return Refused("negmas refused to run it: another process took it up at the same moment")
+        if not is_finished:
+            results.save(negmas, tournament, result)
     finally:
         # negmas leaves it when a world raises, and would then refuse that world for ever.
         markers.clear_own_marker(folder)
-    if result[2] is None:
-        return Refused("negmas refused to run it: another process took it up at the same moment")
     return result
 
 
@@ -76,11 +85,10 @@ def running_elsewhere(standing: list[markers.Marker]) -> str:
     return f"{who} is running it, by the marker in {standing[0].path.parent}; if that is not so, remove the marker"
 
 
-def _run_worlds() -> Callable[..., Any]:
+def _tournaments() -> Any:
     from negmas.tournaments import tournaments  # seconds; and a broken negmas is the task's failure
 
-    run_worlds: Callable[..., Any] = tournaments._run_worlds
-    return run_worlds
+    return tournaments
 
 
 def _apply_seed(seed: int) -> None:
