@@ -33,14 +33,14 @@ ALLOWED: dict[str, set[str]] = {
     },
     # the worker half: the only code of ours that runs in a worker
     "scratch": set(),
-    "context": {"scratch"},
+    "evidence": set(),
+    "context": {"evidence", "scratch"},
     "streams": set(),
     "locks": set(),
     "reduction": set(),
     "culprit": {"reduction"},
     "payload": {"culprit", "errors", "locks"},
     "channel": set(),
-    "evidence": set(),
     "worker": {"channel", "context", "errors", "evidence", "payload", "streams"},
     # the lane: the only code that touches a worker
     "process": set(),
