@@ -82,11 +82,24 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.travel": {"errors"},
     "adapters.negmas.settings": {"options", "output", "policies"},
     "adapters.negmas.report": {"errors", "output", "payload"},
-    "adapters.negmas.worldset": {"adapters.negmas.markers", "adapters.negmas.travel", "context", "output"},
-    "adapters.negmas.plan": {"adapters.negmas.report"},
+    "adapters.negmas.onstage": set(),
+    "adapters.negmas.entries": {"adapters.negmas.onstage", "context", "evidence"},
+    "adapters.negmas.stage": {"adapters.negmas.entries", "adapters.negmas.onstage", "context", "evidence"},
+    "adapters.negmas.worldset": {
+        *("adapters.negmas.markers", "adapters.negmas.onstage", "adapters.negmas.stage", "adapters.negmas.travel"),
+        *("context", "output"),
+    },
+    "adapters.negmas.plan": {"adapters.negmas.onstage", "adapters.negmas.report"},
+    "adapters.negmas.blame": {"adapters.negmas.onstage"},
+    "adapters.negmas.disqualify": set(),
+    "adapters.negmas.health": set(),
+    "adapters.negmas.conduct": {
+        *("adapters.negmas.blame", "adapters.negmas.disqualify", "adapters.negmas.health", "adapters.negmas.onstage"),
+    },
     "adapters.negmas.worlds": {
-        *("adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.report", "adapters.negmas.settings"),
-        *("adapters.negmas.travel", "adapters.negmas.worldset", "errors", "output", "pool"),
+        *("adapters.negmas.conduct", "adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.report"),
+        *("adapters.negmas.settings", "adapters.negmas.travel", "adapters.negmas.worldset"),
+        *("errors", "output", "pool"),
     },
     "adapters.negmas.negotiations": {
         *("adapters.negmas.report", "adapters.negmas.settings", "errors", "output", "pool"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas import report
+from resilient_exec.adapters.negmas.onstage import own_types
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,11 +56,5 @@ def world_timeout(worlds: list[dict[str, Any]]) -> float | None:
 
 def competitors_of(worlds: list[dict[str, Any]], of_tournament: frozenset[str]) -> tuple[str, ...]:
     """Types of the agents in the worlds: of the tournament's competitors among them, or of all, if there is none."""
-    types: list[Any] = []
-    for world in worlds:
-        params = world.get("agent_params") or [{}] * len(world.get("agent_types", ()))
-        for kind, param in zip(world.get("agent_types", ()), params, strict=False):
-            # An agent of the one-shot kind is hidden in an adapter; its own type is a parameter of that.
-            types.append((param or {}).get("controller_type", kind))
-    names = report.named(types)
+    names = report.named(own_types(worlds))
     return tuple(name for name in names if name in of_tournament) or names

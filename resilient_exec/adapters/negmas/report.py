@@ -25,6 +25,8 @@ from resilient_exec.payload import RemoteTraceback
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from resilient_exec.adapters.negmas.health import Health
+    from resilient_exec.adapters.negmas.onstage import OnStage
     from resilient_exec.events import Event
 
 __all__ = ["FILE_NAME", "Recorder", "Report", "ResilientWarning", "TaskReport", "last_report"]
@@ -59,6 +61,7 @@ class TaskReport:
         exitcode: the exit code of the worker that died in the last attempt.
         stacks: the Python stacks of the worker, taken just before it was killed.
         traceback: of the exception that the world raised.
+        on_stage: whose code was running in each attempt that failed, as far as that is known.
     """
 
     name: str
@@ -72,6 +75,7 @@ class TaskReport:
     exitcode: int | None = None
     stacks: str = ""
     traceback: str = ""
+    on_stage: tuple[OnStage, ...] = ()
 
     @property
     def is_scored(self) -> bool:
@@ -80,7 +84,8 @@ class TaskReport:
 
     def __str__(self) -> str:
         times = f" after {self.attempts} attempts" if self.attempts > 1 else ""
-        return f"{self.name} [{', '.join(self.competitors)}]: {self.status}{times}: {self.reason}"
+        stage = f"; on stage: {self.on_stage[-1]}" if self.on_stage else ""
+        return f"{self.name} [{', '.join(self.competitors)}]: {self.status}{times}: {self.reason}{stage}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +103,7 @@ class Report:
         ended_by: what ended the tournament early (``total_timeout``, ``KeyboardInterrupt`` …); ``""``: nothing did.
         callback_errors: what the caller's progress callback raised; the results were saved all the same.
         versions: of everything that matters.
+        health: of each competitor, in world tournaments.
     """
 
     kind: str
@@ -110,6 +116,7 @@ class Report:
     ended_by: str = ""
     callback_errors: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    health: tuple[Health, ...] = ()
 
     @property
     def scored(self) -> int:
@@ -187,7 +194,7 @@ class Recorder:
         """The caller's callback has raised."""
         self._callback_errors.append(f"{type(error).__name__}: {error}")
 
-    def finish(self) -> Report:
+    def finish(self, health: tuple[Health, ...] = ()) -> Report:
         """Make the report, keep it, write it beside the results, and name what has no score."""
         report = Report(
             **self._facts,
@@ -197,6 +204,7 @@ class Recorder:
             ended_by=self.ended_by,
             callback_errors=tuple(self._callback_errors),
             versions=_versions(),
+            health=health,
         )
         _Last.report = report
         if self._folder is not None:

@@ -11,6 +11,8 @@ option                    environment                          default
 ``max_tasks_per_worker``  ``RESILIENT_EXEC_TASKS_PER_WORKER``  workers are reused without end
 ``marker_wait``           ``RESILIENT_EXEC_MARKER_WAIT``       30 s
 ``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB
+``step_timeout``          ``RESILIENT_EXEC_STEP_TIMEOUT``      none; steps of an agent that took longer are counted
+``disqualify_after``      ``RESILIENT_EXEC_DISQUALIFY_AFTER``  never; worlds that a competitor may spoil
 ``observers``             (none)                               none
 ========================  ===================================  =============================================
 
@@ -70,6 +72,8 @@ class Settings:
     max_tasks_per_worker: int | None = None
     marker_wait: float = 30.0
     output_limit: int = DEFAULT_LIMIT
+    step_timeout: float | None = None
+    disqualify_after: int | None = None
     observers: tuple[Callable[..., object], ...] = ()
 
 
@@ -151,6 +155,8 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "max_tasks_per_worker": _count_or_none,
     "marker_wait": _patience,
     "output_limit": _count,
+    "step_timeout": _seconds_or_none,
+    "disqualify_after": _count_or_none,
     "observers": _observers,
 }
 
@@ -163,6 +169,8 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "RESILIENT_EXEC_TASKS_PER_WORKER": ("max_tasks_per_worker", _count),
     "RESILIENT_EXEC_MARKER_WAIT": ("marker_wait", _patience),
     "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _count),
+    "RESILIENT_EXEC_STEP_TIMEOUT": ("step_timeout", _seconds_or_none),
+    "RESILIENT_EXEC_DISQUALIFY_AFTER": ("disqualify_after", _count),
 }
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -210,6 +218,8 @@ class Options(TypedDict, total=False):
     max_tasks_per_worker: int | None
     marker_wait: float
     output_limit: int
+    step_timeout: float | None
+    disqualify_after: int | None
     observers: Sequence[Callable[[Event], object]]
 
 

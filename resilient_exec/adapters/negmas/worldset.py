@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import markers, travel
+from resilient_exec.adapters.negmas import markers, stage, travel
+from resilient_exec.adapters.negmas.onstage import own_types
 from resilient_exec.context import task_context
 from resilient_exec.output import redirect_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Refused", "prepare", "run_world_set"]
+__all__ = ["Played", "Refused", "prepare", "run_world_set"]
+
+
+@dataclass(frozen=True)
+class Played:
+    """The world set was run: what negmas' ``_run_worlds`` returned, and what was measured about each agent."""
+
+    result: Any
+    measured: list[stage.Measured] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ def prepare(output_folder: str, packed: bytes) -> None:
 
 
 def run_world_set(worlds: list[dict[str, Any]], *, seed: int | None, max_attempts: float, verbose: bool) -> Any:
-    """Run the worlds of one set and return what negmas' ``_run_worlds`` returns, or :class:`Refused`.
+    """Run the worlds of one set; a :class:`Played`, or :class:`Refused`.
 
     Args:
         worlds: the set's configurations.
@@ -49,25 +58,27 @@ def run_world_set(worlds: list[dict[str, Any]], *, seed: int | None, max_attempt
     if seed is not None:
         _apply_seed(seed)
     try:
-        result = _run_worlds()(
-            worlds,
-            _shared["world_generator"],
-            _shared["score_calculator"],
-            _shared["world_progress_callback"],
-            False,  # dry_run
-            True,  # save_world_stats
-            False,  # override_ran_worlds: negmas never looks at it
-            1,  # save_progress_every
-            folder / "attempts",
-            max_attempts,
-            verbose,
-        )
+        with stage.watch([kind for kind in own_types(worlds) if isinstance(kind, str)]) as watch:
+            result = _run_worlds()(
+                worlds,
+                _shared["world_generator"],
+                _shared["score_calculator"],
+                _shared["world_progress_callback"],
+                False,  # dry_run
+                True,  # save_world_stats
+                False,  # override_ran_worlds: negmas never looks at it
+                1,  # save_progress_every
+                folder / "attempts",
+                max_attempts,
+                verbose,
+            )
+            measured = watch.measured()
     finally:
         # negmas leaves it when a world raises, and would then refuse that world for ever.
         markers.clear_own_marker(folder)
     if result[2] is None:
         return Refused("negmas refused to run it: another process took it up at the same moment")
-    return result
+    return Played(result, measured)
 
 
 def running_elsewhere(standing: list[markers.Marker]) -> str:
