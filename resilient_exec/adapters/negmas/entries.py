@@ -93,19 +93,20 @@ def _call(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
         actor = actors[key] if key in actors else watch.meet(agent, world)
         if actor is None:
             return original(world, agent, method, *args, **kwargs)
-        watch.step = world.current_step
-        before = watch.enter(actor, getattr(method, "__name__", "?").rstrip("_"))
-        if before[0] is None:
+        step = world.current_step
+        if step != watch.step:
+            watch.step = step
             watch.look(None)
+        before = watch.enter(actor, getattr(method, "__name__", "?").rstrip("_"))
+        began = watch.wall
         try:
             return original(world, agent, method, *args, **kwargs)
         except BaseException as error:
             watch.threw(error)
             raise
         finally:
-            if before[0] is None:
-                watch.look(actor)
             watch.leave(before)
+            watch.look_after(actor, began)
 
     return call
 

@@ -12,8 +12,8 @@ and ``__init__`` and ``before_step`` of the agents' own types, which worlds call
 
 The time and the CPU time between an entry and the next one or the exit are the agent's; when it calls the world,
 which calls another agent, those are the other's.  CPU time is the whole process's: threads of an agent count.  The
-resident set is looked at when an agent enters and leaves by ``World.call``, and after a negotiator's answer that took
-more than a millisecond: what it has grown by is laid at the agent's door.
+resident set is looked at when a step begins and when an agent leaves that has stayed for more than a millisecond: what
+it has grown by is laid at that agent's door.
 
 Only the thread that runs the world comes on stage: what an agent does in a thread of its own, behind the world's
 back, happens under whoever is on stage then.
@@ -119,7 +119,7 @@ class Watch:
     def enter(self, actor: _Actor, method: str) -> tuple[_Actor | None, str, bytes]:
         """Someone comes on stage; who was there before."""
         before = (self._actor, self._method, self._note)
-        self._clock()
+        self._clock()  # whoever was there
         if actor.step != self.step:
             actor.turn(self.step)
         note = actor.notes.get(method)
