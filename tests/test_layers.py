@@ -110,8 +110,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "adapters": {"adapters.negmas.report", "adapters.negmas.seam", "adapters.negmas.settings"},
     "cli.run": {"adapters"},
-    "cli.scml": {"adapters", "policies"},
-    "cli": {"cli.run", "cli.scml", "options"},
+    "cli.health": set(),
+    "cli.scml": {"adapters", "cli.health", "policies"},
+    "cli.check": {"adapters", "cli.scml", "errors", "payload"},
+    "cli": {"cli.check", "cli.run", "cli.scml", "options"},
     "__main__": {"cli"},
 }
 PACKAGES = {"adapters", "cli"}  # named where one of their modules is imported through them

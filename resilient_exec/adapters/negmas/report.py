@@ -62,6 +62,7 @@ class TaskReport:
         stacks: the Python stacks of the worker, taken just before it was killed.
         traceback: of the exception that the world raised.
         on_stage: whose code was running in each attempt that failed, as far as that is known.
+        printed: bytes that were printed in it, as far as ``output_limit`` did not cut them, if it has a score.
     """
 
     name: str
@@ -76,6 +77,7 @@ class TaskReport:
     stacks: str = ""
     traceback: str = ""
     on_stage: tuple[OnStage, ...] = ()
+    printed: int | None = None
 
     @property
     def is_scored(self) -> bool:

@@ -276,7 +276,9 @@ class _Tournament:
 
     def _scored(self, world_set: WorldSet, future: ResilientFuture[Any], played: worldset.Played) -> None:
         run_id, paths, score, world_stats, type_stats, agent_stats = played.result
-        told = world_set.report(history=report.history(future.story), **self._attempts(world_set, future))
+        told = world_set.report(
+            history=report.history(future.story), printed=played.printed, **self._attempts(world_set, future)
+        )
         try:
             self.negmas.save_run_results(
                 run_id,

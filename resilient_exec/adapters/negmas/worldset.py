@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +21,11 @@ __all__ = ["Played", "Refused", "prepare", "run_world_set"]
 
 @dataclass(frozen=True)
 class Played:
-    """The world set was run: what negmas' ``_run_worlds`` returned, and what was measured about each agent."""
+    """The world set was run: what negmas' ``_run_worlds`` returned, what each agent took, and the bytes printed."""
 
     result: Any
     measured: list[stage.Measured] = field(default_factory=list)
+    printed: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def run_world_set(worlds: list[dict[str, Any]], *, seed: int | None, max_attempt
         markers.clear_leftovers(worlds)
     if seed is not None:
         _apply_seed(seed)
+    before = _printed()
     try:
         with stage.watch([kind for kind in own_types(worlds) if isinstance(kind, str)]) as watch:
             result = _run_worlds()(
@@ -78,7 +83,19 @@ def run_world_set(worlds: list[dict[str, Any]], *, seed: int | None, max_attempt
         markers.clear_own_marker(folder)
     if result[2] is None:
         return Refused("negmas refused to run it: another process took it up at the same moment")
-    return Played(result, measured)
+    return Played(result, measured, max(0, _printed() - before))
+
+
+def _printed() -> int:
+    """Bytes in the files that this worker's output goes to (:mod:`resilient_exec.output`)."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a world may have left anything there
+            stream.flush()
+    size = 0
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):
+            size += os.fstat(fd).st_size
+    return size
 
 
 def running_elsewhere(standing: list[markers.Marker]) -> str:
