@@ -135,7 +135,8 @@ class Attempt:
         if not self._gauge.samples and not lease.is_gone():  # it was quicker than the first look
             self._gauge.look(lease.pids(self._strangers), time.monotonic())
         out, err = lease.capture.tails() if lease.capture is not None else ("", "")
-        return Evidence(stacks, out, err, tuple(self._gauge.samples), self._gauge.peak, traceback, remark)
+        samples, peak = tuple(self._gauge.samples), self._gauge.peak
+        return Evidence(stacks, out, err, samples, peak, traceback, remark, lease.note())
 
     def outcome(self, lease: Lease, kind: Kind, body: memoryview) -> Outcome:
         """Its outcome, unpickled in the lane's own thread: what hangs here hangs one lane, which is then given up."""

@@ -46,6 +46,7 @@ class AttemptReport:
         peak_memory: the most that was seen, bytes; 0 if it was over before anybody looked.
         traceback: where the task's own exception was raised, as text.
         remark: what else was found out.
+        note: what the task itself has noted last (``task_context().note``); not kept of attempts that returned.
     """
 
     number: int
@@ -64,6 +65,7 @@ class AttemptReport:
     peak_memory: int = 0
     traceback: str = ""
     remark: str = ""
+    note: str = ""
 
     def __str__(self) -> str:
         where = f", worker {self.pid}" if self.pid is not None else ""
@@ -71,6 +73,8 @@ class AttemptReport:
         lines = [f"attempt {self.number}: {self.reason} ({began}lasted {self.duration:.3g} s{where})"]
         if self.remark:
             lines.append(f"  {self.remark}")
+        if self.note:
+            lines.append(f"  the task noted last: {self.note[:_LONGEST_LINE]}")
         if self.peak_memory:
             samples = ", ".join(f"{size / 2**20:.0f} at {at:.1f} s" for at, size in self.memory[-5:])
             lines.append(f"  memory: at most {self.peak_memory / 2**20:.0f} MiB" + (f" ({samples})" if samples else ""))
@@ -162,6 +166,7 @@ def _report(sent: Event, begun: Event | None, end: Event) -> AttemptReport:
         peak_memory=evidence.peak_memory,
         traceback=evidence.traceback,
         remark=evidence.remark,
+        note=evidence.note,
     )
 
 

@@ -27,6 +27,7 @@ from resilient_exec.channel import Framer, Kind, Outbox
 from resilient_exec.evidence import (
     REGISTER_SIZE,
     anonymous_file,
+    read_note,
     read_register,
     read_scratch,
     write_soft,
@@ -225,6 +226,10 @@ class Lease:
     def begun_and_ended(self) -> tuple[int, int]:
         """By the register: the serials of the attempt last begun and of the one last ended."""
         return read_register(self._register)
+
+    def note(self) -> str:
+        """What the attempt has noted last."""
+        return read_note(self._register)
 
     def remember_tree(self) -> None:
         """Note the worker's present descendants, so that they are found when it has died by itself."""

@@ -67,6 +67,7 @@ class Evidence:
         peak_memory: the most that was seen, in bytes; 0 if it was over before anybody looked.
         traceback: where the task's own exception was raised, as text.
         remark: what else was found out, such as whether the kernel's OOM killer did it.
+        note: what the task itself has noted last (``task_context().note``).
     """
 
     stacks: str = ""
@@ -76,6 +77,7 @@ class Evidence:
     peak_memory: int = 0
     traceback: str = ""
     remark: str = ""
+    note: str = ""
 
 
 NO_EVIDENCE = Evidence()

@@ -33,14 +33,14 @@ ALLOWED: dict[str, set[str]] = {
     },
     # the worker half: the only code of ours that runs in a worker
     "scratch": set(),
-    "context": {"scratch"},
+    "evidence": set(),
+    "context": {"evidence", "scratch"},
     "streams": set(),
     "locks": set(),
     "reduction": set(),
     "culprit": {"reduction"},
     "payload": {"culprit", "errors", "locks"},
     "channel": set(),
-    "evidence": set(),
     "worker": {"channel", "context", "errors", "evidence", "payload", "streams"},
     "forkserver": set(),
     # the lane: the only code that touches a worker
@@ -88,16 +88,26 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.results": set(),
     "adapters.negmas.seeding": set(),
     "adapters.negmas.provenance": {"adapters.negmas.seeding"},
+    "adapters.negmas.onstage": set(),
+    "adapters.negmas.entries": {"adapters.negmas.onstage", "context", "evidence"},
+    "adapters.negmas.stage": {"adapters.negmas.entries", "adapters.negmas.onstage", "context", "evidence"},
     "adapters.negmas.worldset": {
-        *("adapters.negmas.markers", "adapters.negmas.results", "adapters.negmas.travel", "context", "output"),
+        *("adapters.negmas.markers", "adapters.negmas.onstage", "adapters.negmas.results", "adapters.negmas.stage"),
+        *("adapters.negmas.travel", "context", "output"),
     },
-    "adapters.negmas.plan": {"adapters.negmas.markers", "adapters.negmas.report"},
+    "adapters.negmas.plan": {"adapters.negmas.markers", "adapters.negmas.onstage", "adapters.negmas.report"},
     "adapters.negmas.verification": {"adapters.negmas.worldset"},
     "adapters.negmas.preloading": {"pool"},
+    "adapters.negmas.blame": {"adapters.negmas.onstage"},
+    "adapters.negmas.disqualify": set(),
+    "adapters.negmas.health": set(),
+    "adapters.negmas.conduct": {
+        *("adapters.negmas.blame", "adapters.negmas.disqualify", "adapters.negmas.health", "adapters.negmas.onstage"),
+    },
     "adapters.negmas.worlds": {
-        *("adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.preloading", "adapters.negmas.report"),
-        *("adapters.negmas.results", "adapters.negmas.seeding", "adapters.negmas.settings", "adapters.negmas.travel"),
-        *("adapters.negmas.verification", "adapters.negmas.worldset", "errors", "output"),
+        *("adapters.negmas.conduct", "adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.preloading"),
+        *("adapters.negmas.report", "adapters.negmas.results", "adapters.negmas.seeding", "adapters.negmas.settings"),
+        *("adapters.negmas.travel", "adapters.negmas.verification", "adapters.negmas.worldset", "errors", "output"),
     },
     "adapters.negmas.negotiations": {
         *(
@@ -116,8 +126,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "adapters": {"adapters.negmas.report", "adapters.negmas.seam", "adapters.negmas.settings"},
     "cli.run": {"adapters"},
-    "cli.scml": {"adapters", "adapters.negmas.provenance", "adapters.negmas.seeding", "policies"},
-    "cli": {"cli.run", "cli.scml", "options"},
+    "cli.health": set(),
+    "cli.scml": {"adapters", "adapters.negmas.provenance", "adapters.negmas.seeding", "cli.health", "policies"},
+    "cli.check": {"adapters", "cli.scml", "errors", "payload"},
+    "cli": {"cli.check", "cli.run", "cli.scml", "options"},
     "__main__": {"cli"},
 }
 PACKAGES = {"adapters", "cli"}  # named where one of their modules is imported through them

@@ -1,7 +1,8 @@
 """The command ``resilient-exec``: reads the arguments, calls what does the work.
 
 Exit status: that of the script for ``run``; for ``scml`` 0 if every world was scored, 3 if some were not (the ranking
-is there, and what it is worth stands beside it), 130 after a Ctrl-C; 2 for arguments that cannot be.
+is there, and what it is worth stands beside it), 130 after a Ctrl-C; for ``scml check`` 0 if all is well, 1 if not;
+2 for arguments that cannot be.
 """
 
 from __future__ import annotations
@@ -75,6 +76,15 @@ def _add_pool_options(command: argparse.ArgumentParser) -> None:
         help="run N worlds a second time, and tell where scores do not follow the --seed (default: 0)",
     )
     pool.add_argument("--retries", type=_not_negative, metavar="N", help="further attempts after a death (default: 2)")
+    pool.add_argument(
+        "--step-timeout",
+        type=_seconds,
+        metavar="S",
+        help="count steps of an agent that took longer (default: none)",
+    )
+    pool.add_argument(
+        "--disqualify-after", type=_whole, metavar="N", help="a competitor that spoils N worlds plays no more"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -116,7 +126,17 @@ def _add_scml(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="run an SCML tournament among named competitors",
         description="Run an SCML tournament; show the ranking, what failed and why, and where everything lies.",
     )
-    scml.add_argument("track", choices=["std", "oneshot"], help="the league's track (by the rules of 2024)")
+    scml.add_argument(
+        "track",
+        choices=["std", "oneshot", "check"],
+        help="the league's track (by the rules of 2024); check: try one agent before it is handed in",
+    )
+    scml.add_argument(
+        "--track",
+        dest="track_of",
+        choices=["std", "oneshot"],
+        help="of the agent to check, if its bases do not tell",
+    )
     scml.add_argument(
         "competitors",
         nargs="*",
@@ -149,6 +169,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from resilient_exec.cli.scml import CommandError, tournament
 
     try:
+        if arguments.track == "check":
+            from resilient_exec.cli.check import check
+
+            return check(arguments)
         return tournament(arguments)
     except CommandError as error:
         print(f"resilient-exec: {error}", file=sys.stderr)

@@ -44,6 +44,8 @@ def _install(arguments: argparse.Namespace) -> None:
         ("RESILIENT_EXEC_SEED", arguments.seed),
         ("RESILIENT_EXEC_VERIFY", arguments.verify),
         ("RESILIENT_EXEC_RETRIES", arguments.retries),
+        ("RESILIENT_EXEC_STEP_TIMEOUT", arguments.step_timeout),
+        ("RESILIENT_EXEC_DISQUALIFY_AFTER", arguments.disqualify_after),
     ):
         if value is not None:
             os.environ[variable] = str(value)

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.cli import health
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
@@ -52,6 +54,9 @@ def tournament(arguments: argparse.Namespace) -> int:
         options["verify"] = arguments.verify
     if arguments.retries is not None:
         options["retry"] = RetryPolicy(deaths=arguments.retries, timeouts=0)
+    for name in ("step_timeout", "disqualify_after"):
+        if getattr(arguments, name) is not None:
+            options[name] = getattr(arguments, name)
     with adapter.options(**options):
         results = _resume(arguments, utils) if arguments.resume else _start(arguments, utils)
     report = adapter.last_report()
@@ -153,13 +158,12 @@ def _agent(name: str, track: str) -> type:
     module_name, colon, class_name = name.partition(":")
     if not colon:
         module_name, class_name = f"scml.{track}.agents", name
-    sys.path.insert(0, str(Path.cwd()))  # a participant's own file lies here, as for `python -m`
+    # A participant's own file lies here, as for `python -m`; workers begin with this process's path.
+    sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
         raise CommandError(f"competitor {name!r}: importing {module_name} raised {_text(error)}") from error
-    finally:
-        sys.path.pop(0)
     agent = getattr(module, class_name, None)
     if not isinstance(agent, type):
         some = ", ".join(sorted(n for n, v in vars(module).items() if isinstance(v, type) and n.endswith("Agent")))
@@ -209,6 +213,10 @@ def _show(results: Any, report: Report | None) -> None:
     for task in report.missing:
         console.print(f"  no score: {task.name}: {task.reason.splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(f"            with {', '.join(task.competitors)}", markup=False, soft_wrap=True)
+        if task.on_stage:
+            console.print(f"            on stage: {task.on_stage[-1]}", markup=False, soft_wrap=True)
+    if report.health:
+        console.print(health.table(report.health))
     console.print(f"Results: {report.folder}", markup=False, soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas import markers, report
+from resilient_exec.adapters.negmas.onstage import own_types
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,17 +59,8 @@ def competitors_of(worlds: list[dict[str, Any]], of_tournament: frozenset[str]) 
 
     One that only fills a world (``is_default``) is not scored for it, though it may compete elsewhere.
     """
-    types: list[Any] = []
-    competing: list[Any] = []
-    for world in worlds:
-        kinds = world.get("agent_types", ())
-        params = world.get("agent_params") or [{}] * len(kinds)
-        fillers = world.get("is_default") or [False] * len(kinds)
-        for kind, param, is_filler in zip(kinds, params, fillers, strict=False):
-            # An agent of the one-shot kind is hidden in an adapter; its own type is a parameter of that.
-            types.append((param or {}).get("controller_type", kind))
-            competing += [] if is_filler else types[-1:]
-    return tuple(name for name in report.named(competing) if name in of_tournament) or report.named(types)
+    competing = report.named(own_types(worlds, fillers=False))
+    return tuple(name for name in competing if name in of_tournament) or report.named(own_types(worlds))
 
 
 def competitors_by_folder(negmas: Any, folder: Path) -> dict[str, tuple[str, ...]]:

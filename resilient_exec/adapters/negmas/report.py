@@ -26,6 +26,8 @@ from resilient_exec.payload import RemoteTraceback
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from resilient_exec.adapters.negmas.health import Health
+    from resilient_exec.adapters.negmas.onstage import OnStage
     from resilient_exec.adapters.negmas.verification import Verified
     from resilient_exec.events import Event
 
@@ -61,6 +63,8 @@ class TaskReport:
         exitcode: the exit code of the worker that died in the last attempt.
         stacks: the Python stacks of the worker, taken just before it was killed.
         traceback: of the exception that the world raised.
+        on_stage: whose code was running in each attempt that failed, as far as that is known.
+        printed: bytes that were printed in it, as far as ``output_limit`` did not cut them, if it has a score.
     """
 
     name: str
@@ -74,6 +78,8 @@ class TaskReport:
     exitcode: int | None = None
     stacks: str = ""
     traceback: str = ""
+    on_stage: tuple[OnStage, ...] = ()
+    printed: int | None = None
 
     @property
     def is_scored(self) -> bool:
@@ -82,7 +88,8 @@ class TaskReport:
 
     def __str__(self) -> str:
         times = f" after {self.attempts} attempts" if self.attempts > 1 else ""
-        return f"{self.name} [{', '.join(self.competitors)}]: {self.status}{times}: {self.reason}"
+        stage = f"; on stage: {self.on_stage[-1]}" if self.on_stage else ""
+        return f"{self.name} [{', '.join(self.competitors)}]: {self.status}{times}: {self.reason}{stage}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +108,7 @@ class Report:
         verified: world sets that were run twice (``options(verify=...)``), and whether their scores were the same.
         callback_errors: what the caller's progress callback raised; the results were saved all the same.
         versions: of everything that matters.
+        health: of each competitor, in world tournaments.
     """
 
     kind: str
@@ -114,6 +122,7 @@ class Report:
     verified: tuple[Verified, ...] = ()
     callback_errors: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    health: tuple[Health, ...] = ()
 
     @property
     def scored(self) -> int:
@@ -212,7 +221,7 @@ class Recorder:
         """The caller's callback has raised."""
         self._callback_errors.append(f"{type(error).__name__}: {error}")
 
-    def finish(self) -> Report:
+    def finish(self, health: tuple[Health, ...] = ()) -> Report:
         """Make the report, keep it, write it beside the results, and name what has no score."""
         report = Report(
             **self._facts,
@@ -223,6 +232,7 @@ class Recorder:
             verified=tuple(self.verified),
             callback_errors=tuple(self._callback_errors),
             versions=_versions(),
+            health=health,
         )
         _Last.report = report
         if self._folder is not None:

@@ -15,6 +15,8 @@ option                    environment                          default
 ``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB
 ``seed``                  ``RESILIENT_EXEC_SEED``              none: each world draws as it comes (:mod:`.seeding`)
 ``verify``                ``RESILIENT_EXEC_VERIFY``            0 world sets are run twice (:mod:`.verification`)
+``step_timeout``          ``RESILIENT_EXEC_STEP_TIMEOUT``      none; steps of an agent that took longer are counted
+``disqualify_after``      ``RESILIENT_EXEC_DISQUALIFY_AFTER``  never; worlds that a competitor may spoil
 ``observers``             (none)                               none
 ========================  ===================================  =============================================
 
@@ -83,6 +85,8 @@ class Settings:
     output_limit: int = DEFAULT_LIMIT
     seed: int | None = None
     verify: int = 0
+    step_timeout: float | None = None
+    disqualify_after: int | None = None
     observers: tuple[Callable[..., object], ...] = ()
 
 
@@ -200,6 +204,8 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "output_limit": _count,
     "seed": _seed,
     "verify": _count_or_zero,
+    "step_timeout": _seconds_or_none,
+    "disqualify_after": _count_or_none,
     "observers": _observers,
 }
 
@@ -216,6 +222,8 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _count),
     "RESILIENT_EXEC_SEED": ("seed", _seed),
     "RESILIENT_EXEC_VERIFY": ("verify", _count_or_zero),
+    "RESILIENT_EXEC_STEP_TIMEOUT": ("step_timeout", _seconds_or_none),
+    "RESILIENT_EXEC_DISQUALIFY_AFTER": ("disqualify_after", _count),
 }
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -267,6 +275,8 @@ class Options(TypedDict, total=False):
     output_limit: int
     seed: int | None
     verify: int
+    step_timeout: float | None
+    disqualify_after: int | None
     observers: Sequence[Callable[[Event], object]]
 
 

@@ -104,7 +104,7 @@ def _difference(negmas: Any, world_set: WorldSet, future: ResilientFuture[Any], 
         return f"not compared: {result.reason}"
     records = negmas.load(world_set.folder / negmas.RESULTS_FILE)["scores"]
     before = _scores((r["agent_name"], r["agent_type"], r["score"]) for r in records)
-    score = result[2]
+    score = result.result[2]
     return compare(before, _scores(zip(score.names, score.types, score.scores, strict=True)))
 
 

@@ -34,6 +34,7 @@ from resilient_exec.adapters.negmas import (
     verification,
     worldset,
 )
+from resilient_exec.adapters.negmas.conduct import Conduct
 from resilient_exec.adapters.negmas.plan import WorldSet, competitors_of, world_timeout
 from resilient_exec.errors import PoolBroken, TaskKilled
 from resilient_exec.output import WorkerOutput
@@ -70,7 +71,7 @@ def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
     try:
         tournament.run()
     finally:
-        told = tournament.recorder.finish()
+        told = tournament.recorder.finish(tournament.conduct.finish(tournament.path))
     report.warn(told)
     if call["verbose"]:
         _say(f"Finished in {time.perf_counter() - begin:.1f} s")
@@ -100,6 +101,11 @@ class _Tournament:
         self.finished: list[WorldSet] = []  # in this run
         self.keys: set[str] = set()
         self.recorder = report.Recorder("worlds", self.call["name"], self.path, self.n_sets, self.lanes)
+        self.conduct = Conduct(
+            self._params().get("competitors") or (),
+            step_timeout=self.settings.step_timeout,
+            disqualify_after=self.settings.disqualify_after,
+        )
         limit = self.call["total_timeout"]
         self.deadline = self.begin + limit if limit is not None and 0 < limit < math.inf else math.inf
 
@@ -217,8 +223,13 @@ class _Tournament:
             self.recorder.verified += verification.verify(self.negmas, pool, again, self.path, self.deadline)
 
     def _submit(self, pool: ResilientPool) -> None:
-        while self.runnable and len(self.running) < self.lanes + _AHEAD:
+        # Who is to be disqualified must not have begun its next world when that is decided.
+        ahead = _AHEAD if self.settings.disqualify_after is None else 0
+        while self.runnable and len(self.running) < self.lanes + ahead:
             world_set = self.runnable.popleft()
+            if reason := self.conduct.excluded(world_set.competitors):
+                self._not_run(world_set, reason)
+                continue
             view = pool.options(
                 timeout=self._timeout(world_set), retry=self._policy(world_set), key=self._key(world_set)
             )
@@ -270,6 +281,8 @@ class _Tournament:
 
     def _take(self, future: ResilientFuture[Any]) -> None:
         """Account for a task that has settled."""
+        if future not in self.running:
+            return  # it was taken back
         error = future.exception()
         if isinstance(error, PoolBroken):
             raise error
@@ -279,21 +292,41 @@ class _Tournament:
         elif isinstance(result := future.result(), worldset.Refused):
             self._block(world_set, result.reason)
         else:
-            self._scored(world_set, future, result[2])
+            self._scored(world_set, future, result)
 
-    def _scored(self, world_set: WorldSet, future: ResilientFuture[Any], score: Any) -> None:
+    def _scored(self, world_set: WorldSet, future: ResilientFuture[Any], played: worldset.Played) -> None:
         self.finished.append(world_set)
-        self._call_back(score)
-        self._settle(world_set.report(attempts=future.attempts, history=report.history(future.story)))
+        self._call_back(played.result[2])
+        told = world_set.report(
+            history=report.history(future.story), printed=played.printed, **self._attempts(world_set, future)
+        )
+        self._settle(told)
+        self.conduct.settled(told, measured=played.measured)
         if self.call["verbose"]:
             _say(f"{self.n_settled} of {self.n_sets} settled after {time.perf_counter() - self.begin:.1f} s")
 
+    def _attempts(self, world_set: WorldSet, future: ResilientFuture[Any]) -> dict[str, Any]:
+        stage = self.conduct.on_stage(world_set.worlds, future.dossier.attempts)
+        return {"attempts": future.attempts, "on_stage": stage}
+
     def _failed(self, world_set: WorldSet, future: ResilientFuture[Any], error: BaseException) -> None:
-        told = world_set.report(status="failed", attempts=future.attempts, **report.failure(error, future.story))
+        told = world_set.report(
+            status="failed", **self._attempts(world_set, future), **report.failure(error, future.story)
+        )
         if self.call["print_exceptions"]:
             _say(told.traceback or str(told))
         self._call_back(None)
         self._settle(told)
+        if self.conduct.settled(told, future.dossier.attempts):
+            self._take_back_excluded()
+
+    def _take_back_excluded(self) -> None:
+        """Somebody is disqualified: world sets with it that have not begun are not run; what runs runs on."""
+        for future, world_set in list(self.running.items()):
+            reason = self.conduct.excluded(world_set.competitors)
+            if reason and future.cancel():
+                del self.running[future]
+                self._not_run(world_set, reason)
 
     def _not_run(self, world_set: WorldSet, reason: str) -> None:
         self._call_back(None)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import os
+import sys
+from dataclasses import dataclass, field
 from typing import Any
 
-from resilient_exec.adapters.negmas import markers, results, travel
+from resilient_exec.adapters.negmas import markers, results, stage, travel
+from resilient_exec.adapters.negmas.onstage import own_types
 from resilient_exec.context import task_context
 from resilient_exec.output import redirect_output
 
-__all__ = ["Refused", "prepare", "run_world_set"]
+__all__ = ["Played", "Refused", "prepare", "run_world_set"]
+
+
+@dataclass(frozen=True)
+class Played:
+    """The world set was run: what negmas' ``_run_worlds`` returned, what each agent took, and the bytes printed."""
+
+    result: Any
+    measured: list[stage.Measured] = field(default_factory=list)
+    printed: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,7 @@ def prepare(output_folder: str, packed: bytes) -> None:
 def run_world_set(
     worlds: list[dict[str, Any]], *, tournament: str, seed: int | None, max_attempts: float, verbose: bool
 ) -> Any:
-    """Run the worlds of one set, save their results, and return what negmas' ``_run_worlds`` returns.
+    """Run the worlds of one set and save their results; a :class:`Played`, or :class:`Refused`.
 
     Args:
         worlds: the set's configurations.
@@ -55,20 +68,23 @@ def run_world_set(
         markers.clear_leftovers(worlds)
     if seed is not None:
         _apply_seed(seed)
+    before = _printed()
     try:
-        result = negmas._run_worlds(
-            worlds,
-            _shared["world_generator"],
-            _shared["score_calculator"],
-            _shared["world_progress_callback"],
-            False,  # dry_run
-            True,  # save_world_stats
-            False,  # override_ran_worlds: negmas never looks at it
-            1,  # save_progress_every
-            folder / "attempts",
-            max_attempts,
-            verbose,
-        )
+        with stage.watch([kind for kind in own_types(worlds) if isinstance(kind, str)]) as watch:
+            result = negmas._run_worlds(
+                worlds,
+                _shared["world_generator"],
+                _shared["score_calculator"],
+                _shared["world_progress_callback"],
+                False,  # dry_run
+                True,  # save_world_stats
+                False,  # override_ran_worlds: negmas never looks at it
+                1,  # save_progress_every
+                folder / "attempts",
+                max_attempts,
+                verbose,
+            )
+            measured = watch.measured()
         if result[2] is None:
             return Refused("negmas refused to run it: another process took it up at the same moment")
         if not is_finished:
@@ -76,7 +92,19 @@ def run_world_set(
     finally:
         # negmas leaves it when a world raises, and would then refuse that world for ever.
         markers.clear_own_marker(folder)
-    return result
+    return Played(result, measured, max(0, _printed() - before))
+
+
+def _printed() -> int:
+    """Bytes in the files that this worker's output goes to (:mod:`resilient_exec.output`)."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a world may have left anything there
+            stream.flush()
+    size = 0
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):
+            size += os.fstat(fd).st_size
+    return size
 
 
 def running_elsewhere(standing: list[markers.Marker]) -> str:

@@ -1,0 +1,205 @@
+"""Where the code of agents is entered: functions of negmas, and ``__init__`` of agents, hooked for :mod:`.stage`.
+
+They are replaced for as long as one world set runs, and then put back.  Each stand-in is a few lines, because a world
+passes through them some thousand times a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.adapters.negmas.onstage import OnStage
+from resilient_exec.context import note_writer
+from resilient_exec.evidence import pack_note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from resilient_exec.adapters.negmas.stage import Watch
+
+__all__ = ["classes", "hook"]
+
+_DIRECT = ("__init__", "before_step")  # which worlds call without any of negmas' functions in between
+_IDLE = {"on_round_start", "on_round_end"}  # called twice a round; where negmas' own code answers, it does nothing
+
+
+def classes(types: Iterable[str]) -> dict[type, str]:
+    """The classes of these names, by which the configurations know them; importing one may kill the process."""
+    from negmas.helpers import get_class
+
+    found: dict[type, str] = {}
+    for name in dict.fromkeys(types):
+        note_writer()(pack_note(OnStage(name, method="import").note()))
+        with contextlib.suppress(Exception):  # the world will say so, in negmas' words
+            found[get_class(name)] = name
+    return found
+
+
+def hook(watch: Watch, names: dict[type, str], undo: contextlib.ExitStack) -> list[str]:
+    """Replace all entries until ``undo`` is closed; the names of those that this negmas does not have."""
+    from negmas.mechanisms import Mechanism
+    from negmas.sao import SAOMechanism
+    from negmas.situated import World
+
+    missing = []
+    for owner, name, make in (
+        (World, "call", _call),
+        (SAOMechanism, "_safe_counter", _safe_counter),
+        (Mechanism, "_call", _callback),
+        (Mechanism, "add", _add),
+    ):
+        original = vars(owner).get(name)
+        if original is None:
+            missing.append(f"{owner.__name__}.{name}")
+        else:
+            _replace(owner, name, make(watch, original), undo)
+    for base, name in _answers():
+        _replace(base, name, _answer(watch, vars(base)[name], name.rstrip("_")), undo)
+    for kind in names:
+        for name in _DIRECT:
+            with contextlib.suppress(Exception):  # there is none, or a metaclass does not allow it
+                _replace(kind, name, _direct(watch, getattr(kind, name)), undo)
+    return missing
+
+
+def _replace(owner: Any, name: str, stand_in: Any, undo: contextlib.ExitStack) -> None:
+    own = vars(owner).get(name)
+    setattr(owner, name, stand_in)
+    if own is None:
+        undo.callback(delattr, owner, name)
+    else:
+        undo.callback(setattr, owner, name, own)
+
+
+def _answers() -> list[tuple[type, str]]:
+    """Where negmas asks a negotiator for an answer, in the classes that its negotiators have in common."""
+    from negmas.sao.negotiators import base
+
+    kinds = {kind for kind in vars(base).values() if isinstance(kind, type) and kind.__module__ == base.__name__}
+    return [(kind, name) for kind in kinds for name in ("propose_", "respond_") if name in vars(kind)]
+
+
+def _call(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+    actors, thread = watch.actors, watch.thread
+
+    @functools.wraps(original)
+    def call(world: Any, agent: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
+        if get_ident() != thread:
+            return original(world, agent, method, *args, **kwargs)
+        key = id(agent)
+        actor = actors[key] if key in actors else watch.meet(agent, world)
+        if actor is None:
+            return original(world, agent, method, *args, **kwargs)
+        step = world.current_step
+        if step != watch.step:
+            watch.step = step
+            watch.look(None)
+        before = watch.enter(actor, getattr(method, "__name__", "?").rstrip("_"))
+        began = watch.wall
+        try:
+            return original(world, agent, method, *args, **kwargs)
+        except BaseException as error:
+            watch.threw(error)
+            raise
+        finally:
+            watch.leave(before)
+            watch.look_after(actor, began)
+
+    return call
+
+
+def _safe_counter(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+    thread = watch.thread
+
+    @functools.wraps(original)
+    def safe_counter(mechanism: Any, negotiator: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
+        actor = watch.meet_negotiator(negotiator) if get_ident() == thread else None
+        if actor is None:
+            return original(mechanism, negotiator, state, *args, **kwargs)
+        before = watch.enter(actor, "propose" if state.current_offer is None else "respond")
+        began = watch.wall
+        try:
+            return original(mechanism, negotiator, state, *args, **kwargs)
+        except BaseException as error:
+            watch.threw(error)
+            raise
+        finally:
+            watch.leave(before)
+            watch.look_after(actor, began)
+
+    return safe_counter
+
+
+def _answer(watch: Watch, original: Callable[..., Any], method: str) -> Callable[..., Any]:
+    # No entry of its own: who answers is on stage already, and what it is asked for is only now known exactly.
+    @functools.wraps(original)
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        before = watch.relabel(method)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            if before is not None:
+                watch.restore(before)
+
+    return answer
+
+
+def _callback(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+    thread = watch.thread
+
+    @functools.wraps(original)
+    def callback(mechanism: Any, negotiator: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
+        function = getattr(method, "__func__", method)
+        name = getattr(function, "__name__", "?")
+        if (name in _IDLE and function.__module__.startswith("negmas.")) or get_ident() != thread:
+            return original(mechanism, negotiator, method, *args, **kwargs)
+        actor = watch.meet_negotiator(negotiator)
+        if actor is None:
+            return original(mechanism, negotiator, method, *args, **kwargs)
+        before = watch.enter(actor, name.lstrip("_"))
+        try:
+            return original(mechanism, negotiator, method, *args, **kwargs)
+        except BaseException as error:
+            watch.threw(error)
+            raise
+        finally:
+            watch.leave(before)
+
+    return callback
+
+
+def _add(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def add(mechanism: Any, negotiator: Any, *args: Any, **kwargs: Any) -> Any:
+        actor = watch.meet_negotiator(negotiator) if get_ident() == watch.thread else None
+        if actor is None:
+            return original(mechanism, negotiator, *args, **kwargs)
+        before = watch.enter(actor, "join")
+        try:
+            return original(mechanism, negotiator, *args, **kwargs)
+        finally:
+            watch.leave(before)
+
+    return add
+
+
+def _direct(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+    name = original.__name__
+
+    @functools.wraps(original)
+    def direct(one: Any, *args: Any, **kwargs: Any) -> Any:
+        if get_ident() != watch.thread:
+            return original(one, *args, **kwargs)
+        before = watch.enter(watch.actors.get(id(one)) or watch.newcomer(one), name)
+        try:
+            return original(one, *args, **kwargs)
+        except BaseException as error:
+            watch.threw(error)
+            raise
+        finally:
+            watch.leave(before)
+
+    return direct

@@ -1,0 +1,291 @@
+"""In the worker: notes whose code a world enters, at each entry, and measures how long it stays and what it takes.
+
+While :func:`watch` is in force, five functions of negmas note in the worker's register who comes on stage, and who is
+back when it leaves (also by an exception).  A process that is killed then leaves behind who it was:
+
+* ``World.call``: every callback of an agent;
+* ``SAOMechanism._safe_counter``: its negotiators' ``propose`` and ``respond``, told apart where they come by negmas'
+  own ``propose_`` and ``respond_``;
+* ``Mechanism._call`` and ``Mechanism.add``: ``on_negotiation_start`` and the like, and joining;
+
+and ``__init__`` and ``before_step`` of the agents' own types, which worlds call directly, and the import of these.
+
+The time and the CPU time between an entry and the next one or the exit are the agent's; when it calls the world,
+which calls another agent, those are the other's.  CPU time is the whole process's: threads of an agent count.  The
+resident set is looked at when a step begins and when an agent leaves that has stayed for more than a millisecond: what
+it has grown by is laid at that agent's door.
+
+Only the thread that runs the world comes on stage: what an agent does in a thread of its own, behind the world's
+back, happens under whoever is on stage then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.adapters.negmas.onstage import BEFORE, NOBODY, OnStage
+from resilient_exec.context import note_writer
+from resilient_exec.evidence import pack_note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Measured", "Watch", "watch"]
+
+_logger = logging.getLogger(__name__)
+
+_LONG = 0.001  # s on stage after which the resident set is looked at
+_OFF_STAGE = pack_note(NOBODY)
+_HIGH = 128  # descriptors from here on are not those that agents are known to close
+
+
+@dataclass
+class Measured:
+    """What was measured about one agent of a world that has ended.
+
+    Attributes:
+        competitor: its own type.
+        cpu, wall: seconds on stage, for each step in which it was there.
+        exceptions: what it raised, in its callbacks and in its negotiators.
+        peak: bytes resident in the worker when it left the stage, at most.
+        grown: bytes by which they grew while it was there, all in all.
+    """
+
+    competitor: str
+    cpu: array[float] = field(default_factory=lambda: array("d"))
+    wall: array[float] = field(default_factory=lambda: array("d"))
+    exceptions: int = 0
+    peak: int = 0
+    grown: int = 0
+
+
+class _Actor:
+    """One agent, or whoever else may come on stage."""
+
+    __slots__ = ("agent", "cpu", "measured", "name", "notes", "step", "wall")
+
+    def __init__(self, name: str, agent: str) -> None:
+        self.name, self.agent = name, agent
+        self.notes: dict[str, bytes] = {}
+        self.step = BEFORE
+        self.cpu = self.wall = 0.0  # in this step
+        self.measured = Measured(name)
+
+    def turn(self, step: int) -> None:
+        """Another step has begun."""
+        self.close()
+        self.step = step
+        self.notes.clear()
+
+    def close(self) -> None:
+        if self.step != BEFORE:
+            self.measured.cpu.append(self.cpu)
+            self.measured.wall.append(self.wall)
+        self.cpu = self.wall = 0.0
+
+    def on_stage(self, method: str) -> OnStage:
+        return OnStage(self.name, self.agent, method, self.step)
+
+
+class Watch:
+    """Who is on stage, and what was measured, in one world set."""
+
+    def __init__(self, names: dict[type, str]) -> None:
+        self.thread = threading.get_ident()
+        self.step = BEFORE
+        self.actors: dict[int, _Actor | None] = {}  # by the id of an agent or its controller
+        self._kept: list[Any] = []  # these, so that the ids stay theirs
+        self._worlds: dict[int, Any] = {}
+        self._names = names
+        self._write = note_writer()
+        self._actor: _Actor | None = None  # on stage
+        self._method = ""
+        self._note = _OFF_STAGE
+        self._cpu = self._wall = 0.0  # of the last entry or exit
+        self._threw: tuple[int, OnStage] | None = None
+        self._statm = _open_statm()
+        self._page = os.sysconf("SC_PAGE_SIZE")
+        self._resident = 0
+
+    # -- coming and going: hot
+
+    def enter(self, actor: _Actor, method: str) -> tuple[_Actor | None, str, bytes]:
+        """Someone comes on stage; who was there before."""
+        before = (self._actor, self._method, self._note)
+        self._clock()  # whoever was there
+        if actor.step != self.step:
+            actor.turn(self.step)
+        note = actor.notes.get(method)
+        if note is None:
+            note = actor.notes[method] = pack_note(actor.on_stage(method).note())
+        self._actor, self._method, self._note = actor, method, note
+        self._write(note)
+        return before
+
+    def leave(self, before: tuple[_Actor | None, str, bytes]) -> None:
+        """Who is on stage leaves it to who was there before."""
+        self._clock()
+        self._actor, self._method, self._note = before
+        self._write(self._note)
+
+    def _clock(self) -> None:
+        cpu, wall = time.process_time(), time.perf_counter()
+        actor = self._actor
+        if actor is not None:
+            actor.cpu += cpu - self._cpu
+            actor.wall += wall - self._wall
+        self._cpu, self._wall = cpu, wall
+
+    def look(self, actor: _Actor | None) -> None:
+        """Measure what the process holds; what came on top is ``actor``'s."""
+        if self._statm < 0:
+            return
+        with contextlib.suppress(OSError, ValueError, IndexError):  # an agent may have closed it
+            held = int(os.pread(self._statm, 64, 0).split()[1]) * self._page
+            if actor is not None:
+                measured = actor.measured
+                measured.peak = max(measured.peak, held)
+                measured.grown += max(0, held - self._resident)
+            self._resident = held
+
+    def look_after(self, actor: _Actor, began: float) -> None:
+        """The same, if it was there for long enough to have taken something."""
+        if self._wall - began > _LONG:
+            self.look(actor)
+
+    @property
+    def wall(self) -> float:
+        """When somebody last came or went, by ``perf_counter``."""
+        return self._wall
+
+    def relabel(self, method: str) -> bytes | None:
+        """Whoever is on stage is in ``method`` now; what was noted before."""
+        actor = self._actor
+        if actor is None:
+            return None
+        before = self._note
+        note = actor.notes.get(method)
+        if note is None:
+            note = actor.notes[method] = pack_note(actor.on_stage(method).note())
+        self._note = note
+        self._write(note)
+        return before
+
+    def restore(self, note: bytes) -> None:
+        """Take back a :meth:`relabel`."""
+        self._note = note
+        self._write(note)
+
+    # -- who is who
+
+    def meet(self, one: Any, world: Any = None) -> _Actor | None:
+        """The actor that an agent is; ``None`` for what is no agent, such as a bulletin board."""
+        self._kept.append(one)
+        own = getattr(one, "_obj", None)
+        if world is not None and id(world) not in self._worlds:
+            self._worlds[id(world)] = world
+        agents = getattr(world, "agents", {})
+        agent_id = str(getattr(one, "id", ""))
+        actor = None
+        if world is None or agent_id in agents:
+            kind = type(one if own is None else own)
+            actor = _Actor(self._name(kind), agent_id)
+        self.actors[id(one)] = actor
+        if own is not None:
+            self._kept.append(own)
+            self.actors[id(own)] = actor
+        return actor
+
+    def _name(self, kind: type) -> str:
+        return self._names.get(kind) or f"{kind.__module__}.{kind.__name__}"
+
+    def meet_negotiator(self, negotiator: Any) -> _Actor | None:
+        """The actor whose negotiator that is: its owner, else its controller, else the negotiator itself."""
+        for one in (getattr(negotiator, "owner", None), getattr(negotiator, "parent", None)):
+            if one is not None:
+                return self.actors[id(one)] if id(one) in self.actors else self.meet(one)
+        return self.meet(negotiator)
+
+    def newcomer(self, one: Any) -> _Actor:
+        """The actor that an agent will be which is being made."""
+        return _Actor(self._name(type(one)), "")
+
+    # -- what went wrong
+
+    def threw(self, error: BaseException) -> None:
+        """An exception leaves whoever is on stage; the first one that it leaves has raised it."""
+        if self._actor is not None and (self._threw is None or self._threw[0] != id(error)):
+            self._threw = (id(error), self._actor.on_stage(self._method))
+
+    def note_who_threw(self, error: BaseException | None) -> None:
+        """The world ends with this exception: note who has raised it, if it came from the stage."""
+        seen: set[int] = set()
+        while error is not None and id(error) not in seen:
+            if self._threw is not None and self._threw[0] == id(error):
+                self._write(pack_note(self._threw[1].note()))
+                return
+            seen.add(id(error))
+            error = error.__cause__ or error.__context__
+
+    def measured(self) -> list[Measured]:
+        """About each agent; the worlds have ended."""
+        actors = {id(actor): actor for actor in self.actors.values() if actor is not None and actor.agent}
+        for actor in actors.values():
+            actor.close()
+            for world in self._worlds.values():
+                for kind in ("agent_exceptions", "negotiator_exceptions"):
+                    actor.measured.exceptions += len(getattr(world, kind, {}).get(actor.agent, ()))
+        return [actor.measured for actor in actors.values()]
+
+    def close(self) -> None:
+        """Let go of everything."""
+        with contextlib.suppress(OSError):  # an agent may have closed it, and the number be another file's
+            if self._statm >= 0 and os.readlink(f"/proc/self/fd/{self._statm}").endswith("/statm"):
+                os.close(self._statm)
+        self.actors.clear()
+        self._kept.clear()
+        self._worlds.clear()
+
+
+def _open_statm() -> int:
+    """A descriptor of what the kernel says about our memory, with a number that is nobody else's; -1: there is none."""
+    try:
+        import fcntl
+
+        low = os.open("/proc/self/statm", os.O_RDONLY)
+        try:
+            return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+        finally:
+            os.close(low)
+    except (ImportError, OSError):
+        return -1
+
+
+@contextlib.contextmanager
+def watch(types: list[str]) -> Iterator[Watch]:
+    """Have all that comes on stage noted and measured in this process, until the block ends.
+
+    Args:
+        types: full names of the agents' own types.
+    """
+    from resilient_exec.adapters.negmas import entries
+
+    names = entries.classes(types)
+    watching = Watch(names)
+    with contextlib.ExitStack() as stack:
+        stack.callback(watching.close)
+        watching.restore(_OFF_STAGE)
+        for missing in entries.hook(watching, names, stack):
+            _logger.warning("this negmas has no %s: who was on stage when a world fails may not be known", missing)
+        try:
+            yield watching
+        except BaseException as error:
+            watching.note_who_threw(error)
+            raise
