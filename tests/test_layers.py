@@ -78,6 +78,8 @@ ALLOWED: dict[str, set[str]] = {
     "reusable": {"errors", "options", "pool"},
     # on top
     "output": set(),
+    "adapters.negmas.checks": set(),
+    "adapters.negmas.claim": {"adapters.negmas.checks"},
     "adapters.negmas.markers": set(),
     "adapters.negmas.travel": {"errors"},
     "adapters.negmas.settings": {"options", "output", "policies"},
@@ -85,17 +87,19 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.worldset": {"adapters.negmas.markers", "adapters.negmas.travel", "context", "output"},
     "adapters.negmas.plan": {"adapters.negmas.report"},
     "adapters.negmas.worlds": {
-        *("adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.report", "adapters.negmas.settings"),
-        *("adapters.negmas.travel", "adapters.negmas.worldset", "errors", "output", "pool"),
+        *("adapters.negmas.checks", "adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.report"),
+        *("adapters.negmas.settings", "adapters.negmas.travel", "adapters.negmas.worldset", "errors", "output", "pool"),
     },
     "adapters.negmas.negotiations": {
-        *("adapters.negmas.report", "adapters.negmas.settings", "errors", "output", "pool"),
+        *("adapters.negmas.checks", "adapters.negmas.report", "adapters.negmas.settings", "errors", "output", "pool"),
     },
     "adapters.negmas.seam": {
-        *("adapters.negmas.negotiations", "adapters.negmas.report", "adapters.negmas.settings"),
-        "adapters.negmas.worlds",
+        *("adapters.negmas.checks", "adapters.negmas.claim", "adapters.negmas.negotiations", "adapters.negmas.report"),
+        *("adapters.negmas.settings", "adapters.negmas.worlds"),
     },
-    "adapters": {"adapters.negmas.report", "adapters.negmas.seam", "adapters.negmas.settings"},
+    "adapters": {
+        *("adapters.negmas.checks", "adapters.negmas.report", "adapters.negmas.seam", "adapters.negmas.settings"),
+    },
     "cli.run": {"adapters"},
     "cli.scml": {"adapters", "policies"},
     "cli": {"cli.run", "cli.scml", "options"},

@@ -47,8 +47,15 @@ def tournament(arguments: argparse.Namespace) -> int:
         options["memory_limit"] = arguments.memory_limit
     if arguments.retries is not None:
         options["retry"] = RetryPolicy(deaths=arguments.retries, timeouts=0)
-    with adapter.options(**options):
-        results = _resume(arguments, utils) if arguments.resume else _start(arguments, utils)
+    # Workers import competitors by name, with this path: a participant's own file lies here, as for `python -m`.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        with adapter.options(**options):
+            results = _resume(arguments, utils) if arguments.resume else _start(arguments, utils)
+    except adapter.CheckFailed as error:
+        raise CommandError(str(error)) from error
+    finally:
+        sys.path.pop(0)
     report = adapter.last_report()
     _show(results, report)
     return 0 if report is None or not report.missing else SOME_WORLDS_MISSING
@@ -114,13 +121,10 @@ def _agent(name: str, track: str) -> type:
     module_name, colon, class_name = name.partition(":")
     if not colon:
         module_name, class_name = f"scml.{track}.agents", name
-    sys.path.insert(0, str(Path.cwd()))  # a participant's own file lies here, as for `python -m`
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
         raise CommandError(f"competitor {name!r}: importing {module_name} raised {_text(error)}") from error
-    finally:
-        sys.path.pop(0)
     agent = getattr(module, class_name, None)
     if not isinstance(agent, type):
         some = ", ".join(sorted(n for n, v in vars(module).items() if isinstance(v, type) and n.endswith("Agent")))

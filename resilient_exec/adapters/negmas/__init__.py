@@ -24,16 +24,18 @@ far as somebody reads it.
 The modules: :mod:`.seam` (how it gets into negmas), :mod:`.worlds` (a world tournament, in the parent),
 :mod:`.worldset` (one world set, in the worker), :mod:`.markers` (negmas' marks of who runs what), :mod:`.travel`
 (how ``__main__`` gets to the worker), :mod:`.plan` (one world set, before it runs), :mod:`.negotiations`,
-:mod:`.settings`, :mod:`.report`.
+:mod:`.settings`, :mod:`.report`, :mod:`.checks` and :mod:`.claim` (what is looked at before the first world).
 """
 
 from __future__ import annotations
 
+from resilient_exec.adapters.negmas.checks import CheckFailed
 from resilient_exec.adapters.negmas.report import Report, ResilientWarning, TaskReport, last_report
 from resilient_exec.adapters.negmas.seam import install, uninstall
 from resilient_exec.adapters.negmas.settings import Settings, options
 
 __all__ = [
+    "CheckFailed",
     "Report",
     "ResilientWarning",
     "Settings",

@@ -53,7 +53,7 @@ def world_timeout(worlds: list[dict[str, Any]]) -> float | None:
     return max(finite) * _EXTRA * len(worlds) if finite else None
 
 
-def competitors_of(worlds: list[dict[str, Any]], of_tournament: frozenset[str]) -> tuple[str, ...]:
+def competitors_of(worlds: list[dict[str, Any]], of_tournament: frozenset[str] | None) -> tuple[str, ...]:
     """Types of the agents in the worlds: of the tournament's competitors among them, or of all, if there is none."""
     types: list[Any] = []
     for world in worlds:
@@ -62,4 +62,4 @@ def competitors_of(worlds: list[dict[str, Any]], of_tournament: frozenset[str]) 
             # An agent of the one-shot kind is hidden in an adapter; its own type is a parameter of that.
             types.append((param or {}).get("controller_type", kind))
     names = report.named(types)
-    return tuple(name for name in names if name in of_tournament) or names
+    return tuple(name for name in names if name in (of_tournament or ())) or names

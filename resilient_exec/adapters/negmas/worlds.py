@@ -23,14 +23,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import markers, report, settings, travel, worldset
+from resilient_exec.adapters.negmas import checks, markers, report, settings, travel, worldset
 from resilient_exec.adapters.negmas.plan import WorldSet, competitors_of, world_timeout
 from resilient_exec.errors import PoolBroken, TaskKilled
 from resilient_exec.output import WorkerOutput
 from resilient_exec.pool import ResilientPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from resilient_exec.future import ResilientFuture
     from resilient_exec.policies import RetryPolicy
@@ -55,8 +55,12 @@ def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
     begin = time.perf_counter()
     try:
         tournament.run()
-    finally:
-        told = tournament.recorder.finish()
+    except checks.CheckFailed:
+        raise  # nothing was run: there is nothing to report
+    except BaseException:
+        tournament.recorder.finish()
+        raise
+    told = tournament.recorder.finish()
     report.warn(told)
     if call["verbose"]:
         _say(f"Finished in {time.perf_counter() - begin:.1f} s")
@@ -94,12 +98,14 @@ class _Tournament:
             self._sort(world_set)
         if not self.runnable and not self.blocked:
             return
+        checks.check_room(self.path, len(self.runnable) + len(self.blocked))
         self.lanes = min(self.lanes, len(self.runnable) + len(self.blocked))
         self._say_what_runs()
         with ExitStack() as stack:
             output = stack.enter_context(WorkerOutput(self.settings.output_limit))
             pool = self._pool(output, packed)
             try:
+                self._check_competitors(pool)
                 self._drive(pool)
             except BaseException as error:
                 self.recorder.ended_by = type(error).__name__
@@ -175,6 +181,27 @@ class _Tournament:
             observers=self.settings.observers,
         )
 
+    def _check_competitors(self, pool: ResilientPool) -> None:
+        """Have all types imported in the workers, where each of their worlds would else fail for want of one."""
+        names = sorted({name for item in (*self.runnable, *self.blocked) for name in competitors_of(item.worlds, None)})
+        view = pool.options(timeout=self.settings.start_timeout, retry=1, label="import of the competitors")
+        for _ in range(self.lanes - 1):
+            view.submit(checks.unusable, names)  # for nothing but that all workers start now, and not one by one
+
+        def ask(names: Sequence[str]) -> dict[str, str] | str:
+            future = view.submit(checks.unusable, names)
+            left = self.deadline - time.perf_counter()
+            try:
+                error = future.exception(None if left == math.inf else max(0.0, left))
+            except TimeoutError:
+                return {}  # of total_timeout nothing is left for a world either
+            if isinstance(error, PoolBroken):
+                raise error
+            answer: dict[str, str] | str = str(error) if error is not None else future.result()
+            return answer
+
+        checks.refuse_unusable(checks.find_unusable(names, ask))
+
     # -- while worlds run
 
     def _drive(self, pool: ResilientPool) -> None:
@@ -187,6 +214,7 @@ class _Tournament:
         while self.runnable or self.blocked or self.running:
             if time.perf_counter() > self.deadline:
                 self.recorder.ended_by = "total_timeout"
+            if self.recorder.ended_by:
                 return
             settled = self.n_settled
             self._submit(pool)
@@ -283,6 +311,7 @@ class _Tournament:
         except Exception as error:
             reason = f"its results could not be saved: {type(error).__name__}: {error}"
             told = replace(told, status="failed", reason=reason)
+            self._end_if_full(error)
         self._settle(told)
 
     def _failed(self, world_set: WorldSet, future: ResilientFuture[Any], error: BaseException) -> None:
@@ -291,6 +320,12 @@ class _Tournament:
             _say(told.traceback or str(told))
         self._call_back(None)
         self._settle(told)
+        self._end_if_full(error)
+
+    def _end_if_full(self, error: BaseException) -> None:
+        """Spend no hours on worlds whose results cannot be kept."""
+        if not self.recorder.ended_by and checks.is_full(error, self.path, self.lanes):
+            self.recorder.ended_by = checks.FULL
 
     def _not_run(self, world_set: WorldSet, reason: str) -> None:
         self._call_back(None)
