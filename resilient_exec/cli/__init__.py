@@ -11,80 +11,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from resilient_exec.cli.pool_options import add_pool_options, seconds, usage, whole
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["main", "parser"]
-
-
-def _whole(text: str) -> int:
-    return int(_at_least(int(text), 1, text))
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a finite number of seconds, more than 0; got {text}")
-    return number
-
-
-def _not_negative(text: str) -> int:
-    return int(_at_least(int(text), 0, text))
-
-
-def _size(text: str) -> int:
-    from resilient_exec.options import size
-
-    try:
-        number = size("it", text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return number or 0
-
-
-def _at_least(number: int, least: int, text: str) -> int:
-    if number < least:
-        raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more; got {text}")
-    return number
-
-
-def _add_pool_options(command: argparse.ArgumentParser) -> None:
-    pool = command.add_argument_group("the pool")
-    pool.add_argument("--workers", type=_whole, metavar="N", help="worker processes (default: one per CPU)")
-    pool.add_argument(
-        "--timeout",
-        type=_seconds,
-        metavar="S",
-        help="seconds for one attempt at a world or negotiation (default: what the worlds declare, plus 5 %%)",
-    )
-    pool.add_argument(
-        "--memory-limit",
-        type=_size,
-        metavar="SIZE",
-        help='what one worker and all that it starts may hold, such as "2GiB" (default: no limit)',
-    )
-    pool.add_argument(
-        "--seed",
-        type=_not_negative,
-        metavar="N",
-        help="same scores for any number of workers, with and without retries (default: as it comes)",
-    )
-    pool.add_argument(
-        "--verify",
-        type=_not_negative,
-        metavar="N",
-        help="run N worlds a second time, and tell where scores do not follow the --seed (default: 0)",
-    )
-    pool.add_argument("--retries", type=_not_negative, metavar="N", help="further attempts after a death (default: 2)")
-    pool.add_argument(
-        "--step-timeout",
-        type=_seconds,
-        metavar="S",
-        help="count steps of an agent that took longer (default: none)",
-    )
-    pool.add_argument(
-        "--disqualify-after", type=_whole, metavar="N", help="a competitor that spoils N worlds plays no more"
-    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -105,16 +37,13 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run = commands.add_parser(
         "run",
         help="run a script or module as it is; its parallel tournaments go through the pool",
-        usage=(
-            "resilient-exec run [--workers N] [--timeout S] [--memory-limit SIZE] [--seed N] "
-            "[--verify N] [--retries N] (SCRIPT.py | -m MODULE) [ARGS ...]"
-        ),
+        usage=f"resilient-exec run {usage()} (SCRIPT.py | -m MODULE) [ARGS ...]",
         description=(
             "Run a Python script or module unchanged. What it asks of negmas with parallelism='parallel', and its "
             "cartesian_tournament, goes through the pool. Exit status, stdout and Ctrl-C are the script's own."
         ),
     )
-    _add_pool_options(run)
+    add_pool_options(run)
     run.add_argument("-m", dest="is_module", action="store_true", help="TARGET is a module, as in python -m")
     run.add_argument("target", metavar="TARGET", help="the script's path, or with -m the module's name")
     run.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="the script's own arguments")
@@ -150,12 +79,12 @@ def _add_scml(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         ("--steps", 10, "simulated days"),
         ("--per-world", 2, "competitors in one world"),
     ):
-        scml.add_argument(option, type=_whole, default=default, metavar="N", help=f"{text} (default: %(default)s)")
-    scml.add_argument("--total-timeout", type=_seconds, metavar="S", help="seconds for the whole tournament")
+        scml.add_argument(option, type=whole, default=default, metavar="N", help=f"{text} (default: %(default)s)")
+    scml.add_argument("--total-timeout", type=seconds, metavar="S", help="seconds for the whole tournament")
     scml.add_argument("--output", metavar="DIR", help="folder for everything (default: a new one, here)")
     scml.add_argument("--resume", action="store_true", help="go on with the tournament in --output")
     scml.add_argument("--verbose", action="store_true", help="let negmas and the agents print")
-    _add_pool_options(scml)
+    add_pool_options(scml)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,6 +17,8 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resilient_exec.cli.pool_options import variables
+
 if TYPE_CHECKING:
     import argparse
     from importlib.machinery import ModuleSpec
@@ -37,18 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _install(arguments: argparse.Namespace) -> None:
     # By the environment, so that the options also hold in the script's own threads and child processes.
-    for variable, value in (
-        ("RESILIENT_EXEC_WORKERS", arguments.workers),
-        ("RESILIENT_EXEC_TIMEOUT", arguments.timeout),
-        ("RESILIENT_EXEC_MEMORY_LIMIT", arguments.memory_limit),
-        ("RESILIENT_EXEC_SEED", arguments.seed),
-        ("RESILIENT_EXEC_VERIFY", arguments.verify),
-        ("RESILIENT_EXEC_RETRIES", arguments.retries),
-        ("RESILIENT_EXEC_STEP_TIMEOUT", arguments.step_timeout),
-        ("RESILIENT_EXEC_DISQUALIFY_AFTER", arguments.disqualify_after),
-    ):
-        if value is not None:
-            os.environ[variable] = str(value)
+    os.environ.update(variables(arguments))
     try:
         from resilient_exec.adapters import negmas
     except ModuleNotFoundError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.cli import health
+from resilient_exec.cli.pool_options import variables
 
 if TYPE_CHECKING:
     import argparse
@@ -37,28 +38,18 @@ def tournament(arguments: argparse.Namespace) -> int:
         from scml import utils
 
         from resilient_exec.adapters import negmas as adapter
+        from resilient_exec.adapters.negmas import settings
     except ModuleNotFoundError as error:
         raise CommandError(f"{error}; install it with: pip install 'resilient-exec[scml]'") from error
-    from resilient_exec.policies import RetryPolicy
-
-    options: dict[str, Any] = {}
-    if arguments.workers is not None:
-        options["max_workers"] = arguments.workers
-    if arguments.timeout is not None:
-        options["timeout"] = arguments.timeout
-    if arguments.memory_limit is not None:
-        options["memory_limit"] = arguments.memory_limit
-    if arguments.seed is not None:
-        options["seed"] = arguments.seed
-    if arguments.verify is not None:
-        options["verify"] = arguments.verify
-    if arguments.retries is not None:
-        options["retry"] = RetryPolicy(deaths=arguments.retries, timeouts=0)
-    for name in ("step_timeout", "disqualify_after"):
-        if getattr(arguments, name) is not None:
-            options[name] = getattr(arguments, name)
-    with adapter.options(**options):
-        results = _resume(arguments, utils) if arguments.resume else _start(arguments, utils)
+    # Workers import competitors by name, with this path: a participant's own file lies here, as for `python -m`.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        with adapter.options(**settings.from_environment(variables(arguments))):
+            results = _resume(arguments, utils) if arguments.resume else _start(arguments, utils)
+    except adapter.CheckFailed as error:
+        raise CommandError(str(error)) from error
+    finally:
+        sys.path.pop(0)
     report = adapter.last_report()
     _show(results, report)
     return 0 if report is None or not report.missing else SOME_WORLDS_MISSING
@@ -158,8 +149,6 @@ def _agent(name: str, track: str) -> type:
     module_name, colon, class_name = name.partition(":")
     if not colon:
         module_name, class_name = f"scml.{track}.agents", name
-    # A participant's own file lies here, as for `python -m`; workers begin with this process's path.
-    sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
     except Exception as error:

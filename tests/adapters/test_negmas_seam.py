@@ -16,7 +16,7 @@ import scml.cliadv
 from negmas.tournaments import tournaments
 
 import resilient_exec.adapters.negmas as adapter
-from resilient_exec.adapters.negmas import seam
+from resilient_exec.adapters.negmas import checks, seam
 
 
 @pytest.fixture
@@ -138,12 +138,12 @@ def test_a_parameter_that_is_gone_or_has_moved_is_named(pristine, monkeypatch):
 
 def test_pandas_3_with_an_old_negmas_is_refused_before_the_start(tmp_path, monkeypatch):
     versions = {"negmas": "0.14.0", "pandas": "3.1.0"}
-    monkeypatch.setattr(seam.metadata, "version", versions.__getitem__)
-    with pytest.raises(RuntimeError, match=r'pandas 3.1.0: .*pip install "pandas<3"'):
+    monkeypatch.setattr(checks.metadata, "version", versions.__getitem__)
+    with pytest.raises(adapter.CheckFailed, match=r'pandas 3.1.0: .*pip install "pandas<3"'):
         t.run_tournament(tmp_path, parallelism="resilient")
     for fine in ({"negmas": "0.14.0", "pandas": "2.3.1"}, {"negmas": "0.15.7", "pandas": "3.1.0"}):
         versions.update(fine)
-        seam.check_pandas()
+        checks.check_pandas()
 
 
 def test_a_wrong_environment_is_refused_before_the_first_world(tmp_path, monkeypatch):

@@ -17,7 +17,8 @@ with warnings.catch_warnings():
 
 from resilient_exec.cli import main
 
-COMMAND = [sys.executable, "-W", "ignore", "-m", "resilient_exec", "scml"]
+# -P: as the installed command is run, without the current folder in the path.
+COMMAND = [sys.executable, "-W", "ignore", "-P", "-m", "resilient_exec", "scml"]
 
 AGENTS = """
 import os

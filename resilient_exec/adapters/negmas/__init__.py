@@ -24,18 +24,21 @@ far as somebody reads it.
 The modules: :mod:`.seam` (how it gets into negmas), :mod:`.worlds` (a world tournament, in the parent),
 :mod:`.worldset` (one world set, in the worker), :mod:`.markers` (negmas' marks of who runs what), :mod:`.travel`
 (how ``__main__`` gets to the worker), :mod:`.plan` (one world set, before it runs), :mod:`.results` (when it is
-finished), :mod:`.seeding` and :mod:`.verification` (scores that can be had again), :mod:`.provenance` (what a folder
-remembers, for resuming), :mod:`.coverage` (what a ranking is worth), :mod:`.negotiations`, :mod:`.settings`,
-:mod:`.report`.
+finished), :mod:`.preloading` (what workers find imported), :mod:`.seeding` and :mod:`.verification` (scores that can be
+had again), :mod:`.provenance` (what a folder remembers, for resuming), :mod:`.coverage` (what a ranking is worth),
+:mod:`.checks` and :mod:`.claim` (what is looked at before the first world), :mod:`.stage`, :mod:`.conduct` and
+:mod:`.health` (who was on stage, and how each competitor did), :mod:`.negotiations`, :mod:`.settings`, :mod:`.report`.
 """
 
 from __future__ import annotations
 
+from resilient_exec.adapters.negmas.checks import CheckFailed
 from resilient_exec.adapters.negmas.report import Report, ResilientWarning, TaskReport, last_report
 from resilient_exec.adapters.negmas.seam import install, uninstall
 from resilient_exec.adapters.negmas.settings import Settings, options
 
 __all__ = [
+    "CheckFailed",
     "Report",
     "ResilientWarning",
     "Settings",

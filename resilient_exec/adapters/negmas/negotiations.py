@@ -21,8 +21,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from resilient_exec.adapters.negmas import preloading, report, settings
-from resilient_exec.errors import NotSendable, PoolBroken, TaskTimeout
+from resilient_exec.adapters.negmas import checks, preloading, report, seeding, settings
+from resilient_exec.errors import AttemptError, NotSendable, PoolBroken, TaskTimeout
 from resilient_exec.output import WorkerOutput, redirect_output
 from resilient_exec.pool import ResilientPool
 
@@ -61,6 +61,25 @@ class _Session:
             )
             self._stack = stack.pop_all()
         self.recorder: report.Recorder | None = None
+        self._known: set[Any] = set()
+
+    def check(self, competitors: Iterable[Any]) -> None:
+        """Refuse, before the first negotiation, competitors that do not arrive in a worker.
+
+        One that cannot even be sent is left to whoever runs the tournament, since negmas has words for that.
+        """
+        new = {kind for kind in competitors if isinstance(kind, type) and kind not in self._known}
+        self._known |= new
+        view = self.pool.options(timeout=settings.current().start_timeout, retry=1, label="import of a competitor")
+        asked = {f"{kind.__module__}.{kind.__qualname__}": view.submit(checks.arrives, kind) for kind in new}
+        why = {}
+        for name, future in asked.items():
+            error = future.exception()
+            if isinstance(error, PoolBroken):
+                raise error
+            if error is not None and not (isinstance(error, NotSendable) and not future.attempts):
+                why[name] = str(error) if isinstance(error, AttemptError) else f"{type(error).__name__}: {error}"
+        checks.refuse_unusable(why)
 
     def settled(self, future: ResilientFuture[Any], info: dict[str, Any], planned: int) -> BaseException | None:
         """Note what became of a negotiation; its error, if it failed."""
@@ -132,6 +151,7 @@ def run_isolated_tasks(
     session = _Session(max(1, max_workers), timeout, max_tasks)
     ended_by = ""
     try:
+        session.check(run.competitors())
         steps: Iterable[Any] = run.steps(session, math.inf if limit is None else time.perf_counter() + limit)
         for _ in track(steps, total=len(run.tasks), description=description) if track is not None else steps:
             pass
@@ -168,6 +188,10 @@ class _IsolatedTasks:
         self._running: dict[ResilientFuture[Any], int] = {}
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of futures
         self._unsendable: list[int] = []
+
+    def competitors(self) -> list[Any]:
+        """Of all tasks that are negotiations."""
+        return [kind for i in range(len(self.tasks)) for kind in self._info(i).get("partners") or ()]
 
     def steps(self, session: _Session, deadline: float) -> Iterator[None]:
         """Yield after each task that has settled."""
@@ -243,11 +267,7 @@ class _IsolatedTasks:
 
 def _seeded(fn: Callable[..., Any], index: int) -> Callable[..., Any]:
     """``fn`` with the seed that negmas derives from the task's number, when seeding is on."""
-    try:
-        from negmas.helpers.rand import task_seed  # since 0.16
-    except ImportError:
-        return fn
-    seed = task_seed(index)
+    seed = seeding.negmas_seed(index)
     return fn if seed is None else functools.partial(_run_seeded, seed, fn)
 
 
@@ -283,6 +303,7 @@ class NegotiationPool:
 
     def submit(self, fn: Callable[..., Any], /, **info: Any) -> Future[Any]:
         """Submit a negotiation; its arguments are what a failure record is made of."""
+        self._session.check(info.get("partners") or ())
         self._planned += 1
         return _Negotiation(self, self._session.pool.submit(fn, **info), info)
 

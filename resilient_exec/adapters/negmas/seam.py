@@ -23,12 +23,11 @@ import math
 import sys
 import threading
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from resilient_exec.adapters.negmas import settings
+from resilient_exec.adapters.negmas import checks, claim, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -185,35 +184,9 @@ def _parameters(module: ModuleType, name: str) -> tuple[str, ...]:
 
 def _refuse(missing: str) -> NoReturn:
     raise RuntimeError(
-        f"resilient_exec does not fit negmas {_version('negmas')}: it needs {missing}, which this version does not "
-        "have. Versions 0.11 to 0.16 are known to work"
+        f"resilient_exec does not fit negmas {checks.version('negmas')}: it needs {missing}, which this version does "
+        "not have. Versions 0.11 to 0.16 are known to work"
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "(unknown version)"
-
-
-def check_pandas() -> None:
-    """Refuse a pair of versions that would fail after the last world.
-
-    Raises:
-        RuntimeError: negmas up to 0.14 cannot combine results with pandas 3; says the remedy.
-    """
-    negmas, pandas = _version("negmas"), _version("pandas")
-    if () < _numbers(negmas) < (0, 15) and _numbers(pandas) >= (3,):
-        raise RuntimeError(
-            f"negmas {negmas} cannot combine the results of a tournament with pandas {pandas}: it would fail after "
-            'the last world, with KeyError. Install an older pandas (pip install "pandas<3") or a newer negmas'
-        )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """Major and minor number; nothing for a version that is not known, which is not refused."""
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
 
 
 # -- world tournaments
@@ -230,16 +203,17 @@ def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspec
         return _run_serial(tournaments, original, call, path)
     if not isinstance(wanted, str) or _lanes(wanted) is None:
         return original(*call.args, **call.kwargs)
-    check_pandas()
+    checks.check_pandas()
     chosen = settings.current()
     if wanted.startswith(_OURS):
         call.arguments["parallelism"] = f"parallel:{wanted}"
     _settle(tournaments, path, call, chosen.seed)
-    if call.arguments["override_ran_worlds"]:
-        for world in tournaments.get_world_paths(tournament_path=path):
-            (world.parent / tournaments.RESULTS_FILE).unlink(missing_ok=True)
     before = report.last_report()
-    result = original(*call.args, **call.kwargs)
+    with claim.claim(path):
+        if call.arguments["override_ran_worlds"]:
+            for world in tournaments.get_world_paths(tournament_path=path):
+                (world.parent / tournaments.RESULTS_FILE).unlink(missing_ok=True)
+        result = original(*call.args, **call.kwargs)
     if report.last_report() is before:
         who = plan.competitors_by_folder(tournaments, path)
         report.all_scored_before(path, tournaments.load(path / tournaments.PARAMS_FILE) or {}, who)
@@ -319,6 +293,18 @@ def _install_negotiations() -> None:
     name = "run_isolated_tasks" if hasattr(cartesian, "run_isolated_tasks") else "ProcessPoolExecutor"
     if name in _seam.patches:
         return
+    _install_stand_in_for_pool(cartesian, name, negotiations)
+    _parameters(cartesian, "cartesian_tournament")
+    _seam.add("cartesian_tournament", _wrapped(cartesian, "cartesian_tournament", _cartesian_tournament))
+
+
+def _cartesian_tournament(_: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
+    if call.arguments.get("njobs", 0) >= 0:  # a serial run is none of our business
+        checks.check_plots(call.arguments)
+    return original(*call.args, **call.kwargs)
+
+
+def _install_stand_in_for_pool(cartesian: Any, name: str, negotiations: Any) -> None:
     if name == "run_isolated_tasks":
         ours = inspect.signature(negotiations.run_isolated_tasks).parameters
         for parameter in _parameters(cartesian, name):

@@ -182,3 +182,13 @@ def _warn(hash_seed: str) -> None:
         RuntimeWarning,
         stacklevel=2,
     )
+
+
+def negmas_seed(index: int) -> int | None:
+    """What negmas itself wants the task of that number seeded with (``NEGMAS_RAND_SEED``); ``None``: nothing."""
+    try:
+        from negmas.helpers.rand import task_seed  # since 0.16
+    except ImportError:
+        return None
+    seed: int | None = task_seed(index)
+    return seed

@@ -13,17 +13,18 @@ progress callback; the worker saves the results (:mod:`.results`), the pool only
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 import sys
 import time
 from collections import deque
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas import (
+    checks,
     markers,
     preloading,
     report,
@@ -35,6 +36,7 @@ from resilient_exec.adapters.negmas import (
     worldset,
 )
 from resilient_exec.adapters.negmas.conduct import Conduct
+from resilient_exec.adapters.negmas.onstage import own_types
 from resilient_exec.adapters.negmas.plan import WorldSet, competitors_of, world_timeout
 from resilient_exec.errors import PoolBroken, TaskKilled
 from resilient_exec.output import WorkerOutput
@@ -70,8 +72,12 @@ def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
     begin = time.perf_counter()
     try:
         tournament.run()
-    finally:
-        told = tournament.recorder.finish(tournament.conduct.finish(tournament.path))
+    except checks.CheckFailed:
+        raise  # nothing was run: there is nothing to report
+    except BaseException:
+        tournament.finish()
+        raise
+    told = tournament.finish()
     report.warn(told)
     if call["verbose"]:
         _say(f"Finished in {time.perf_counter() - begin:.1f} s")
@@ -109,18 +115,24 @@ class _Tournament:
         limit = self.call["total_timeout"]
         self.deadline = self.begin + limit if limit is not None and 0 < limit < math.inf else math.inf
 
+    def finish(self) -> report.Report:
+        """Tell what became of it."""
+        return self.recorder.finish(self.conduct.finish(self.path))
+
     def run(self) -> None:
         packed = self._pack()
         for world_set in self._world_sets():
             self._sort(world_set)
         if not self.runnable and not self.blocked:
             return
+        checks.check_room(self.path, len(self.runnable) + len(self.blocked))
         self.lanes = min(self.lanes, len(self.runnable) + len(self.blocked))
         self._say_what_runs()
-        with ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             output = stack.enter_context(WorkerOutput(self.settings.output_limit))
             pool = self._pool(output, packed)
             try:
+                self._check_competitors(pool)
                 self._drive(pool)
                 self._verify(pool)
             except BaseException as error:
@@ -194,6 +206,12 @@ class _Tournament:
             env=generator.environment if isinstance(generator, seeding.Seeded) else None,
         )
 
+    def _check_competitors(self, pool: ResilientPool) -> None:
+        """Have all types imported in the workers, where each of their worlds would else fail for want of one."""
+        kinds = [kind for item in (*self.runnable, *self.blocked) for kind in own_types(item.worlds)]
+        view = pool.options(timeout=self.settings.start_timeout, retry=1, label="import of the competitors")
+        checks.check_types(view, sorted(set(report.named(kinds))), self.lanes, self.deadline)
+
     # -- while worlds run
 
     def _drive(self, pool: ResilientPool) -> None:
@@ -206,6 +224,7 @@ class _Tournament:
         while self.runnable or self.blocked or self.running:
             if time.perf_counter() > self.deadline:
                 self.recorder.ended_by = "total_timeout"
+            if self.recorder.ended_by:
                 return
             settled = self.n_settled
             self._submit(pool)
@@ -237,7 +256,7 @@ class _Tournament:
                 worldset.run_world_set,
                 world_set.worlds,
                 tournament=self.call["name"],
-                seed=self._seed(world_set.index),
+                seed=seeding.negmas_seed(world_set.index),
                 max_attempts=self.call["max_attempts"],
                 verbose=self.call["verbose"],
             )
@@ -261,23 +280,14 @@ class _Tournament:
         self.keys.add(key)
         return key
 
-    def _seed(self, index: int) -> int | None:
-        try:
-            from negmas.helpers.rand import task_seed  # since 0.16
-        except ImportError:
-            return None
-        seed: int | None = task_seed(index)
-        return seed
-
     def _wait(self) -> ResilientFuture[Any] | None:
         longest = _LOOK_EVERY if self.blocked else _LONGEST_WAIT
-        try:
+        with contextlib.suppress(queue.Empty):
             future: ResilientFuture[Any] = self.inbox.get(
                 timeout=max(0.0, min(longest, self.deadline - time.perf_counter()))
             )
-        except queue.Empty:
-            return None
-        return future
+            return future
+        return None
 
     def _take(self, future: ResilientFuture[Any]) -> None:
         """Account for a task that has settled."""
@@ -317,6 +327,7 @@ class _Tournament:
             _say(told.traceback or str(told))
         self._call_back(None)
         self._settle(told)
+        self._end_if_full(error)
         if self.conduct.settled(told, future.dossier.attempts):
             self._take_back_excluded()
 
@@ -327,6 +338,11 @@ class _Tournament:
             if reason and future.cancel():
                 del self.running[future]
                 self._not_run(world_set, reason)
+
+    def _end_if_full(self, error: BaseException) -> None:
+        """Spend no hours on worlds whose results cannot be kept."""
+        if not self.recorder.ended_by and checks.is_full(error, self.path, self.lanes):
+            self.recorder.ended_by = checks.FULL
 
     def _not_run(self, world_set: WorldSet, reason: str) -> None:
         self._call_back(None)

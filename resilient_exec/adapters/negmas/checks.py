@@ -1,0 +1,297 @@
+"""What is looked at before the first world: what would else be found out after hours, or again at each world.
+
+* :func:`check_pandas`: a pair of negmas and pandas that cannot combine results.
+* :func:`check_room`: a disk on which the results cannot be kept; and :func:`is_full`, when it fills up on the way.
+* :func:`unusable`, in a worker, and :func:`refuse_unusable`: competitors that cannot be imported there.
+* :func:`check_plots`: plots of a negotiation tournament that cannot be drawn here.
+
+(:mod:`.claim` has one more: a folder in which somebody else is at work.)  Each says what is wrong and the remedy.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.errors import PoolBroken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from resilient_exec.front import Front
+
+__all__ = [
+    "CheckFailed",
+    "arrives",
+    "check_pandas",
+    "check_plots",
+    "check_room",
+    "check_types",
+    "find_unusable",
+    "is_full",
+    "pandas_objection",
+    "refuse_unusable",
+    "room_objection",
+    "unusable",
+]
+
+LEAST_PER_WORLD = 400_000
+"""Bytes that a world leaves at the very least (5 steps, few agents, ``compact``); with all logs it may be 35 MB."""
+
+_MOST_PER_WORLD = 35_000_000
+
+
+class CheckFailed(RuntimeError):
+    """The tournament was not begun, since it could not end well; the text says why, and the remedy."""
+
+
+# -- versions
+
+
+def check_pandas() -> None:
+    """Refuse a pair of versions that would fail after the last world.
+
+    Raises:
+        CheckFailed: negmas up to 0.14 cannot combine results with pandas 3; says the remedy.
+    """
+    _refuse_if(pandas_objection(version("negmas"), version("pandas")))
+
+
+def pandas_objection(negmas: str, pandas: str) -> str | None:
+    """What is wrong with these two versions together, if anything is."""
+    if () < _numbers(negmas) < (0, 15) and _numbers(pandas) >= (3,):
+        return (
+            f"negmas {negmas} cannot combine the results of a tournament with pandas {pandas}: it would fail after "
+            'the last world, with KeyError. Install an older pandas (pip install "pandas<3") or a newer negmas'
+        )
+    return None
+
+
+def version(package: str) -> str:
+    """The version that is installed, in words if it is not known."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "(unknown version)"
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Major and minor number; nothing for a version that is not known, which is not refused."""
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
+
+
+def _refuse_if(objection: str | None) -> None:
+    if objection is not None:
+        raise CheckFailed(objection)
+
+
+# -- room on the disk
+
+
+def check_room(folder: Path, worlds: int) -> None:
+    """Refuse a tournament of so many worlds (to be run) whose results the disk of ``folder`` cannot hold.
+
+    Raises:
+        CheckFailed: even the smallest worlds would not fit; says the numbers and the remedy.
+    """
+    _refuse_if(room_objection(folder, worlds, shutil.disk_usage(folder).free))
+
+
+def room_objection(folder: Path, worlds: int, free: int) -> str | None:
+    """What is wrong with ``free`` bytes for so many worlds, if anything is."""
+    if free >= worlds * LEAST_PER_WORLD:
+        return None
+    least, most = worlds * LEAST_PER_WORLD, worlds * _MOST_PER_WORLD
+    return (
+        f"no room on the disk: {worlds} worlds write {_megabytes(least)} at the least (0.4 MB a world; with all logs "
+        f"35 MB, together {_megabytes(most)}), and {_megabytes(free)} are free in {folder}. Free some room there, or "
+        "name another place (tournament_path=, or --output); compact=True writes the least"
+    )
+
+
+def is_full(error: BaseException | None, folder: Path, lanes: int) -> bool:
+    """Whether a world failed because the disk of its results is full (and not some other disk, of an agent's)."""
+    if not isinstance(error, OSError) or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        return False
+    return error.errno == errno.EDQUOT or shutil.disk_usage(folder).free < lanes * LEAST_PER_WORLD
+
+
+FULL = "a full disk (free some room, then run the tournament again: what has its results is not run twice)"
+"""What has ended a tournament, in its report."""
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
+
+
+# -- competitors
+
+
+def unusable(names: Iterable[str]) -> dict[str, str]:
+    """For use in a worker: which of these types cannot be had there, and why.
+
+    By negmas' own function, with which a world is built.
+    """
+    from negmas.helpers import get_class  # seconds, unless the worker has it already
+
+    found = {}
+    for name in names:
+        try:
+            get_class(name)
+        except BaseException as error:
+            # A module may call sys.exit() where it is imported: that would be the end of each of its worlds.
+            found[name] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def arrives(_: type) -> None:
+    """For use in a worker: the competitor of a negotiation is there, or this is not called."""
+
+
+def find_unusable(names: Sequence[str], ask: Callable[[Sequence[str]], dict[str, str] | str]) -> dict[str, str]:
+    """Which of these types cannot be had in a worker, and why.
+
+    Args:
+        names: of the types.
+        ask: has :func:`unusable` called in a worker; what it returned, or why it did not return.
+    """
+    answer = ask(names)
+    if not isinstance(answer, str):
+        return answer
+    found = {}
+    for name in names:  # an import that ends or stops its process: whose?
+        answer = ask([name])
+        found.update({name: answer} if isinstance(answer, str) else answer)
+    return found
+
+
+def check_types(view: Front, names: Sequence[str], lanes: int, deadline: float) -> None:
+    """Refuse, before the first world, types that cannot be imported in a worker.
+
+    Args:
+        view: of the tournament's pool.
+        names: of the types.
+        lanes: of the pool.
+        deadline: of the tournament, by ``time.perf_counter``.
+    """
+    for _ in range(lanes - 1):
+        view.submit(unusable, names)  # for nothing but that all workers start now, and not one by one
+
+    def ask(names: Sequence[str]) -> dict[str, str] | str:
+        future = view.submit(unusable, names)
+        left = deadline - time.perf_counter()
+        try:
+            error = future.exception(None if math.isinf(left) else max(0.0, left))
+        except TimeoutError:
+            return {}  # of total_timeout nothing is left for a world either
+        if isinstance(error, PoolBroken):
+            raise error
+        answer: dict[str, str] | str = str(error) if error is not None else future.result()
+        return answer
+
+    refuse_unusable(find_unusable(names, ask))
+
+
+def refuse_unusable(why: Mapping[str, str]) -> None:
+    """Refuse a tournament with competitors that cannot be had in a worker.
+
+    Args:
+        why: the reason for each of them, by name; empty: all is well.
+
+    Raises:
+        CheckFailed: names them, with the remedy.
+    """
+    if not why:
+        return
+    named = "; ".join(f"{name}: {_one_line(reason)}" for name, reason in sorted(why.items()))
+    raise CheckFailed(
+        f"{len(why)} of the tournament's types cannot be imported in a worker process, and each of their worlds or "
+        f"negotiations would be lost: {named}. A worker imports a type by its name, with the sys.path that this "
+        "program has when it starts the tournament: install its package, or put its folder on PYTHONPATH (or into "
+        "sys.path, and leave it there), and mend what its module does where it is imported"
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+# -- plots of negotiations
+
+
+def check_plots(asked: Mapping[str, Any]) -> None:
+    """Refuse a negotiation tournament that is to draw plots which cannot be drawn here.
+
+    By drawing one: what the installed negmas needs for it has changed with its versions.
+
+    Args:
+        asked: the arguments of ``cartesian_tournament`` by name.
+
+    Raises:
+        CheckFailed: says what negmas, or what it draws with, has to say, and the remedy.
+    """
+    if not asked.get("path") or not (asked.get("save_scenario_figs") or (asked.get("plot_fraction") or 0) > 0):
+        return
+    words = _draw()
+    if words is not None:
+        raise CheckFailed(
+            f"this tournament is to save plots, and they cannot be drawn here: {words}. {_remedy(words)}; or do "
+            "without: save_scenario_figs=False and plot_fraction=0 (for anl's tournaments, whose plots cannot be "
+            "turned off alone: nologs=True)"
+        )
+
+
+def _remedy(words: str) -> str:
+    if "matplotlib" in words:
+        return f'negmas {version("negmas")} draws with an older matplotlib: pip install "matplotlib<3.9"'
+    return "They need a browser: run plotly_get_chrome once where there is a network, or set BROWSER_PATH to a Chrome"
+
+
+# In a process of its own: a browser that is not found leaves threads behind, and a download may not end.
+_DRAWING = """
+import os, sys, tempfile
+
+def draw():
+    try:
+        from negmas.plots._browser import write_image
+    except ImportError:
+        from negmas.plots.util import get_cmap
+        return get_cmap(2)  # with matplotlib: it is its colours that have gone
+    import plotly.graph_objects
+    with tempfile.TemporaryDirectory() as folder:
+        write_image(plotly.graph_objects.Figure(), os.path.join(folder, "plot.png"))
+
+try:
+    draw()
+except Exception as error:
+    sys.exit(" ".join(f"{type(error).__name__}: {error}".split()))
+"""
+_DRAWING_LIMIT = 300.0  # s; a browser may have to be downloaded first
+
+
+def _draw() -> str | None:
+    """Try to draw as the installed negmas does; what went wrong, in its own words."""
+    command = [sys.executable, "-W", "ignore", "-c", _DRAWING]
+    there = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        done = subprocess.run(
+            command,
+            env=there,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_DRAWING_LIMIT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no plot was drawn in {_DRAWING_LIMIT:.0f} s"
+    return (done.stderr.strip().splitlines() or ["it died"])[-1] if done.returncode else None
