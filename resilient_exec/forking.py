@@ -110,6 +110,11 @@ class _Server:
         return None
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """The modules with a ``?`` that it could not import."""
+        return tuple(str(line[1]) for line in self._lines() if line[0] == "left out")
+
+    @property
     def doing(self) -> str:
         """What it was doing last."""
         return " ".join(map(str, (self._lines() or [["starting"]])[-1]))
@@ -144,11 +149,32 @@ class Forking:
         self._lock = threading.Lock()  # held for the start of a process at most
         self._server: _Server | None = None
         self._holders = 0
+        self._is_warm = False  # started before the first lane, which then takes it over
+
+    def warm(self, is_wanted: Callable[[], bool]) -> tuple[str, ...]:
+        """Have it started and ready before there is a lane; the modules that it has left out.
+
+        Raises:
+            RuntimeError: as :meth:`ready`.
+        """
+        with self._lock:
+            self._holders += not self._is_warm
+            self._is_warm = True
+        server, _ = self.ready(is_wanted)
+        return server.left_out
+
+    def cool(self) -> None:
+        """A lane has come, or none will: whoever warmed it does not hold it any more."""
+        with self._lock:
+            was_warm, self._is_warm = self._is_warm, False
+        if was_warm:
+            self.release()
 
     def hold(self) -> None:
         """A lane begins."""
         with self._lock:
             self._holders += 1
+        self.cool()
 
     def release(self) -> None:
         """A lane has ended; with the last one the server ends."""
@@ -348,5 +374,7 @@ def _receive(link: socket.socket, timeout: float) -> str:
         return ""
     try:
         return link.recv(256).decode() or "closed"
+    except BlockingIOError:  # another thread was quicker
+        return ""
     except ConnectionError:
         return "closed"

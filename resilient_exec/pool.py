@@ -156,6 +156,7 @@ class ResilientPool(Front, Executor):
             worker = WorkerSettings(initializer, initargs, output, bool(fresh_locks), variables, forking)
             return LokyLane(number, post, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
 
+        self._forking = forking
         self._supervisor = Supervisor(limits, make_lane, observers, _pressure(memory_reserve))
         exit_hook.end_at_exit(self._supervisor)
         # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
@@ -214,11 +215,31 @@ class ResilientPool(Front, Executor):
         if self._pid != os.getpid():
             return  # in a forked child there is nothing of this pool
         self._finalizer.detach()
+        if self._forking is not None:
+            self._forking.cool()
         why = "shutdown(kill=True)" if kill else "shutdown(cancel_futures=True)" if cancel_futures else "shutdown()"
         self._supervisor.post(ShutdownAsked(cancel=cancel_futures, kill=kill, why=why))
         if wait:
             self._supervisor.ended.wait()
             self._supervisor.join()
+
+    def preloaded(self) -> tuple[str, ...] | None:
+        """Have ``preload`` done now, rather than with the first task, and wait for it.
+
+        Returns:
+            The modules with a ``?`` that had to be left out; ``None``: this pool has no forkserver.
+
+        Raises:
+            PoolBroken: a module could not be imported, or not within ``start_timeout``; in its own words.
+        """
+        self._check_open()
+        if self._forking is None:
+            return None
+        try:
+            return self._forking.warm(lambda: not self._shut)
+        except (RuntimeError, OSError) as error:
+            self._forking.cool()
+            raise PoolBroken(f"the modules to preload could not be: {error}") from error
 
     def __enter__(self) -> Self:
         return self

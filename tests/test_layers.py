@@ -93,13 +93,21 @@ ALLOWED: dict[str, set[str]] = {
     },
     "adapters.negmas.plan": {"adapters.negmas.markers", "adapters.negmas.report"},
     "adapters.negmas.verification": {"adapters.negmas.worldset"},
+    "adapters.negmas.preloading": {"pool"},
     "adapters.negmas.worlds": {
-        *("adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.report", "adapters.negmas.settings"),
-        *("adapters.negmas.results", "adapters.negmas.seeding", "adapters.negmas.travel", "adapters.negmas.worldset"),
-        *("adapters.negmas.verification", "errors", "output", "pool"),
+        *("adapters.negmas.markers", "adapters.negmas.plan", "adapters.negmas.preloading", "adapters.negmas.report"),
+        *("adapters.negmas.results", "adapters.negmas.seeding", "adapters.negmas.settings", "adapters.negmas.travel"),
+        *("adapters.negmas.verification", "adapters.negmas.worldset", "errors", "output"),
     },
     "adapters.negmas.negotiations": {
-        *("adapters.negmas.report", "adapters.negmas.settings", "errors", "output", "pool"),
+        *(
+            "adapters.negmas.preloading",
+            "adapters.negmas.report",
+            "adapters.negmas.settings",
+            "errors",
+            "output",
+            "pool",
+        ),
     },
     "adapters.negmas.seam": {
         *("adapters.negmas.negotiations", "adapters.negmas.plan", "adapters.negmas.provenance"),

@@ -181,6 +181,20 @@ def test_a_module_with_a_question_mark_is_left_out_and_the_log_says_why(make_poo
     assert why in caplog.text
 
 
+def test_preloaded_waits_for_it_and_names_what_was_left_out(make_pool, module, monkeypatch):
+    name = module("raise OSError('no device')")
+    pool = make_pool(1, preload=("json", f"{name}?"))
+    assert pool.preloaded() == (name,)
+    assert pool.preloaded() == (name,)
+    assert server_of(pool) == server_of(pool)
+    idle = make_pool(1, preload=("json",))
+    assert idle.preloaded() == ()
+    idle.shutdown()
+    assert make_pool(1).preloaded() is None
+    with pytest.raises(PoolBroken, match="no_such_module"):
+        make_pool(1, preload=("no_such_module",)).preloaded()
+
+
 def test_without_a_forkserver_workers_are_started_as_without_it_and_the_log_says_so(make_pool, monkeypatch, caplog):
     monkeypatch.setattr(forking, "can_fork", lambda: False)
     pool = make_pool(1, preload=("json",))

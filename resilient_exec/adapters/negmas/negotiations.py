@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from resilient_exec.adapters.negmas import report, settings
+from resilient_exec.adapters.negmas import preloading, report, settings
 from resilient_exec.errors import NotSendable, PoolBroken, TaskTimeout
 from resilient_exec.output import WorkerOutput, redirect_output
 from resilient_exec.pool import ResilientPool
@@ -56,6 +56,7 @@ class _Session:
                 max_tasks_per_worker=chosen.max_tasks_per_worker or max_tasks or None,
                 initializer=redirect_output,
                 initargs=(output.folder,),
+                preload=preloading.NEGOTIATIONS if chosen.preload else (),
                 observers=chosen.observers,
             )
             self._stack = stack.pop_all()

@@ -8,7 +8,9 @@ option                    environment                          default
 ``start_timeout``         ``RESILIENT_EXEC_START_TIMEOUT``     120 s
 ``memory_limit``          ``RESILIENT_EXEC_MEMORY_LIMIT``      none; ``"2GiB"``: of a worker and what it starts
 ``retry``                 ``RESILIENT_EXEC_RETRIES``           deaths twice, memory once, timeouts not
-``max_tasks_per_worker``  ``RESILIENT_EXEC_TASKS_PER_WORKER``  workers are reused without end
+``max_tasks_per_worker``  ``RESILIENT_EXEC_TASKS_PER_WORKER``  as ``fresh_process`` has it
+``fresh_process``         ``RESILIENT_EXEC_FRESH_PROCESS``     each world in a process of its own, where that is cheap
+``preload``               ``RESILIENT_EXEC_PRELOAD``           yes: workers are forked with negmas and scml imported
 ``marker_wait``           ``RESILIENT_EXEC_MARKER_WAIT``       30 s
 ``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB
 ``seed``                  ``RESILIENT_EXEC_SEED``              none: each world draws as it comes (:mod:`.seeding`)
@@ -20,6 +22,11 @@ option                    environment                          default
 in all.  ``RESILIENT_EXEC_RETRIES`` counts *further* attempts after a death; a timeout is not tried again, since a
 world that hung for its whole limit would most likely do so again.  ``timeout`` may be ``None`` (in the
 environment: ``none``): no limit at all.  A number of workers that is given wins over a fraction.
+
+With ``preload`` each worker is forked from a process that has imported negmas, scml and the competitors' modules; then
+each world has a fresh process, unless one of these modules cannot be preloaded (it starts threads, or fails), and
+would have to be imported for each world: then workers are reused.  ``fresh_process=True`` and ``False`` say it
+outright; ``max_tasks_per_worker`` goes before both.
 
 Wrong values are refused where they are given: by the call of ``options``, or, for the environment, when the
 adapter is imported and again before the first world.
@@ -70,6 +77,8 @@ class Settings:
     memory_limit: int | None = None
     retry: RetryPolicy = RetryPolicy(deaths=2, timeouts=0)  # noqa: RUF009  frozen
     max_tasks_per_worker: int | None = None
+    fresh_process: bool | None = None
+    preload: bool = True
     marker_wait: float = 30.0
     output_limit: int = DEFAULT_LIMIT
     seed: int | None = None
@@ -118,6 +127,19 @@ def _count(value: Any) -> int:
 
 def _count_or_none(value: Any) -> int | None:
     return None if value is None else _count(value)
+
+
+def _yes_or_no(value: Any) -> bool:
+    words = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    if not isinstance(value, bool):
+        raise ValueError("must be True or False (in the environment: 1 or 0)")  # noqa: TRY004  the caller adds the name
+    return value
+
+
+def _yes_no_or_none(value: Any) -> bool | None:
+    return None if value is None else _yes_or_no(value)
 
 
 def _seed(value: Any) -> int | None:
@@ -172,6 +194,8 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "memory_limit": _memory,
     "retry": as_policy,
     "max_tasks_per_worker": _count_or_none,
+    "fresh_process": _yes_no_or_none,
+    "preload": _yes_or_no,
     "marker_wait": _patience,
     "output_limit": _count,
     "seed": _seed,
@@ -186,6 +210,8 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "RESILIENT_EXEC_MEMORY_LIMIT": ("memory_limit", _memory),
     "RESILIENT_EXEC_RETRIES": ("retry", _retries),
     "RESILIENT_EXEC_TASKS_PER_WORKER": ("max_tasks_per_worker", _count),
+    "RESILIENT_EXEC_FRESH_PROCESS": ("fresh_process", _yes_or_no),
+    "RESILIENT_EXEC_PRELOAD": ("preload", _yes_or_no),
     "RESILIENT_EXEC_MARKER_WAIT": ("marker_wait", _patience),
     "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _count),
     "RESILIENT_EXEC_SEED": ("seed", _seed),
@@ -235,6 +261,8 @@ class Options(TypedDict, total=False):
     memory_limit: int | str | None
     retry: RetryPolicy | int
     max_tasks_per_worker: int | None
+    fresh_process: bool | None
+    preload: bool
     marker_wait: float
     output_limit: int
     seed: int | None

@@ -23,17 +23,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import markers, report, results, seeding, settings, travel, verification, worldset
+from resilient_exec.adapters.negmas import (
+    markers,
+    preloading,
+    report,
+    results,
+    seeding,
+    settings,
+    travel,
+    verification,
+    worldset,
+)
 from resilient_exec.adapters.negmas.plan import WorldSet, competitors_of, world_timeout
 from resilient_exec.errors import PoolBroken, TaskKilled
 from resilient_exec.output import WorkerOutput
-from resilient_exec.pool import ResilientPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from resilient_exec.future import ResilientFuture
     from resilient_exec.policies import RetryPolicy
+    from resilient_exec.pool import ResilientPool
 
 __all__ = ["run"]
 
@@ -168,15 +178,14 @@ class _Tournament:
 
     def _pool(self, output: WorkerOutput, packed: bytes) -> ResilientPool:
         generator = self.call["world_generator"]
-        return ResilientPool(
+        types = {name for item in (*self.runnable, *self.blocked) for name in item.competitors}
+        return preloading.pool_for(
+            self.settings,
             self.lanes,
-            start_timeout=self.settings.start_timeout,
-            memory_limit=self.settings.memory_limit,
-            max_tasks_per_worker=self.settings.max_tasks_per_worker,
+            preloading.modules_for(preloading.WORLDS, (generator, self.call["score_calculator"]), sorted(types)),
             initializer=worldset.prepare,
             initargs=(output.folder, packed),
             env=generator.environment if isinstance(generator, seeding.Seeded) else None,
-            observers=self.settings.observers,
         )
 
     # -- while worlds run
