@@ -20,6 +20,9 @@ def note(way, report=None):
     files = {world: t.files(place) for world, place in t.set_folders(folder).items()}
     retried = [] if report is None else [[task.worlds[0], task.attempts, task.history] for task in report.retried]
     out[way] = {"scores": t.scores(folder), "files": files, "starts": t.starts(folder), "retried": sorted(retried)}
+    out[way]["markers"] = [str(path) for path in folder.glob("*/attempts/_running/*")]
+    # Besides the worlds of the tournament and negmas' own, there is nothing: no scratch, no leftovers.
+    out[way]["folders"] = sorted(path.name for path in folder.iterdir() if path.is_dir())
     t.wipe(folder)
 
 

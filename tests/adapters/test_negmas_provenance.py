@@ -8,6 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from negmas.helpers.inout import dump
 from negmas.tournaments import tournaments
 
 from resilient_exec.adapters.negmas import provenance
@@ -43,7 +44,7 @@ def folder(tmp_path):
         f"{role}_name": f"{__name__}.{role.partition('_')[2]}" for role in ("world_generator", "score_calculator")
     }
     (tmp_path / "params.json").write_text(json.dumps(params))
-    (tmp_path / "assigned_configs.json").write_text(json.dumps([[{"world_params": {"name": "a"}, "__dir_name": "d"}]]))
+    dump([[{"world_params": {"name": "a"}, "__dir_name": "d"}]], tmp_path / "assigned_configs.pickle")
     return tmp_path
 
 
@@ -175,8 +176,14 @@ def test_a_file_that_was_cut_short_counts_as_none(folder):
 
 
 def test_a_tournament_whose_creation_was_cut_short_is_told_from_one_that_can_go_on(folder):
-    (folder / "assigned_configs.json").unlink()
-    with pytest.raises(ValueError, match=r"its creation was interrupted.*Remove the folder"):
+    """negmas would try the JSON beside it, in which scml's arrays are strings, and lose every world."""
+    pickle = folder / "assigned_configs.pickle"
+    for content in (pickle.read_bytes()[:-9], b""):
+        pickle.write_bytes(content)
+        with pytest.raises(ValueError, match=r"interrupted while it was created.*Remove the folder and start anew"):
+            settled(folder, None, settled_by_name, calculator)
+    pickle.unlink()
+    with pytest.raises(ValueError, match=r"assigned_configs.pickle .* is missing or cut short"):
         settled(folder, None, settled_by_name, calculator)
 
 

@@ -13,12 +13,15 @@ from types import SimpleNamespace
 
 import negmas_tournaments as t
 import pytest
+from negmas.helpers.inout import load
 from negmas_agents import Healthy, HealthyStd, Saboteur, Thrifty, ThriftyStd
 from scml.utils import anac2024_oneshot, anac2024_std
 
 import resilient_exec.adapters.negmas as adapter
-from resilient_exec import NotSendable, PoolBroken
+from resilient_exec import NotSendable, PoolBroken, ResilientPool
+from resilient_exec.adapters.negmas import markers, travel, worldset
 from resilient_exec.adapters.negmas.worlds import competitors_of, world_timeout
+from resilient_exec.output import WorkerOutput
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,7 @@ def test_scores_do_not_depend_on_who_runs_the_worlds(tmp_path, competitors, conf
     for way in ways.values():
         assert way["scores"] == serial["scores"]
         assert way["files"] == serial["files"]
+        assert (way["markers"], way["folders"]) == ([], serial["folders"])
     assert ways["killed once"]["retried"] == [[world, 2, ["died: SIGKILL"]] for world in sabotaged]
     assert ways["killed once"]["starts"] == {world: 2 if world in sabotaged else 1 for world in serial["scores"]}
 
@@ -290,6 +294,28 @@ def test_what_cannot_travel_is_named_before_the_first_world(tmp_path):
             t.run(folder, world_progress_callback=logging_callback)
 
     assert set(t.starts(folder).values()) == {0}
+
+
+def test_an_attempt_that_died_on_its_way_home_is_not_run_again(tmp_path):
+    """Its world is saved, and nobody has heard of it: the next attempt gives what is there, and changes no file."""
+    folder = t.make(tmp_path, competitors=(Healthy, Thrifty))
+    worlds = load(folder / "assigned_configs.pickle")[0]
+    place = markers.set_folder(worlds)
+    functions = {"world_generator": t.anac2024_oneshot_world_generator, "world_progress_callback": None}
+    functions["score_calculator"] = t.balance_calculator_oneshot
+    how = {"tournament": "cup", "seed": None, "max_attempts": sys.maxsize, "verbose": False}
+    with (
+        WorkerOutput(2**20) as output,
+        ResilientPool(1, initializer=worldset.prepare, initargs=(output.folder, travel.pack({}, functions))) as pool,
+    ):
+
+        def attempt():
+            score = pool.submit(worldset.run_world_set, worlds, **how).result()[2]
+            return sorted(score.scores), t.files(place), markers.count_attempts(place)
+
+        first = attempt()
+        assert attempt() == first
+    assert first[2] == 1
 
 
 def config(limit=None, types=(), params=None):

@@ -54,7 +54,7 @@ def settle(negmas: Any, folder: Path, call: MutableMapping[str, Any], seed: int 
     """
     noted = of_folder(folder)
     known = dict(noted)
-    _need_configurations(negmas, folder)
+    assigned = _configurations(negmas, folder)
     params = negmas.load(folder / negmas.PARAMS_FILE) or {}
     for role in _ROLES:
         if call[role] is not None:
@@ -63,7 +63,7 @@ def settle(negmas: Any, folder: Path, call: MutableMapping[str, Any], seed: int 
         elif role in known:
             call[role] = _rebuilt(role, known[role], folder)
         else:
-            call[role] = _stored(role, params.get(f"{role}_name"), _example(negmas, folder), folder)
+            call[role] = _stored(role, params.get(f"{role}_name"), assigned[0][0], folder)
     begun = not call["override_ran_worlds"] and any(folder.glob(f"*/{negmas.RESULTS_FILE}"))
     _settle_seed(known, seed, begun=begun, folder=folder)
     if known != noted:
@@ -90,14 +90,22 @@ def _write(folder: Path, known: Mapping[str, Any]) -> None:
     draft.replace(folder / FILE_NAME)
 
 
-def _need_configurations(negmas: Any, folder: Path) -> None:
-    """Creating a tournament takes a while, and may have been cut short."""
-    names = (negmas.ASSIGNED_CONFIGS_PICKLE_FILE, negmas.ASSIGNED_CONFIGS_JSON_FILE)
-    if (folder / negmas.PARAMS_FILE).exists() and not any((folder / name).exists() for name in names):
+def _configurations(negmas: Any, folder: Path) -> Any:
+    """Those of all worlds.  Creating a tournament takes a while, and may have been cut short.
+
+    negmas would go on with the JSON beside the pickle, in which scml's arrays are strings, and lose every world.
+    """
+    try:
+        assigned = negmas.load(folder / negmas.ASSIGNED_CONFIGS_PICKLE_FILE)
+    except Exception:  # whatever a pickle that ends in the middle leads to
+        assigned = None
+    if not assigned:
         raise ValueError(
-            f"the tournament in {folder} has no {' or '.join(names)}: its creation was interrupted, and no world of it "
-            "has been run. Remove the folder and start the tournament anew"
+            f"{negmas.ASSIGNED_CONFIGS_PICKLE_FILE} of the tournament in {folder} is missing or cut short: the "
+            "tournament was interrupted while it was created, and no world of it has been run. Remove the folder and "
+            "start anew"
         )
+    return assigned
 
 
 def _settle_seed(known: dict[str, Any], seed: int | None, *, begun: bool, folder: Path) -> None:
@@ -184,7 +192,7 @@ def _rebuilt(role: str, description: Mapping[str, Any], folder: Path) -> Any:
         ) from error
 
 
-def _stored(role: str, name: object, config: Mapping[str, Any] | None, folder: Path) -> Any:
+def _stored(role: str, name: object, config: Mapping[str, Any], folder: Path) -> Any:
     """What negmas would take, if that can work."""
     if not isinstance(name, str):
         return None  # negmas' own error says so
@@ -198,28 +206,17 @@ def _stored(role: str, name: object, config: Mapping[str, Any] | None, folder: P
     return function
 
 
-def _missing_arguments(function: Callable[..., Any], role: str, config: Mapping[str, Any] | None) -> str:
+def _missing_arguments(function: Callable[..., Any], role: str, config: Mapping[str, Any]) -> str:
     """Why the function cannot be called as negmas calls it; ``""`` if it can, or nobody can tell."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return ""
-    if role == "world_generator" and config is None:
-        return ""
     # A generator gets the configuration by keywords, a calculator three arguments by position.
-    given = set(config or ()) if role == "world_generator" else set(list(signature.parameters)[:3])
+    given = set(config) - {"__dir_name"} if role == "world_generator" else set(list(signature.parameters)[:3])
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [p.name for p in signature.parameters.values() if p.kind not in variable and p.default is p.empty]
     return ", ".join(repr(name) for name in needed if name not in given)
-
-
-def _example(negmas: Any, folder: Path) -> Mapping[str, Any] | None:
-    """The configuration of the first world."""
-    try:
-        assigned = negmas.load(folder / negmas.ASSIGNED_CONFIGS_JSON_FILE)
-        return {key: value for key, value in assigned[0][0].items() if key != "__dir_name"}
-    except (OSError, ValueError, LookupError):
-        return None
 
 
 def _refusal(role: str, folder: Path, why: str) -> ValueError:
