@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["classes", "hook"]
 
 _DIRECT = ("__init__", "before_step")  # which worlds call without any of negmas' functions in between
+_NOT_THEIRS = ("negmas.", "scml.")
 _IDLE = {"on_round_start", "on_round_end"}  # called twice a round; where negmas' own code answers, it does nothing
 
 
@@ -152,9 +153,10 @@ def _callback(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def callback(mechanism: Any, negotiator: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
-        function = getattr(method, "__func__", method)
+        function = getattr(method, "func", method)  # a controller's negotiator gives a partial of the controller's own
+        function = getattr(function, "__func__", function)
         name = getattr(function, "__name__", "?")
-        if (name in _IDLE and function.__module__.startswith("negmas.")) or get_ident() != thread:
+        if (name in _IDLE and function.__module__.startswith(_NOT_THEIRS)) or get_ident() != thread:
             return original(mechanism, negotiator, method, *args, **kwargs)
         actor = watch.meet_negotiator(negotiator)
         if actor is None:
