@@ -23,8 +23,10 @@ far as somebody reads it.
 
 The modules: :mod:`.seam` (how it gets into negmas), :mod:`.worlds` (a world tournament, in the parent),
 :mod:`.worldset` (one world set, in the worker), :mod:`.markers` (negmas' marks of who runs what), :mod:`.travel`
-(how ``__main__`` gets to the worker), :mod:`.plan` (one world set, before it runs), :mod:`.negotiations`,
-:mod:`.settings`, :mod:`.report`.
+(how ``__main__`` gets to the worker), :mod:`.plan` (one world set, before it runs), :mod:`.stage` and :mod:`.entries`
+(in the worker: who is on stage), :mod:`.onstage` (how that is noted), :mod:`.blame` (in the parent: who was),
+:mod:`.health`, :mod:`.disqualify`, :mod:`.conduct` (these three together), :mod:`.negotiations`, :mod:`.settings`,
+:mod:`.report`.
 """
 
 from __future__ import annotations
