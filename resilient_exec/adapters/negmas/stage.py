@@ -4,8 +4,8 @@ While :func:`watch` is in force, five functions of negmas note in the worker's r
 back when it leaves (also by an exception).  A process that is killed then leaves behind who it was:
 
 * ``World.call``: every callback of an agent;
-* ``SAOMechanism._safe_counter``: its negotiators' ``propose`` and ``respond``, told apart where they come by negmas'
-  own ``propose_`` and ``respond_``;
+* ``SAOMechanism._safe_counter``: its negotiators' ``propose`` and ``respond``, told apart by whether there is an offer,
+  and by negmas' own ``propose_``;
 * ``Mechanism._call`` and ``Mechanism.add``: ``on_negotiation_start`` and the like, and joining;
 
 and ``__init__`` and ``before_step`` of the agents' own types, which worlds call directly, and the import of these.
