@@ -36,7 +36,11 @@ _FAULTS = {"raised", "died", "timed_out", "out_of_memory", "not_sent"}
 _FRAME = re.compile(r'File "(?P<file>.+?)", line (?P<line>\d+),? in (?P<function>.+)')
 _NOT_THEIRS = ("negmas.", "scml.", "builtins.")
 _TASK_THREAD = " in run_world_set"
-_NEGOTIATORS_THREAD = os.path.join("negmas", "helpers", "timeout.py")
+# A frame of negmas in newer versions, else of ours.
+_NEGOTIATORS_THREAD = (
+    os.path.join("negmas", "helpers", "timeout.py"),
+    os.path.join("adapters", "negmas", "entries.py"),
+)
 _STANDARD = tuple(os.path.join(sysconfig.get_paths()[name], "") for name in ("stdlib", "platstdlib"))
 _INSTALLED = ("site-packages", "dist-packages")
 
@@ -199,7 +203,7 @@ def _threads(stacks: str) -> tuple[list[_Frame], list[_Frame]]:
     """The frames of the threads in which the world runs, and those of all others; innermost first."""
     blocks = stacks.split("\n\n")
     ours = [block for block in blocks if _TASK_THREAD in block]
-    ours += [block for block in blocks if _NEGOTIATORS_THREAD in block and block not in ours]
+    ours += [block for block in blocks if block not in ours and any(path in block for path in _NEGOTIATORS_THREAD)]
     rest = [block for block in blocks if block not in ours]
     return _frames("\n".join(ours)), _frames("\n".join(rest))
 

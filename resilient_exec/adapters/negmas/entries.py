@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["classes", "hook"]
 
 _DIRECT = ("__init__", "before_step")  # which worlds call without any of negmas' functions in between
-_IDLE = {"on_round_start", "on_round_end"}  # called twice a round; where negmas' own code answers, it does nothing
+_NOT_THEIRS = ("negmas.", "scml.")  # called many times a round, and no code of an agent's own
 
 
 def classes(types: Iterable[str]) -> dict[type, str]:
@@ -75,11 +75,11 @@ def _replace(owner: Any, name: str, stand_in: Any, undo: contextlib.ExitStack) -
 
 
 def _answers() -> list[tuple[type, str]]:
-    """Where negmas asks a negotiator for an answer, in the classes that its negotiators have in common."""
+    """Where negmas asks one that has responded for an offer, in the classes that its negotiators have in common."""
     from negmas.sao.negotiators import base
 
     kinds = {kind for kind in vars(base).values() if isinstance(kind, type) and kind.__module__ == base.__name__}
-    return [(kind, name) for kind in kinds for name in ("propose_", "respond_") if name in vars(kind)]
+    return [(kind, "propose_") for kind in kinds if "propose_" in vars(kind)]
 
 
 def _call(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -152,10 +152,11 @@ def _callback(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def callback(mechanism: Any, negotiator: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
-        function = getattr(method, "__func__", method)
-        name = getattr(function, "__name__", "?")
-        if (name in _IDLE and function.__module__.startswith("negmas.")) or get_ident() != thread:
+        function = getattr(method, "func", method)  # a controller's negotiator gives a partial of the controller's own
+        function = getattr(function, "__func__", function)
+        if getattr(function, "__module__", "").startswith(_NOT_THEIRS) or get_ident() != thread:
             return original(mechanism, negotiator, method, *args, **kwargs)
+        name = getattr(function, "__name__", "?")
         actor = watch.meet_negotiator(negotiator)
         if actor is None:
             return original(mechanism, negotiator, method, *args, **kwargs)

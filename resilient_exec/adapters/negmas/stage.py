@@ -4,15 +4,15 @@ While :func:`watch` is in force, five functions of negmas note in the worker's r
 back when it leaves (also by an exception).  A process that is killed then leaves behind who it was:
 
 * ``World.call``: every callback of an agent;
-* ``SAOMechanism._safe_counter``: its negotiators' ``propose`` and ``respond``, told apart where they come by negmas'
-  own ``propose_`` and ``respond_``;
+* ``SAOMechanism._safe_counter``: its negotiators' ``propose`` and ``respond``, told apart by whether there is an offer,
+  and by negmas' own ``propose_``;
 * ``Mechanism._call`` and ``Mechanism.add``: ``on_negotiation_start`` and the like, and joining;
 
 and ``__init__`` and ``before_step`` of the agents' own types, which worlds call directly, and the import of these.
 
 The time and the CPU time between an entry and the next one or the exit are the agent's; when it calls the world,
 which calls another agent, those are the other's.  CPU time is the whole process's: threads of an agent count.  The
-resident set is looked at when a step begins and when an agent leaves that has stayed for more than a millisecond: what
+resident set is looked at when a step begins and when an agent leaves that has stayed for more than 5 ms: what
 it has grown by is laid at that agent's door.
 
 Only the thread that runs the world comes on stage: what an agent does in a thread of its own, behind the world's
@@ -41,7 +41,9 @@ __all__ = ["Measured", "Watch", "watch"]
 
 _logger = logging.getLogger(__name__)
 
-_LONG = 0.001  # s on stage after which the resident set is looked at
+_LONG = 0.001  # s after which the CPU clock is read ...
+_OFTEN = 0.005  # ... and at least so often; in between, what passes by the clock on the wall counts as CPU time
+_LONG_ENOUGH = 0.005  # s on stage after which the resident set is looked at
 _OFF_STAGE = pack_note(NOBODY)
 _HIGH = 128  # descriptors from here on are not those that agents are known to close
 
@@ -86,7 +88,7 @@ class _Actor:
 
     def close(self) -> None:
         if self.step != BEFORE:
-            self.measured.cpu.append(self.cpu)
+            self.measured.cpu.append(max(0.0, self.cpu))
             self.measured.wall.append(self.wall)
         self.cpu = self.wall = 0.0
 
@@ -108,7 +110,8 @@ class Watch:
         self._actor: _Actor | None = None  # on stage
         self._method = ""
         self._note = _OFF_STAGE
-        self._cpu = self._wall = 0.0  # of the last entry or exit
+        self._cpu, self._wall = time.process_time(), time.perf_counter()  # of the last entry or exit
+        self._sampled = self._wall  # when the kernel was last asked
         self._threw: tuple[int, OnStage] | None = None
         self._statm = _open_statm()
         self._page = os.sysconf("SC_PAGE_SIZE")
@@ -136,11 +139,17 @@ class Watch:
         self._write(self._note)
 
     def _clock(self) -> None:
-        cpu, wall = time.process_time(), time.perf_counter()
+        wall = time.perf_counter()
+        passed = wall - self._wall
+        if passed > _LONG or wall - self._sampled > _OFTEN:
+            cpu = time.process_time()
+            self._sampled = wall
+        else:  # asking the kernel is dear; for so short a time the process will have run
+            cpu = self._cpu + passed
         actor = self._actor
         if actor is not None:
             actor.cpu += cpu - self._cpu
-            actor.wall += wall - self._wall
+            actor.wall += passed
         self._cpu, self._wall = cpu, wall
 
     def look(self, actor: _Actor | None) -> None:
@@ -157,7 +166,7 @@ class Watch:
 
     def look_after(self, actor: _Actor, began: float) -> None:
         """The same, if it was there for long enough to have taken something."""
-        if self._wall - began > _LONG:
+        if self._wall - began > _LONG_ENOUGH:
             self.look(actor)
 
     @property
@@ -165,23 +174,23 @@ class Watch:
         """When somebody last came or went, by ``perf_counter``."""
         return self._wall
 
-    def relabel(self, method: str) -> bytes | None:
-        """Whoever is on stage is in ``method`` now; what was noted before."""
+    def relabel(self, method: str) -> tuple[str, bytes] | None:
+        """Whoever is on stage is in ``method`` now; what was noted before, if that was something else."""
         actor = self._actor
-        if actor is None:
+        if actor is None or method == self._method:
             return None
-        before = self._note
+        before = (self._method, self._note)
         note = actor.notes.get(method)
         if note is None:
             note = actor.notes[method] = pack_note(actor.on_stage(method).note())
-        self._note = note
+        self._method, self._note = method, note
         self._write(note)
         return before
 
-    def restore(self, note: bytes) -> None:
+    def restore(self, before: tuple[str, bytes]) -> None:
         """Take back a :meth:`relabel`."""
-        self._note = note
-        self._write(note)
+        self._method, self._note = before
+        self._write(self._note)
 
     # -- who is who
 
@@ -208,10 +217,14 @@ class Watch:
 
     def meet_negotiator(self, negotiator: Any) -> _Actor | None:
         """The actor whose negotiator that is: its owner, else its controller, else the negotiator itself."""
-        for one in (getattr(negotiator, "owner", None), getattr(negotiator, "parent", None)):
-            if one is not None:
-                return self.actors[id(one)] if id(one) in self.actors else self.meet(one)
-        return self.meet(negotiator)
+        try:  # where it stands: negotiators of controllers look up every name in Python
+            one = object.__getattribute__(negotiator, "_Negotiator__owner")
+        except AttributeError:
+            one = getattr(negotiator, "owner", None)
+        if one is None:
+            one = getattr(negotiator, "parent", None) or negotiator
+        key = id(one)
+        return self.actors[key] if key in self.actors else self.meet(one)
 
     def newcomer(self, one: Any) -> _Actor:
         """The actor that an agent will be which is being made."""
@@ -281,7 +294,7 @@ def watch(types: list[str]) -> Iterator[Watch]:
     watching = Watch(names)
     with contextlib.ExitStack() as stack:
         stack.callback(watching.close)
-        watching.restore(_OFF_STAGE)
+        watching.restore(("", _OFF_STAGE))
         for missing in entries.hook(watching, names, stack):
             _logger.warning("this negmas has no %s: who was on stage when a world fails may not be known", missing)
         try:
