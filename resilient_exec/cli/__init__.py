@@ -16,7 +16,7 @@ from resilient_exec.cli.pool_options import add_pool_options, seconds, usage, wh
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main", "parser"]
+__all__ = ["PRESETS", "main", "parser"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +49,17 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="the script's own arguments")
 
 
+PRESETS = {
+    "quick": {"configs": 2, "runs": 1, "steps": 10, "per_world": 2},
+    "full": {"configs": 10, "runs": 2, "steps": 50, "per_world": 2},
+}
+"""What ``scml --preset`` stands for: minutes on a laptop, or a night."""
+
+
+def _preset(name: str) -> tuple[str, str]:
+    return name, ", ".join(f"--{option.replace('_', '-')} {value}" for option, value in PRESETS[name].items())
+
+
 def _add_scml(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     scml = commands.add_parser(
         "scml",
@@ -73,13 +84,19 @@ def _add_scml(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="module:Class, or the bare name of one of scml's own agents (default: three of these)",
     )
     scml.add_argument("--league", type=int, metavar="YEAR", help="add that year's agents from the scml-agents package")
-    for option, default, text in (
-        ("--configs", 2, "different worlds, before competitors are assigned"),
-        ("--runs", 1, "runs of each assignment"),
-        ("--steps", 10, "simulated days"),
-        ("--per-world", 2, "competitors in one world"),
+    scml.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        default="quick",
+        help="; ".join(f"{name}: {words}" for name, words in map(_preset, PRESETS)) + " (default: quick)",
+    )
+    for option, text in (
+        ("--configs", "different worlds, before competitors are assigned"),
+        ("--runs", "runs of each assignment"),
+        ("--steps", "simulated days"),
+        ("--per-world", "competitors in one world"),
     ):
-        scml.add_argument(option, type=whole, default=default, metavar="N", help=f"{text} (default: %(default)s)")
+        scml.add_argument(option, type=whole, metavar="N", help=f"{text} (default: the preset's)")
     scml.add_argument("--total-timeout", type=seconds, metavar="S", help="seconds for the whole tournament")
     scml.add_argument("--output", metavar="DIR", help="folder for everything (default: a new one, here)")
     scml.add_argument("--resume", action="store_true", help="go on with the tournament in --output")
@@ -90,6 +107,9 @@ def _add_scml(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command's entry point; its exit status."""
     arguments = parser().parse_args(argv)
+    for option, value in PRESETS.get(getattr(arguments, "preset", ""), {}).items():
+        if getattr(arguments, option) is None:
+            setattr(arguments, option, value)
     if arguments.command == "run":
         from resilient_exec.cli.run import run
 

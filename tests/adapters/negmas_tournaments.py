@@ -66,9 +66,8 @@ def run(folder, parallelism="resilient", generator=anac2024_oneshot_world_genera
         run_tournament(
             folder,
             world_generator=generator,
-            score_calculator=balance_calculator_oneshot,
             parallelism=parallelism,
-            **kwargs,
+            **{"score_calculator": balance_calculator_oneshot, **kwargs},
         )
     return adapter.last_report()
 

@@ -13,6 +13,7 @@ import resilient_exec.adapters.negmas as adapter
 from resilient_exec.adapters.negmas.verification import compare
 
 
+@pytest.mark.slow
 def test_an_agent_that_goes_by_the_clock_is_found_with_its_world_and_the_others_are_not(tmp_path):
     """The folder has one run of each world in it, and nothing of the second one."""
     folder = t.make(tmp_path, competitors=(Healthy, Thrifty, Watcher))

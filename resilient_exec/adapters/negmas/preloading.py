@@ -4,9 +4,10 @@ A worker that imports negmas and scml for itself needs seconds of CPU before its
 that has them it is there in some 30 ms, so that each world can have a process of its own: no memory leaked by former
 worlds, no stale singleton, no lock of a former agent.
 
-The competitors' modules are other people's code: they are imported on trial, in a child, and left to the workers if
-that fails or starts threads (a ``?`` in the pool's ``preload``).  Only what this process has imported under the very
-name is named: what lives in ``__main__`` or was made at run time travels by value.
+What is negmas' or scml's own is imported at once.  The competitors' modules are other people's code: they are imported
+on trial first, in a child, and left to the workers if that fails or starts threads (a ``?`` in the pool's
+``preload``).  Only what this process has imported under the very name is named: what lives in ``__main__`` or was made
+at run time travels by value.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = ["NEGOTIATIONS", "WORLDS", "modules_for", "pool_for"]
 WORLDS = ("negmas.tournaments.tournaments", "resilient_exec.adapters.negmas.worldset")
 NEGOTIATIONS = ("negmas.tournaments.neg.simple.cartesian", "resilient_exec.adapters.negmas.negotiations")
 _NEVER = {"__main__", "__mp_main__", "builtins"}
+_TRUSTED = {"negmas", "scml"}  # to try them first would cost seconds for nothing
 
 
 def modules_for(base: tuple[str, ...], functions: Iterable[Any], types: Iterable[str]) -> tuple[str, ...]:
@@ -40,7 +42,8 @@ def modules_for(base: tuple[str, ...], functions: Iterable[Any], types: Iterable
     found = [getattr(function, "__module__", None) for function in map(_bare, functions)]
     found += [_module_of(name) for name in types]
     wanted = dict.fromkeys(module for module in found if module and module not in _NEVER and _is_importable(module))
-    return (*base, *(f"{module}?" for module in wanted if module not in base))
+    named = (module if module.partition(".")[0] in _TRUSTED else f"{module}?" for module in wanted)
+    return tuple(dict.fromkeys((*base, *named)))
 
 
 def pool_for(settings: Settings, lanes: int, modules: tuple[str, ...], **options: Any) -> ResilientPool:

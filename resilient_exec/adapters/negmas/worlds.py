@@ -228,7 +228,7 @@ class _Tournament:
                 return
             settled = self.n_settled
             self._submit(pool)
-            future = self._wait()
+            future = self._wait() if self.running or self.blocked else None  # else all others have been excluded
             if future is not None:
                 self._take(future)
             self._look_at_blocked()
