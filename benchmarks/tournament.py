@@ -1,0 +1,225 @@
+"""The case that this project started with, in full: a tournament of 756 short worlds, here and in stock negmas.
+
+What is run, each time in a process of its own, on all CPUs
+    `anac2024_std` among seven competitors (scml's own agents), two in a world, 5 steps: 42 worlds for each of
+    `--configs`; `--full` is 18 of them, 756 worlds. Stock is `parallelism="parallel"`, ours is "resilient".
+      old        negmas 0.11.3, scml 0.7.7: ours. (Stock hangs after 10 worlds a worker: `reproduce_deadlock.py`.)
+      clean      negmas 0.16.0, scml 0.8.4: stock and ours in turn, `--rounds` times.
+      sabotaged  the same versions: in one of twenty worlds an agent kills its process by SIGKILL, exits, hangs or
+                 raises KeyboardInterrupt. A hang costs `--timeout` s here; in stock what a world declares (900 s).
+
+Printed for each run: worlds scored and planned, wall time, CPU time of all processes, the most memory that they held
+together (proportional set size); for `clean` the ratios of ours to stock.
+
+Usage
+    python3 benchmarks/tournament.py                    # small: 42 worlds
+    python3 benchmarks/tournament.py --full --parts old # 756 worlds on the old versions, some 20 minutes on 2 cores
+
+Exit status: 0 if ours scored all worlds that were not sabotaged, 1 if not, 2 if an environment could not be made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import _environments as stage
+
+if TYPE_CHECKING:
+    import subprocess
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+OLD = ("negmas==0.11.3", "scml==0.7.7", "pandas<3", "rich>=13")
+NEW = ("negmas==0.16.0", "scml==0.8.4", "rich>=13")
+PARTS = {"old": OLD, "clean": NEW, "sabotaged": NEW}
+WORLDS_PER_CONFIG = 42  # 7 competitors: 21 pairs, each in both orders
+FULL = 18
+
+
+# --- inside the child ----------------------------------------------------------------------------------------------
+
+
+def child_main(parallelism: str, configs: int, timeout: float, folder: Path) -> None:
+    """Run one tournament, and write what became of it."""
+    agents = importlib.import_module("_tournament_agents")
+    utils = importlib.import_module("scml.utils")
+    arguments: dict[str, Any] = {
+        "n_configs": configs,
+        "n_runs_per_world": 1,
+        "n_competitors_per_world": 2,
+        "n_steps": 5,
+    }
+    arguments |= {"tournament_path": folder / "tournament", "parallelism": parallelism}
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        if parallelism == "resilient":
+            adapter = importlib.import_module("resilient_exec.adapters.negmas")
+            stack.enter_context(adapter.options(timeout=timeout, retry=1))
+        scored = int(utils.anac2024_std(list(agents.COMPETITORS), **arguments).scores["run_id"].nunique())
+    seconds = time.monotonic() - began
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu = sum(one.ru_utime + one.ru_stime for one in spent)
+    stage.write_json(folder / "outcome.json", {"scored": scored, "seconds": seconds, "cpu": cpu})
+
+
+# --- outside -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """One tournament."""
+
+    part: str
+    through: str
+    planned: int
+    sabotaged: int = 0
+    peak: int = 0  # bytes
+    outcome: dict[str, Any] = field(default_factory=dict)
+    words: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all worlds that were not sabotaged have a score."""
+        return bool(self.outcome.get("scored", 0) >= self.planned - self.sabotaged)
+
+    def __str__(self) -> str:
+        if not self.outcome:
+            return f"{self.part:10} {self.through:10} {self.words}"
+        return (
+            f"{self.part:10} {self.through:10} {self.outcome['scored']:5} of {self.planned:<5}"
+            f"{self.sabotaged:4} sabotaged{self.outcome['seconds']:9.1f} s{self.outcome['cpu']:9.1f} CPU s{self.peak / 2**20:9.0f} MiB"
+        )
+
+
+def held_by(mark: str) -> int:
+    """Bytes that all processes of a run hold, each shared page counted once."""
+    total = 0
+    for pid in stage.processes_of(mark):
+        with contextlib.suppress(OSError, StopIteration, ValueError):  # it has just ended
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += int(next(line for line in lines if line.startswith("Pss:")).split()[1]) * 1024
+    return total
+
+
+def run_one(part: str, through: str, python: Path, args: argparse.Namespace) -> Run:
+    """Run one tournament in a process of its own, and leave nothing of it behind."""
+    run = Run(part, through, args.configs * WORLDS_PER_CONFIG)
+    folder = Path(tempfile.mkdtemp(prefix="resilient-exec-tournament-"))
+    places = {"DEFAULT_PATH": "config.json", "LOG_BASE": "logs", "TOURNAMENTS_BASE": "tournaments"}
+    variables = {"TMPDIR": str(folder)} | {f"NEGMAS_{name}": str(folder / place) for name, place in places.items()}
+    if part == "sabotaged":
+        variables["RESILIENT_EXEC_TOURNAMENT_SABOTAGED"] = "1"
+    parallelism = "resilient" if through == "ours" else "parallel"
+    call = ["--child", parallelism, str(args.configs), str(args.timeout), str(folder)]
+    child = stage.start_marked(
+        [str(python), "-W", "ignore", str(Path(__file__).resolve()), *call], folder, folder.name, variables
+    )
+    try:
+        watch(run, child, folder, args.limit)
+    finally:
+        stage.end_processes(folder.name)
+        child.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+    print(run, flush=True)
+    return run
+
+
+def watch(run: Run, child: subprocess.Popen[bytes], folder: Path, limit: float) -> None:
+    """Follow it to its end."""
+    end = time.monotonic() + limit
+    while child.poll() is None and time.monotonic() < end:
+        run.peak = max(run.peak, held_by(folder.name))
+        time.sleep(1.0)
+    run.outcome = stage.read_json(folder / "outcome.json")
+    if run.part == "sabotaged":
+        run.sabotaged = sum(is_sabotaged(name) for name in world_names(folder))
+    if not run.outcome:
+        results = sum(1 for _ in (folder / "tournament").glob("*/*/results.json"))
+        how = f"exit status {child.returncode}" if child.poll() is not None else f"not finished after {limit:.0f} s"
+        run.words = f"{how}; {results} of {run.planned} worlds have results"
+
+
+def world_names(folder: Path) -> list[str]:
+    """The names of all worlds of the tournament."""
+    (file,) = (folder / "tournament").glob("*/assigned_configs.json")
+    return [world["world_params"]["name"] for world_set in json.loads(file.read_text()) for world in world_set]
+
+
+def is_sabotaged(name: str) -> bool:
+    """Whether the world is sabotaged: the rule of `_tournament_agents.py`, which needs scml to be imported."""
+    return zlib.crc32(name.encode()) % 20 == 0
+
+
+def run_part(part: str, python: Path, args: argparse.Namespace) -> list[Run]:
+    """All runs of a part, and what their comparison gives."""
+    rounds = args.rounds if part == "clean" else 1
+    who = ("ours",) if part == "old" else ("stock", "ours")
+    runs = [run_one(part, through, python, args) for _ in range(rounds) for through in who]
+    if part == "clean" and all(run.outcome for run in runs):
+        pairs = list(zip(runs[::2], runs[1::2], strict=True))
+        for name, ratios in (
+            ("wall time", [ours.outcome["seconds"] / stock.outcome["seconds"] for stock, ours in pairs]),
+            ("CPU time", [ours.outcome["cpu"] / stock.outcome["cpu"] for stock, ours in pairs]),
+            ("peak memory", [ours.peak / stock.peak for stock, ours in pairs]),
+        ):
+            print(f"ours / stock, {name}: {statistics.median(ratios):.3f} (median of {len(ratios)})")
+    return runs
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--configs", type=int, default=1, metavar="N", help="42 worlds for each (default: %(default)s)")
+    parser.add_argument("--full", action="store_true", help=f"--configs {FULL}: 756 worlds")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="of part clean (default: %(default)s)")
+    parser.add_argument(
+        "--timeout", type=float, default=60, metavar="S", help="of a world, here (default: %(default)s)"
+    )
+    parser.add_argument("--limit", type=float, default=7200, metavar="S", help="of one run (default: %(default)s)")
+    parser.add_argument("--fresh", action="store_true", help="make the environments anew")
+    args = parser.parse_args(argv)
+    if args.full:
+        args.configs = FULL
+    return args
+
+
+def main(argv: list[str]) -> int:
+    """Run the parts; see the top of this file for the exit status."""
+    args = parse(argv)
+    runs = []
+    for part in args.parts:
+        try:
+            python = stage.make_environment(
+                stage.Interpreter(sys.executable, ".".join(map(str, sys.version_info[:3])), "not probed"),
+                PARTS[part],
+                CHECKOUT,
+                fresh=args.fresh,
+                name=f"tournament-{'old' if part == 'old' else 'new'}",
+            )
+        except stage.StageError as problem:
+            print(problem)
+            return 2
+        runs += run_part(part, python, args)
+    return 0 if all(run.is_complete for run in runs if run.through == "ours") else 1
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child_main(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), Path(sys.argv[5]))
+    else:
+        os.environ.pop("RESILIENT_EXEC_TOURNAMENT_SABOTAGED", None)
+        sys.exit(main(sys.argv[1:]))
