@@ -98,9 +98,10 @@ class Run:
     def __str__(self) -> str:
         if not self.outcome:
             return f"{self.part:10} {self.through:10} {self.words}"
+        told = self.outcome
         return (
-            f"{self.part:10} {self.through:10} {self.outcome['scored']:5} of {self.planned:<5}"
-            f"{self.sabotaged:4} sabotaged{self.outcome['seconds']:9.1f} s{self.outcome['cpu']:9.1f} CPU s{self.peak / 2**20:9.0f} MiB"
+            f"{self.part:10} {self.through:10} {told['scored']:5} of {self.planned:<5}{self.sabotaged:4} sabotaged"
+            f"{told['seconds']:9.1f} s{told['cpu']:9.1f} CPU s{self.peak / 2**20:9.0f} MiB"
         )
 
 
