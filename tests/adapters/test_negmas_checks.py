@@ -183,6 +183,7 @@ def test_a_negotiator_that_a_worker_cannot_import_is_named_before_the_first_nego
 # -- a folder in use
 
 
+@pytest.mark.slow
 def test_a_second_run_of_a_tournament_at_the_same_time_is_refused(tmp_path):
     """From a thread of this process, and from another process, while the first is at its worlds; then it is free."""
     folder = t.make(tmp_path, competitors=(Healthy, Thrifty))

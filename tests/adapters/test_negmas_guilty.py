@@ -31,7 +31,7 @@ def played(tmp_path_factory):
     folder = t.make(tmp_path_factory.mktemp("guilty"), competitors=(Heir, Model), n_configs=3)
     worlds = sorted(t.name_of(world_set) for world_set in t.assigned(folder))
     by_world = dict(zip(worlds, DOES, strict=True))
-    limits = adapter.options(timeout=15, retry=1, memory_limit="1GiB", step_timeout=1)
+    limits = adapter.options(timeout=6, retry=1, memory_limit="1GiB", step_timeout=1)
     with pytest.MonkeyPatch.context() as patch, limits:
         t.plan(patch, folder, by_world)
         report = run_with_losses(folder, lanes=2)

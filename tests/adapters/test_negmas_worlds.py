@@ -310,7 +310,7 @@ def test_an_attempt_that_died_on_its_way_home_is_not_run_again(tmp_path):
     ):
 
         def attempt():
-            score = pool.submit(worldset.run_world_set, worlds, **how).result()[2]
+            score = pool.submit(worldset.run_world_set, worlds, **how).result().result[2]
             return sorted(score.scores), t.files(place), markers.count_attempts(place)
 
         first = attempt()

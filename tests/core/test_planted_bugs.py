@@ -21,6 +21,7 @@ def test_bugs_are_planted_against_each_law_of_the_core_and_each_family_of_moves(
     assert len({plant.name for plant in PLANTS}) == len(PLANTS) >= 120
 
 
+@pytest.mark.slow
 def test_some_bugs_of_each_kind_are_caught() -> None:
     assert _survivors(one_of_each(PLANTS)) == []
 

@@ -98,7 +98,6 @@ def test_an_initializer_its_lock_and_captured_output_reach_a_forked_worker(make_
 @pytest.mark.parametrize(
     ("fn", "argument", "exitcode"),
     [
-        (os._exit, 7, 7),
         (os._exit, 0, 0),
         (pool_tasks.kill_self, signal.SIGKILL, -9),
         (pool_tasks.kill_self, signal.SIGSEGV, -11),
@@ -205,7 +204,7 @@ def test_without_a_forkserver_workers_are_started_as_without_it_and_the_log_says
 # -- the forkserver's own troubles -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_forkserver_that_is_killed_or_stopped_costs_no_attempt_and_is_replaced(
     make_pool, monkeypatch, tmp_path, number
 ):
