@@ -140,11 +140,7 @@ class Lease:
         """
         from loky import get_reusable_executor
 
-        check_interpreter()
-        mend_trackers()
         forking = self._settings.forking
-        if forking is not None:
-            forking.ready(is_wanted)
         captured = self.capture.fds if self.capture is not None else []
         output = [Inherited(fd) for fd in captured or self._nowhere]
         seat = Seat(
@@ -158,6 +154,10 @@ class Lease:
             fresh_locks=self._settings.fresh_locks,
         )
         try:
+            check_interpreter()
+            mend_trackers()
+            if forking is not None:
+                forking.ready(is_wanted)
             self._executor = get_reusable_executor(
                 max_workers=1,
                 context=launch_context() if forking is None else forking.context,

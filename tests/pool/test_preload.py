@@ -152,7 +152,7 @@ def test_a_module_that_hangs_is_named_when_the_start_timeout_is_over(make_pool, 
 
 def test_a_shutdown_does_not_wait_for_a_module_that_hangs(make_pool, module, tmp_path):
     name = module(f"import time\nopen({str(tmp_path / 'here')!r}, 'w').write('1')\ntime.sleep(600)")
-    pool = make_pool(2, preload=(name,))
+    pool = make_pool(2, preload=(name,), initializer=pool_tasks.initialize, output="discard")  # with files to give back
     future = pool.submit(pool_tasks.pid)
     wait_lines(tmp_path / "here", 1)
     pool.shutdown(kill=True)
