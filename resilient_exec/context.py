@@ -65,7 +65,7 @@ class TaskContext:
 
         It is kept in memory that the worker shares with its pool, and survives however the process ends: a simulation
         that notes whose code it is about to call is known to have died there.  Costs about a microsecond, and nothing
-        more if the attempt ends well; about 2,000 bytes are kept.  Outside a pool, and in a thread that has outlived
+        more if the attempt ends well; about 1,500 bytes are kept.  Outside a pool, and in a thread that has outlived
         its attempt, it does nothing.
         """
         if self is _current:

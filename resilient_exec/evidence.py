@@ -33,15 +33,15 @@ __all__ = [
     "write_soft",
 ]
 
-REGISTER_SIZE = 8192
+REGISTER_SIZE = 4096  # a page: what a process with the tightest limit on files may have
 _NUMBER = struct.Struct("<Q")
 _BOTH = struct.Struct("<QQ")
 _SOFT = 16
 _SCRATCH = 64  # length, then the path itself
-_NOTE = 4096  # which of the two places holds the note, then the places themselves; what is before is the path's
+_NOTE = 1024  # which of the two places holds the note, then the places themselves; what is before is the path's
 _NO_NOTE, _FIRST, _SECOND = 0, 1, 2
 _NOTE_HEAD = struct.Struct("<HI")  # length, checksum
-_NOTE_ROOM = 2040  # bytes of a place, its head included
+_NOTE_ROOM = 1532  # bytes of a place, its head included
 _PLACES = {_FIRST: _NOTE + 8, _SECOND: _NOTE + 8 + _NOTE_ROOM}
 
 

@@ -41,6 +41,7 @@ __all__ = ["Forking", "can_fork", "new_mark"]
 _logger = logging.getLogger(__name__)
 _LOOK = 0.01  # s between two looks at what the server is doing
 _REPLY_TIMEOUT = 10.0  # s for a fork, which takes milliseconds
+_END_TIMEOUT = 0.5  # s, for a server to reap its children and go
 _STATUS_TIMEOUT = 1.0  # s for an exit status, once the process is dead
 _UNKNOWN_STATUS = 255
 _TOKEN = 16  # characters
@@ -126,8 +127,16 @@ class _Server:
             return [json.loads(line) for line in read_text(self.log).split("\n")[:-1]]
 
     def end(self, why: str) -> None:
-        """Kill it; whoever still waits for it is told why."""
+        """End it; whoever still waits for it is told why."""
+        with contextlib.suppress(RuntimeError):
+            is_ready = self._lines()[-1:] != [] and self._lines()[-1][0] == "ready"
+            self.control.close()
+            if is_ready:  # it reaps its dead children before it goes
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(_END_TIMEOUT)
         with self._lock:
+            if self._ended:
+                return
             self._ended = why
             os.close(self.log)
         self.process.kill()

@@ -171,6 +171,8 @@ class _Server:
     def _end(self) -> NoReturn:
         for pid in self._links.values():  # none of them is reaped, so each pid is still its own
             os.kill(pid, signal.SIGKILL)
+        for pid in self._links.values():
+            os.waitpid(pid, 0)
         os._exit(0)
 
     def _tell_death(self, pidfd: int) -> None:

@@ -10,7 +10,7 @@ __all__ = ["BEFORE", "LONGEST_TYPE", "NOBODY", "OnStage", "own_types", "read"]
 
 NOBODY = "on stage: nobody"
 """Noted when an agent has returned to the world: what happens then is none of its doing."""
-LONGEST_TYPE = 300  # characters: with the agent's id it stays within a note, whatever the alphabet
+LONGEST_TYPE = 240  # characters: with the agent's id it stays within a note, whatever the alphabet
 _LONGEST = 60
 _NOTE = re.compile(
     r"on stage: (?P<competitor>.+?), agent (?P<agent>.*), in (?P<method>\S*), step (?P<step>-?\d+)", re.DOTALL
