@@ -3,7 +3,7 @@
     python benchmarks/restart.py [--rounds 5] [--tournaments 3] [--configs 4]
 
 First table: the worker is killed by SIGKILL, and the next task, which needs ``negmas.tournaments`` and ``scml.utils``,
-is waited for: seconds from the kill to its result, one pool after the other in each round.  Second table: clean
+is waited for: seconds from the kill to its result, one pool after the other.  Second table: clean
 tournaments (``anac2024_std``, 10 steps), alternating: workers that are reused, and a fresh process for each world.
 It needs negmas and scml (``resilient-exec[scml]``); pebble is compared where it is installed.
 """

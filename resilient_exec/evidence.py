@@ -77,7 +77,7 @@ def read_scratch(fd: int) -> str:
 
 
 def pack_note(text: str) -> bytes:
-    """A note as it is kept, for :meth:`Register.note`; what is too long (2,034 bytes of UTF-8) is cut."""
+    """A note as it is kept, for :meth:`Register.note`; of UTF-8 that fills its place and more, the end is cut."""
     data = text.encode(errors="replace")[: _NOTE_ROOM - _NOTE_HEAD.size]
     return _NOTE_HEAD.pack(len(data), zlib.crc32(data)) + data
 

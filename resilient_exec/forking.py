@@ -31,7 +31,7 @@ from resilient_exec.evidence import anonymous_file, read_text
 from resilient_exec.forkserver import Numbered
 from resilient_exec.guard import parent_mark
 from resilient_exec.launch import context_that_starts
-from resilient_exec.process import ON_LINUX
+from resilient_exec.process import ON_LINUX, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +43,7 @@ _LOOK = 0.01  # s between two looks at what the server is doing
 _REPLY_TIMEOUT = 10.0  # s for a fork, which takes milliseconds
 _END_TIMEOUT = 0.5  # s, for a server to reap its children and go
 _STATUS_TIMEOUT = 1.0  # s for an exit status, once the process is dead
+_LONGEST_WAIT = 3600.0  # s without asking again
 _UNKNOWN_STATUS = 255
 _TOKEN = 16  # characters
 _CODE = "import sys; sys.path[:] = {path!r}; from resilient_exec.forkserver import main; main(*{arguments!r})"
@@ -128,20 +129,18 @@ class _Server:
 
     def end(self, why: str) -> None:
         """End it; whoever still waits for it is told why."""
-        with contextlib.suppress(RuntimeError):
-            is_ready = self._lines()[-1:] != [] and self._lines()[-1][0] == "ready"
-            self.control.close()
-            if is_ready:  # it reaps its dead children before it goes
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(_END_TIMEOUT)
         with self._lock:
             if self._ended:
                 return
             self._ended = why
+            is_ready = '\n["ready"' in read_text(self.log)
             os.close(self.log)
+        self.control.close()
+        if is_ready:  # it sees that, and reaps its dead children before it goes
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_END_TIMEOUT)
         self.process.kill()
         self.process.wait()
-        self.control.close()
 
 
 class Forking:
@@ -310,8 +309,8 @@ class ForkedPopen:
             self.pid, self._link = forking.fork(server, [0, 1, 2, file.fileno(), *self._fds, far])
             undo.pop_all()
         self._link.setblocking(False)
-        self._pidfd = os.pidfd_open(self.pid)  # it is not reaped before the link is closed
-        util.Finalize(self, _close, (self.sentinel, self._pidfd, self._link))
+        self._watch = Watch(self.pid)  # it is not reaped before the link is closed
+        util.Finalize(self, _close, (self.sentinel, self._watch, self._link))
 
     def duplicate_for_child(self, fd: int) -> int:
         """Have the worker given that descriptor; the number that it will have there."""
@@ -334,7 +333,7 @@ class ForkedPopen:
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """The exit status, if it is dead; 255 where the forkserver died before it could tell."""
         del flag  # nothing is reaped here
-        if self.returncode is None and self._is_dead(0):
+        if self.returncode is None and self._watch.is_gone():
             deadline = time.monotonic() + _STATUS_TIMEOUT
             while self.returncode is None and time.monotonic() < deadline:
                 time.sleep(_LOOK)
@@ -344,24 +343,18 @@ class ForkedPopen:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait for its death, as loky's own does; the exit status, or ``None``."""
-        if self.returncode is None and not self._is_dead(timeout):
-            return None
+        while self.returncode is None and not self._watch.wait(_LONGEST_WAIT if timeout is None else timeout):
+            if timeout is not None:
+                return None
         return self.poll()
-
-    def _is_dead(self, timeout: float | None) -> bool:
-        poller = select.poll()
-        poller.register(self._pidfd, select.POLLIN)
-        return bool(poller.poll(None if timeout is None else timeout * 1000))
 
     def terminate(self) -> None:
         """Ask it to end."""
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+        self._watch.signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it."""
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._watch.signal(signal.SIGKILL)
 
     @staticmethod
     def thread_is_spawning() -> bool:
@@ -369,9 +362,9 @@ class ForkedPopen:
         return True
 
 
-def _close(sentinel: int, pidfd: int, link: socket.socket) -> None:
+def _close(sentinel: int, watch: Watch, link: socket.socket) -> None:
     os.close(sentinel)
-    os.close(pidfd)
+    watch.close()
     link.close()
 
 

@@ -94,8 +94,8 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.entries": {"adapters.negmas.onstage", "context", "evidence"},
     "adapters.negmas.stage": {"adapters.negmas.entries", "adapters.negmas.onstage", "context", "evidence"},
     "adapters.negmas.worldset": {
-        *("adapters.negmas.markers", "adapters.negmas.onstage", "adapters.negmas.results", "adapters.negmas.stage"),
-        *("adapters.negmas.travel", "context", "output"),
+        *("adapters.negmas.markers", "adapters.negmas.onstage", "adapters.negmas.results", "adapters.negmas.seeding"),
+        *("adapters.negmas.stage", "adapters.negmas.travel", "context", "output"),
     },
     "adapters.negmas.plan": {"adapters.negmas.markers", "adapters.negmas.onstage", "adapters.negmas.report"},
     "adapters.negmas.verification": {"adapters.negmas.worldset"},
@@ -131,7 +131,7 @@ ALLOWED: dict[str, set[str]] = {
         *("adapters", "adapters.negmas.provenance", "adapters.negmas.seeding", "adapters.negmas.settings"),
         *("cli.health", "cli.pool_options"),
     },
-    "cli.check": {"adapters", "cli.scml", "errors", "payload"},
+    "cli.check": {"adapters", "adapters.negmas.settings", "cli.pool_options", "cli.scml", "errors", "payload"},
     "cli": {"cli.check", "cli.pool_options", "cli.run", "cli.scml"},
     "__main__": {"cli"},
 }

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.cli.pool_options import variables
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
@@ -162,9 +164,10 @@ def _play(module_name: str, class_name: str, track: str, timeout: float, argumen
     from scml import utils
 
     from resilient_exec.adapters import negmas as adapter
+    from resilient_exec.adapters.negmas import settings
 
-    options: dict[str, Any] = {"timeout": timeout, "memory_limit": arguments.memory_limit, "retry": 1}
-    options |= {"step_timeout": arguments.step_timeout, "max_workers": arguments.workers, "output_limit": 1 << 30}
+    options: dict[str, Any] = settings.from_environment(variables(arguments))
+    options |= {"timeout": timeout, "retry": 1, "output_limit": 1 << 30}
     with tempfile.TemporaryDirectory(prefix="resilient-check-") as folder, _quiet(), adapter.options(**options):
         sys.path.insert(0, str(Path.cwd()))  # and in the workers, which begin with this process's
         agents = importlib.import_module(f"scml.{track}.agents")

@@ -56,6 +56,8 @@ def tournament(arguments: argparse.Namespace) -> int:
 
 
 def _start(arguments: argparse.Namespace, utils: Any) -> Any:
+    from resilient_exec.adapters.negmas.seeding import reseed
+
     competitors = _competitors(arguments)
     if len(competitors) < 2:
         raise CommandError(f"a tournament needs two competitors or more; got {len(competitors)}")
@@ -67,7 +69,7 @@ def _start(arguments: argparse.Namespace, utils: Any) -> Any:
     output.mkdir(parents=True, exist_ok=True)
     _say(f"{len(competitors)} competitors, results in {output}")
     if arguments.seed is not None:
-        _seed(arguments.seed)
+        reseed(arguments.seed)  # so that the same tournament is created from the same seed
     run = getattr(utils, f"anac2024_{arguments.track}")
     return run(
         competitors,
@@ -128,13 +130,6 @@ def _generator(folder: Path, track: str, utils: Any) -> Any:
     # Before it could be noted the program was killed; scml 0.7 alone would lack the year, and every world be lost.
     is_noted = "world_generator" in provenance.of_folder(folder)
     return None if is_noted else getattr(utils, f"anac2024_{track}_world_generator")
-
-
-def _seed(seed: int) -> None:
-    """Have the same tournament created from the same seed."""
-    from resilient_exec.adapters.negmas.seeding import reseed
-
-    reseed(seed)
 
 
 def _competitors(arguments: argparse.Namespace) -> list[type]:

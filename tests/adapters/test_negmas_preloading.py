@@ -87,9 +87,28 @@ def test_workers_are_reused_where_something_would_have_to_be_imported_for_each_w
         def preloaded(self):
             return ("heavy",)
 
-        def shutdown(self):
-            made.append("ended")
+        def shutdown(self, *, kill=False):
+            made.append("killed" if kill else "ended")
 
     monkeypatch.setattr(preloading, "ResilientPool", Played)
     preloading.pool_for(settings.Settings(), 1, ("negmas",))
     assert made == [1, "ended", None]
+
+
+def test_a_pool_whose_preload_fails_or_is_interrupted_is_ended(monkeypatch):
+    ended = []
+
+    class Played:
+        def __init__(self, _lanes, **_options):
+            pass
+
+        def preloaded(self):
+            raise KeyboardInterrupt
+
+        def shutdown(self, *, kill=False):
+            ended.append(kill)
+
+    monkeypatch.setattr(preloading, "ResilientPool", Played)
+    with pytest.raises(KeyboardInterrupt):
+        preloading.pool_for(settings.Settings(), 1, ("negmas",))
+    assert ended == [True]

@@ -73,6 +73,13 @@ def test_a_finished_world_set_is_looked_up_by_another_name_than_it_was_noted_und
     )
 
 
+def is_refused(world_set):
+    """Whether negmas refuses to run it, in silence."""
+    with contextlib.suppress(stage.Called):
+        return stage.run_one(world_set, stage.called)[2] is None
+    return False
+
+
 def test_the_mark_of_a_killed_worker_keeps_a_world_set_from_ever_running_again(tmp_path):
     (world_set,) = stage.plan(tmp_path, "w")
     worker = multiprocessing.get_context("fork").Process(target=stage.run_one, args=(world_set, stage.killed))
@@ -80,11 +87,8 @@ def test_the_mark_of_a_killed_worker_keeps_a_world_set_from_ever_running_again(t
     worker.join(60)
     assert worker.exitcode == -9
 
-    refused = False
-    with contextlib.suppress(stage.Called):
-        refused = stage.run_one(world_set, stage.called)[2] is None
     found(
-        refused,
+        is_refused(world_set),
         "a world set whose worker was killed is refused in silence ever after (score None), for its mark in _running",
         workaround="markers.clear_markers",
     )
@@ -95,11 +99,8 @@ def test_the_mark_of_a_world_that_raised_stays_too(tmp_path):
     with pytest.raises(stage.Called):
         stage.run_one(world_set, stage.called)
 
-    refused = False
-    with contextlib.suppress(stage.Called):
-        refused = stage.run_one(world_set, stage.called)[2] is None
     found(
-        refused,
+        is_refused(world_set),
         "a world set that has raised once is refused in silence ever after, in the same process",
         workaround="markers.clear_own_marker",
     )

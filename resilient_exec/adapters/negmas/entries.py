@@ -97,16 +97,8 @@ def _call(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
         if step != watch.step:
             watch.step = step
             watch.look(None)
-        before = watch.enter(actor, getattr(method, "__name__", "?").rstrip("_"))
-        began = watch.wall
-        try:
-            return original(world, agent, method, *args, **kwargs)
-        except BaseException as error:
-            watch.threw(error)
-            raise
-        finally:
-            watch.leave(before)
-            watch.look_after(actor, began)
+        name = getattr(method, "__name__", "?").rstrip("_")
+        return watch.perform(actor, name, original, (world, agent, method, *args), kwargs, look=True)
 
     return call
 
@@ -119,16 +111,8 @@ def _safe_counter(watch: Watch, original: Callable[..., Any]) -> Callable[..., A
         actor = watch.meet_negotiator(negotiator) if get_ident() == thread else None
         if actor is None:
             return original(mechanism, negotiator, state, *args, **kwargs)
-        before = watch.enter(actor, "propose" if state.current_offer is None else "respond")
-        began = watch.wall
-        try:
-            return original(mechanism, negotiator, state, *args, **kwargs)
-        except BaseException as error:
-            watch.threw(error)
-            raise
-        finally:
-            watch.leave(before)
-            watch.look_after(actor, began)
+        name = "propose" if state.current_offer is None else "respond"
+        return watch.perform(actor, name, original, (mechanism, negotiator, state, *args), kwargs, look=True)
 
     return safe_counter
 
@@ -156,18 +140,11 @@ def _callback(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
         function = getattr(function, "__func__", function)
         if getattr(function, "__module__", "").startswith(_NOT_THEIRS) or get_ident() != thread:
             return original(mechanism, negotiator, method, *args, **kwargs)
-        name = getattr(function, "__name__", "?")
+        name = getattr(function, "__name__", "?").lstrip("_")
         actor = watch.meet_negotiator(negotiator)
         if actor is None:
             return original(mechanism, negotiator, method, *args, **kwargs)
-        before = watch.enter(actor, name.lstrip("_"))
-        try:
-            return original(mechanism, negotiator, method, *args, **kwargs)
-        except BaseException as error:
-            watch.threw(error)
-            raise
-        finally:
-            watch.leave(before)
+        return watch.perform(actor, name, original, (mechanism, negotiator, method, *args), kwargs)
 
     return callback
 
@@ -194,13 +171,7 @@ def _direct(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
     def direct(one: Any, *args: Any, **kwargs: Any) -> Any:
         if get_ident() != watch.thread:
             return original(one, *args, **kwargs)
-        before = watch.enter(watch.actors.get(id(one)) or watch.newcomer(one), name)
-        try:
-            return original(one, *args, **kwargs)
-        except BaseException as error:
-            watch.threw(error)
-            raise
-        finally:
-            watch.leave(before)
+        actor = watch.actors.get(id(one)) or watch.newcomer(one)
+        return watch.perform(actor, name, original, (one, *args), kwargs)
 
     return direct

@@ -272,9 +272,7 @@ def _seeded(fn: Callable[..., Any], index: int) -> Callable[..., Any]:
 
 
 def _run_seeded(seed: int, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    from negmas.helpers.rand import apply_seed
-
-    apply_seed(seed)
+    seeding.reseed(seed)
     return fn(*args, **kwargs)
 
 

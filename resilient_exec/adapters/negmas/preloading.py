@@ -68,7 +68,11 @@ def pool_for(settings: Settings, lanes: int, modules: tuple[str, ...], **options
     if settings.fresh_process:
         return ResilientPool(lanes, **{**given, "max_tasks_per_worker": 1})
     pool = ResilientPool(lanes, **{**given, "max_tasks_per_worker": 1})
-    left_out = pool.preloaded()
+    try:
+        left_out = pool.preloaded()
+    except BaseException:  # a Ctrl-C, too: it takes seconds
+        pool.shutdown(kill=True)
+        raise
     if left_out == ():
         return pool
     # None: nothing is preloaded.  Else each world would import those modules anew.

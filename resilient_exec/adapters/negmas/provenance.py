@@ -36,7 +36,7 @@ class _Lost(Exception):
     """Something cannot be found again by a name; the text says why."""
 
 
-def settle(negmas: Any, folder: Path, call: MutableMapping[str, Any], seed: int | None) -> int | None:
+def settle(negmas: Any, folder: Path, call: MutableMapping[str, Any], seed: int | None) -> None:
     """Complete the arguments of ``run_tournament`` from the folder, and the folder from them.
 
     Args:
@@ -45,9 +45,6 @@ def settle(negmas: Any, folder: Path, call: MutableMapping[str, Any], seed: int 
         call: the arguments by name; those that are missing are filled in, and the generator is wrapped if there is a
             seed.
         seed: as the options have it.
-
-    Returns:
-        The seed in force: of the options, or the one that the tournament was begun with.
 
     Raises:
         ValueError: something cannot be found again, or another seed was used for worlds that are scored.
@@ -71,8 +68,6 @@ def settle(negmas: Any, folder: Path, call: MutableMapping[str, Any], seed: int 
     if known["seed"] is not None:
         check()
         call["world_generator"] = Seeded(call["world_generator"], known["seed"], known["hash_seed"])
-    in_force: int | None = known["seed"]
-    return in_force
 
 
 def of_folder(folder: Path) -> dict[str, Any]:

@@ -122,11 +122,15 @@ def _patience(value: Any) -> float:
     return number
 
 
-def _count(value: Any) -> int:
+def _whole(value: Any, least: int, of_what: str = "") -> int:
     number = _number(value)
-    if number < 1 or not number.is_integer():
-        raise ValueError("must be a whole number, 1 or more")
+    if number < least or not number.is_integer():
+        raise ValueError(f"must be a whole number{of_what}, {least} or more")
     return int(number)
+
+
+def _count(value: Any) -> int:
+    return _whole(value, 1)
 
 
 def _count_or_none(value: Any) -> int | None:
@@ -159,17 +163,12 @@ def _seed(value: Any) -> int | None:
 
 
 def _count_or_zero(value: Any) -> int:
-    number = _number(value)
-    if number < 0 or not number.is_integer():
-        raise ValueError("must be a whole number, 0 or more")
-    return int(number)
+    return _whole(value, 0)
 
 
 def _retries(value: Any) -> RetryPolicy:
-    number = _number(value)
-    if number < 0 or not number.is_integer():
-        raise ValueError("must be a whole number of further attempts after a death, 0 or more")
-    return RetryPolicy(deaths=int(number), timeouts=0, memory=min(1, int(number)))
+    further = _whole(value, 0, " of further attempts after a death")
+    return RetryPolicy(deaths=further, timeouts=0, memory=min(1, further))
 
 
 def _observers(value: Any) -> tuple[Callable[..., object], ...]:

@@ -35,7 +35,7 @@ from resilient_exec.context import note_writer
 from resilient_exec.evidence import pack_note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Measured", "Watch", "watch"]
 
@@ -92,6 +92,13 @@ class _Actor:
             self.measured.wall.append(self.wall)
         self.cpu = self.wall = 0.0
 
+    def note(self, method: str) -> bytes:
+        """That it is in that method, packed; made once in a step."""
+        note = self.notes.get(method)
+        if note is None:
+            note = self.notes[method] = pack_note(self.on_stage(method).note())
+        return note
+
     def on_stage(self, method: str) -> OnStage:
         return OnStage(self.name, self.agent, method, self.step)
 
@@ -119,17 +126,30 @@ class Watch:
 
     # -- coming and going: hot
 
+    def perform(
+        self, actor: _Actor, method: str, call: Callable[..., Any], args: Any, kwargs: Any, *, look: bool = False
+    ) -> Any:
+        """Call what is the actor's, with it on stage; with ``look`` measure what it may have taken."""
+        before = self.enter(actor, method)
+        began = self._wall
+        try:
+            return call(*args, **kwargs)
+        except BaseException as error:
+            self.threw(error)
+            raise
+        finally:
+            self.leave(before)
+            if look and self._wall - began > _LONG_ENOUGH:  # long enough to have taken something
+                self.look(actor)
+
     def enter(self, actor: _Actor, method: str) -> tuple[_Actor | None, str, bytes]:
         """Someone comes on stage; who was there before."""
         before = (self._actor, self._method, self._note)
         self._clock()  # whoever was there
         if actor.step != self.step:
             actor.turn(self.step)
-        note = actor.notes.get(method)
-        if note is None:
-            note = actor.notes[method] = pack_note(actor.on_stage(method).note())
-        self._actor, self._method, self._note = actor, method, note
-        self._write(note)
+        self._actor, self._method, self._note = actor, method, actor.note(method)
+        self._write(self._note)
         return before
 
     def leave(self, before: tuple[_Actor | None, str, bytes]) -> None:
@@ -164,27 +184,14 @@ class Watch:
                 measured.grown += max(0, held - self._resident)
             self._resident = held
 
-    def look_after(self, actor: _Actor, began: float) -> None:
-        """The same, if it was there for long enough to have taken something."""
-        if self._wall - began > _LONG_ENOUGH:
-            self.look(actor)
-
-    @property
-    def wall(self) -> float:
-        """When somebody last came or went, by ``perf_counter``."""
-        return self._wall
-
     def relabel(self, method: str) -> tuple[str, bytes] | None:
         """Whoever is on stage is in ``method`` now; what was noted before, if that was something else."""
         actor = self._actor
         if actor is None or method == self._method:
             return None
         before = (self._method, self._note)
-        note = actor.notes.get(method)
-        if note is None:
-            note = actor.notes[method] = pack_note(actor.on_stage(method).note())
-        self._method, self._note = method, note
-        self._write(note)
+        self._method, self._note = method, actor.note(method)
+        self._write(self._note)
         return before
 
     def restore(self, before: tuple[str, bytes]) -> None:

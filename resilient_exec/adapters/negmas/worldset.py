@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from resilient_exec.adapters.negmas import markers, results, stage, travel
+from resilient_exec.adapters.negmas import markers, results, seeding, stage, travel
 from resilient_exec.adapters.negmas.onstage import own_types
 from resilient_exec.context import task_context
 from resilient_exec.output import redirect_output
@@ -67,7 +67,7 @@ def run_world_set(
         (folder / negmas.RESULTS_FILE).unlink(missing_ok=True)
         markers.clear_leftovers(worlds)
     if seed is not None:
-        _apply_seed(seed)
+        seeding.reseed(seed)
     before = _printed()
     try:
         with stage.watch([kind for kind in own_types(worlds) if isinstance(kind, str)]) as watch:
@@ -117,9 +117,3 @@ def _tournaments() -> Any:
     from negmas.tournaments import tournaments  # seconds; and a broken negmas is the task's failure
 
     return tournaments
-
-
-def _apply_seed(seed: int) -> None:
-    from negmas.helpers.rand import apply_seed  # older ones have no such module, and give no seed
-
-    apply_seed(seed)
