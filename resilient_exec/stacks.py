@@ -60,15 +60,19 @@ class Stacks:
     def _wait(self, before: int, blocking: frozenset[str], timeout: float) -> None:
         began = changed = time.monotonic()
         size = before
-        while not self._watch.is_gone() and _is_handled(self._watch.pid, self._number, blocking):
-            time.sleep(_PAUSE)
+        while not self._watch.is_gone():
             now = time.monotonic()
             if (new := os.fstat(self._file).st_size) != size:
                 size, changed = new, now
+            # In this order: between taking a signal up and blocking it, the kernel shows neither; then nothing is
+            # written yet. What has begun to write, and neither waits nor runs, has finished.
+            if size > before and not _is_handled(self._watch.pid, self._number, blocking):
+                break
             if now - began > timeout * (_LAST_BYTE if size > before else 1):
                 break
             if not ON_LINUX and size > before and now - changed > _QUIET:
                 break
+            time.sleep(_PAUSE)
 
 
 def _is_handled(pid: int, number: int, blocking: frozenset[str]) -> bool:

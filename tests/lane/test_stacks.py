@@ -31,8 +31,10 @@ class Written:
     def stacks(self):
         return stacks.Stacks(self, NUMBER, file=self.file, there=3)
 
+    is_shown = True
+
     def state(self, _pid, _number):
-        return self.is_pending, self.blocking | ({"7"} if self.in_handler else set())
+        return self.is_pending and self.is_shown, self.blocking | ({"7"} if self.in_handler else set())
 
     def is_gone(self):
         return False
@@ -62,6 +64,13 @@ def test_what_is_written_with_long_pauses_in_the_middle_of_a_line_is_read_to_its
     """As on a loaded machine, where the thread that writes stands still for longer than any guess of ours."""
     with Written(monkeypatch, [b"Thread 0x", b"7f (most", b" recent)\n"], pause=0.25) as worker:
         assert worker.stacks().take(0.5) == "Thread 0x7f (most recent)\n"
+
+
+def test_a_signal_that_is_taken_up_and_does_not_show_yet_is_waited_for(monkeypatch):
+    """The kernel shows it neither as pending nor as handled for an instant; read then, the text would be cut short."""
+    with Written(monkeypatch, [b"all ", b"of it\n"], pause=0.1) as worker:
+        monkeypatch.setattr(worker, "is_shown", False)
+        assert worker.stacks().take(5) == "all of it\n"
 
 
 def test_a_handler_that_never_begins_is_given_up(monkeypatch):
