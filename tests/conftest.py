@@ -79,6 +79,13 @@ def _left(before):
     return more_threads, children - before[1], more_descriptors
 
 
+@pytest.fixture(autouse=True, scope="module")
+def light_collections():
+    """Collections look at what tests make, not at what was imported: with scml loaded each would take half a second."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def no_leak(request):
     """After each test: no thread, process or descriptor more than before (with a moment for what is just ending)."""
@@ -90,7 +97,7 @@ def no_leak(request):
     yield
     deadline = time.monotonic() + 10
     while any(left := _left(before)) and time.monotonic() < deadline:
-        gc.collect()  # costs half a second where pandas and scml are loaded, so only if something seems to be left
+        gc.collect()
         time.sleep(0.02)
     assert not any(left), f"left behind: threads {left[0]}, processes {left[1]}, descriptors {left[2]}"
 
