@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from threading import get_ident
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas.onstage import OnStage
@@ -93,12 +94,10 @@ def _call(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
         actor = actors[key] if key in actors else watch.meet(agent, world)
         if actor is None:
             return original(world, agent, method, *args, **kwargs)
-        step = world.current_step
-        if step != watch.step:
-            watch.step = step
-            watch.look(None)
+        if world.current_step != watch.step:
+            watch.begin_step(world.current_step)
         name = getattr(method, "__name__", "?").rstrip("_")
-        return watch.perform(actor, name, original, (world, agent, method, *args), kwargs, look=True)
+        return watch.perform(actor, name, original, (world, agent, method, *args), kwargs)
 
     return call
 
@@ -112,7 +111,7 @@ def _safe_counter(watch: Watch, original: Callable[..., Any]) -> Callable[..., A
         if actor is None:
             return original(mechanism, negotiator, state, *args, **kwargs)
         name = "propose" if state.current_offer is None else "respond"
-        return watch.perform(actor, name, original, (mechanism, negotiator, state, *args), kwargs, look=True)
+        return watch.perform(actor, name, original, (mechanism, negotiator, state, *args), kwargs)
 
     return safe_counter
 
@@ -133,12 +132,15 @@ def _answer(watch: Watch, original: Callable[..., Any], method: str) -> Callable
 
 def _callback(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
     thread = watch.thread
+    passed_over: dict[int, Any] = {}  # functions by id; two are called for each negotiator in each round, in vain
 
     @functools.wraps(original)
     def callback(mechanism: Any, negotiator: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
-        function = getattr(method, "func", method)  # a controller's negotiator gives a partial of the controller's own
-        function = getattr(function, "__func__", function)
-        if getattr(function, "__module__", "").startswith(_NOT_THEIRS) or get_ident() != thread:
+        function = _function(method)
+        if id(function) in passed_over or get_ident() != thread:
+            return original(mechanism, negotiator, method, *args, **kwargs)
+        if getattr(function, "__module__", "").startswith(_NOT_THEIRS):
+            passed_over[id(function)] = function
             return original(mechanism, negotiator, method, *args, **kwargs)
         name = getattr(function, "__name__", "?").lstrip("_")
         actor = watch.meet_negotiator(negotiator)
@@ -149,17 +151,20 @@ def _callback(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
     return callback
 
 
+def _function(method: Any) -> Any:
+    """The function behind what is called; a controller's negotiator gives a partial of the controller's method."""
+    if type(method) is not MethodType:
+        method = getattr(method, "func", method)
+    return getattr(method, "__func__", method)
+
+
 def _add(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def add(mechanism: Any, negotiator: Any, *args: Any, **kwargs: Any) -> Any:
         actor = watch.meet_negotiator(negotiator) if get_ident() == watch.thread else None
         if actor is None:
             return original(mechanism, negotiator, *args, **kwargs)
-        before = watch.enter(actor, "join")
-        try:
-            return original(mechanism, negotiator, *args, **kwargs)
-        finally:
-            watch.leave(before)
+        return watch.perform(actor, "join", original, (mechanism, negotiator, *args), kwargs)
 
     return add
 

@@ -11,9 +11,10 @@ back when it leaves (also by an exception).  A process that is killed then leave
 and ``__init__`` and ``before_step`` of the agents' own types, which worlds call directly, and the import of these.
 
 The time and the CPU time between an entry and the next one or the exit are the agent's; when it calls the world,
-which calls another agent, those are the other's.  CPU time is the whole process's: threads of an agent count.  The
-resident set is looked at when a step begins and when an agent leaves that has stayed for more than 5 ms: what
-it has grown by is laid at that agent's door.
+which calls another agent, those are the other's.  CPU time is the whole process's: threads of an agent count.  It is
+asked for every 5 ms at most, and shared out by the time that each was on stage since then.  The
+resident set is looked at when a step begins and after 5 ms without a change: what it has grown by is laid at
+the door of who was there, which may be the world's own.
 
 Only the thread that runs the world comes on stage: what an agent does in a thread of its own, behind the world's
 back, happens under whoever is on stage then.
@@ -41,10 +42,9 @@ __all__ = ["Measured", "Watch", "watch"]
 
 _logger = logging.getLogger(__name__)
 
-_LONG = 0.001  # s after which the CPU clock is read ...
-_OFTEN = 0.005  # ... and at least so often; in between, what passes by the clock on the wall counts as CPU time
+_OFTEN = 0.005  # s after which the CPU clock is read: in a process with threads asking the kernel is dear
 _LONG_ENOUGH = 0.005  # s on stage after which the resident set is looked at
-_OFF_STAGE = pack_note(NOBODY)
+_now = time.perf_counter
 _HIGH = 128  # descriptors from here on are not those that agents are known to close
 
 
@@ -68,23 +68,33 @@ class Measured:
     grown: int = 0
 
 
+class _Scene:
+    """One actor in one of its methods, in one step; made once, since there is no time for more when it is entered."""
+
+    __slots__ = ("actor", "method", "note")
+
+    def __init__(self, actor: _Actor, method: str, note: bytes) -> None:
+        self.actor, self.method, self.note = actor, method, note
+
+
 class _Actor:
     """One agent, or whoever else may come on stage."""
 
-    __slots__ = ("agent", "cpu", "measured", "name", "notes", "step", "wall")
+    __slots__ = ("agent", "cpu", "measured", "name", "scenes", "step", "unshared", "wall")
 
     def __init__(self, name: str, agent: str) -> None:
         self.name, self.agent = name, agent
-        self.notes: dict[str, bytes] = {}
+        self.scenes: dict[str, _Scene] = {}
         self.step = BEFORE
         self.cpu = self.wall = 0.0  # in this step
+        self.unshared = 0.0  # seconds on stage since the kernel was asked last
         self.measured = Measured(name)
 
     def turn(self, step: int) -> None:
         """Another step has begun."""
         self.close()
         self.step = step
-        self.notes.clear()
+        self.scenes.clear()
 
     def close(self) -> None:
         if self.step != BEFORE:
@@ -92,12 +102,10 @@ class _Actor:
             self.measured.wall.append(self.wall)
         self.cpu = self.wall = 0.0
 
-    def note(self, method: str) -> bytes:
-        """That it is in that method, packed; made once in a step."""
-        note = self.notes.get(method)
-        if note is None:
-            note = self.notes[method] = pack_note(self.on_stage(method).note())
-        return note
+    def scene(self, method: str) -> _Scene:
+        """It, in that method; made anew."""
+        scene = self.scenes[method] = _Scene(self, method, pack_note(self.on_stage(method).note()))
+        return scene
 
     def on_stage(self, method: str) -> OnStage:
         return OnStage(self.name, self.agent, method, self.step)
@@ -114,90 +122,96 @@ class Watch:
         self._worlds: dict[int, Any] = {}
         self._names = names
         self._write = note_writer()
-        self._actor: _Actor | None = None  # on stage
-        self._method = ""
-        self._note = _OFF_STAGE
-        self._cpu, self._wall = time.process_time(), time.perf_counter()  # of the last entry or exit
-        self._sampled = self._wall  # when the kernel was last asked
+        self._nobody = _Scene(_Actor("", ""), "", pack_note(NOBODY))  # the world itself
+        self._scene = self._nobody
+        self._cast = [self._nobody.actor]  # all
+        self._wall = _now()  # of the last entry or exit
+        self._cpu, self._sampled = time.process_time(), self._wall  # when the kernel was last asked
         self._threw: tuple[int, OnStage] | None = None
         self._statm = _open_statm()
         self._page = os.sysconf("SC_PAGE_SIZE")
         self._resident = 0
+        self._write(self._nobody.note)
 
     # -- coming and going: hot
 
-    def perform(
-        self, actor: _Actor, method: str, call: Callable[..., Any], args: Any, kwargs: Any, *, look: bool = False
-    ) -> Any:
-        """Call what is the actor's, with it on stage; with ``look`` measure what it may have taken."""
+    def perform(self, actor: _Actor, method: str, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call what is the actor's, with it on stage."""
         before = self.enter(actor, method)
-        began = self._wall
         try:
             return call(*args, **kwargs)
         except BaseException as error:
             self.threw(error)
             raise
         finally:
-            self.leave(before)
-            if look and self._wall - began > _LONG_ENOUGH:  # long enough to have taken something
-                self.look(actor)
+            self.show(before)
 
-    def enter(self, actor: _Actor, method: str) -> tuple[_Actor | None, str, bytes]:
-        """Someone comes on stage; who was there before."""
-        before = (self._actor, self._method, self._note)
-        self._clock()  # whoever was there
+    def enter(self, actor: _Actor, method: str) -> _Scene:
+        """Someone comes on stage; what was there before, for :meth:`show`."""
+        before = self._scene
         if actor.step != self.step:
             actor.turn(self.step)
-        self._actor, self._method, self._note = actor, method, actor.note(method)
-        self._write(self._note)
+        scenes = actor.scenes
+        self.show(scenes[method] if method in scenes else actor.scene(method))
         return before
 
-    def leave(self, before: tuple[_Actor | None, str, bytes]) -> None:
-        """Who is on stage leaves it to who was there before."""
-        self._clock()
-        self._actor, self._method, self._note = before
-        self._write(self._note)
-
-    def _clock(self) -> None:
-        wall = time.perf_counter()
+    def show(self, scene: _Scene) -> None:
+        """From now on this is on stage; what has passed until now was that of who was there."""
+        wall = _now()
         passed = wall - self._wall
-        if passed > _LONG or wall - self._sampled > _OFTEN:
-            cpu = time.process_time()
-            self._sampled = wall
-        else:  # asking the kernel is dear; for so short a time the process will have run
-            cpu = self._cpu + passed
-        actor = self._actor
-        if actor is not None:
-            actor.cpu += cpu - self._cpu
-            actor.wall += passed
-        self._cpu, self._wall = cpu, wall
+        self._wall = wall
+        actor = self._scene.actor
+        actor.wall += passed
+        actor.unshared += passed
+        if wall - self._sampled > _OFTEN:
+            self._share(wall)
+            if passed > _LONG_ENOUGH:
+                self.look(actor)
+        self._scene = scene
+        self._write(scene.note)
 
-    def look(self, actor: _Actor | None) -> None:
-        """Measure what the process holds; what came on top is ``actor``'s."""
+    def _share(self, wall: float) -> None:
+        """Ask for the CPU time since the last time, and share it out by the time that each has been there."""
+        cpu = time.process_time()
+        rate = (cpu - self._cpu) / (wall - self._sampled)
+        self._cpu, self._sampled = cpu, wall
+        for actor in self._cast:
+            actor.cpu += actor.unshared * rate
+            actor.unshared = 0.0
+
+    def relabel(self, method: str) -> _Scene | None:
+        """Whoever is on stage is in ``method`` now; what was there before, for :meth:`restore`, if it was another."""
+        before = self._scene
+        if before is self._nobody or method == before.method:
+            return None
+        scenes = before.actor.scenes
+        self._scene = scenes[method] if method in scenes else before.actor.scene(method)
+        self._write(self._scene.note)
+        return before
+
+    def restore(self, before: _Scene) -> None:
+        """Take back a :meth:`relabel`."""
+        self._scene = before
+        self._write(before.note)
+
+    def look(self, actor: _Actor) -> None:
+        """Measure what the process holds; what came on top since the last time is ``actor``'s."""
         if self._statm < 0:
             return
         with contextlib.suppress(OSError, ValueError, IndexError):  # an agent may have closed it
             held = int(os.pread(self._statm, 64, 0).split()[1]) * self._page
-            if actor is not None:
-                measured = actor.measured
-                measured.peak = max(measured.peak, held)
-                measured.grown += max(0, held - self._resident)
+            measured = actor.measured
+            measured.peak = max(measured.peak, held)
+            measured.grown += max(0, held - self._resident)
             self._resident = held
 
-    def relabel(self, method: str) -> tuple[str, bytes] | None:
-        """Whoever is on stage is in ``method`` now; what was noted before, if that was something else."""
-        actor = self._actor
-        if actor is None or method == self._method:
-            return None
-        before = (self._method, self._note)
-        self._method, self._note = method, actor.note(method)
-        self._write(self._note)
-        return before
-
-    def restore(self, before: tuple[str, bytes]) -> None:
-        """Take back a :meth:`relabel`."""
-        self._method, self._note = before
-        self._write(self._note)
+    def begin_step(self, step: int) -> None:
+        """The world has come to another step."""
+        self.show(self._scene)
+        if self._wall > self._sampled:
+            self._share(self._wall)
+        self.step = step
+        self.look(self._scene.actor)
 
     # -- who is who
 
@@ -213,6 +227,7 @@ class Watch:
         if world is None or agent_id in agents:
             kind = type(one if own is None else own)
             actor = _Actor(self._name(kind), agent_id)
+            self._cast.append(actor)
         self.actors[id(one)] = actor
         if own is not None:
             self._kept.append(own)
@@ -241,8 +256,9 @@ class Watch:
 
     def threw(self, error: BaseException) -> None:
         """An exception leaves whoever is on stage; the first one that it leaves has raised it."""
-        if self._actor is not None and (self._threw is None or self._threw[0] != id(error)):
-            self._threw = (id(error), self._actor.on_stage(self._method))
+        scene = self._scene
+        if scene is not self._nobody and (self._threw is None or self._threw[0] != id(error)):
+            self._threw = (id(error), scene.actor.on_stage(scene.method))
 
     def note_who_threw(self, error: BaseException | None) -> None:
         """The world ends with this exception: note who has raised it, if it came from the stage."""
@@ -256,6 +272,7 @@ class Watch:
 
     def measured(self) -> list[Measured]:
         """About each agent; the worlds have ended."""
+        self.begin_step(self.step)
         actors = {id(actor): actor for actor in self.actors.values() if actor is not None and actor.agent}
         for actor in actors.values():
             actor.close()
@@ -301,7 +318,6 @@ def watch(types: list[str]) -> Iterator[Watch]:
     watching = Watch(names)
     with contextlib.ExitStack() as stack:
         stack.callback(watching.close)
-        watching.restore(("", _OFF_STAGE))
         for missing in entries.hook(watching, names, stack):
             _logger.warning("this negmas has no %s: who was on stage when a world fails may not be known", missing)
         try:

@@ -1,0 +1,150 @@
+"""What is laid at whose door: the arithmetic of `Watch`, under clocks that the test sets."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+
+from resilient_exec.adapters.negmas import stage
+from resilient_exec.adapters.negmas.onstage import NOBODY, read
+
+
+class Clocks:
+    """The clock on the wall and the process's CPU time."""
+
+    def __init__(self):
+        self.wall = self.cpu = 100.0
+
+    def pass_by(self, wall, cpu=None):
+        self.wall += wall
+        self.cpu += wall if cpu is None else cpu
+
+
+class Agent:
+    def __init__(self, name):
+        self.id = name
+
+
+@pytest.fixture
+def clocks(monkeypatch):
+    clocks = Clocks()
+    monkeypatch.setattr(stage, "_now", lambda: clocks.wall)
+    monkeypatch.setattr(stage, "time", types.SimpleNamespace(process_time=lambda: clocks.cpu))
+    return clocks
+
+
+@pytest.fixture
+def notes(monkeypatch):
+    notes = []
+    monkeypatch.setattr(stage, "pack_note", lambda text: text)
+    monkeypatch.setattr(stage, "note_writer", lambda: notes.append)
+    return notes
+
+
+@pytest.fixture
+def watch(clocks, notes):
+    watch = stage.Watch({Agent: "theirs.Agent"})
+    watch.begin_step(0)
+    yield watch
+    watch.close()
+
+
+@pytest.fixture
+def cast(watch):
+    world = types.SimpleNamespace(agents={"a": ..., "b": ...})
+    return watch.meet(Agent("a"), world), watch.meet(Agent("b"), world)
+
+
+def measured(watch):
+    return [(pytest.approx(list(one.cpu)), pytest.approx(list(one.wall))) for one in watch.measured()]
+
+
+def stay(watch, clocks, actor, wall, cpu=None, method="step"):
+    watch.perform(actor, method, clocks.pass_by, (wall, cpu), {})
+
+
+def test_who_is_called_by_the_world_has_the_time_until_it_returns(watch, clocks, cast):
+    a, b = cast
+    stay(watch, clocks, a, 0.002)
+    clocks.pass_by(0.5)  # the world's own
+    stay(watch, clocks, b, 0.25)
+    assert measured(watch) == [([0.002], [0.002]), ([0.25], [0.25])]
+
+
+def test_who_is_called_by_another_agent_has_its_own_time(watch, clocks, cast):
+    a, b = cast
+
+    def calls_the_other():
+        clocks.pass_by(0.01)
+        stay(watch, clocks, b, 0.4)
+        clocks.pass_by(0.02)
+
+    watch.perform(a, "respond", calls_the_other, (), {})
+    assert measured(watch) == [([0.03], [0.03]), ([0.4], [0.4])]
+
+
+def test_who_waits_takes_no_cpu_and_threads_may_take_more_than_the_time(watch, clocks, cast):
+    a, b = cast
+    stay(watch, clocks, a, 2.0, 0.0)
+    clocks.pass_by(0.01)
+    watch.begin_step(0)  # asks for the CPU time, so that the two are not mixed
+    stay(watch, clocks, b, 1.0, 2.0)
+    assert measured(watch) == [([0.0], [2.0]), ([2.0], [1.0])]
+
+
+def test_short_stays_share_the_cpu_time_by_how_long_they_were(watch, clocks, cast):
+    a, b = cast
+    for _ in range(100):  # on a machine that is busy with something else half of the time
+        stay(watch, clocks, a, 0.0003, 0.00015)
+        stay(watch, clocks, b, 0.0001, 0.00005)
+    assert measured(watch) == [([0.015], [0.03]), ([0.005], [0.01])]
+
+
+def test_all_that_was_measured_is_somebodys(watch, clocks, cast):
+    for number in range(1, 40):
+        stay(watch, clocks, cast[number % 2], 0.001 * number, 0.0007 * number)
+        clocks.pass_by(0.002)
+    watch.begin_step(0)
+    assert sum(actor.cpu for actor in watch._cast) == pytest.approx(clocks.cpu - 100)
+    assert sum(actor.wall for actor in watch._cast) == pytest.approx(clocks.wall - 100)
+
+
+def test_each_step_has_its_own_time(watch, clocks, cast):
+    a, b = cast
+    for step, took in ((0, 0.1), (1, 0.2), (3, 0.4)):
+        watch.begin_step(step)
+        stay(watch, clocks, a, took)
+    watch.begin_step(4)
+    stay(watch, clocks, b, 0.8)
+    assert measured(watch) == [([0.1, 0.2, 0.4], [0.1, 0.2, 0.4]), ([0.8], [0.8])]
+
+
+def test_what_is_noted_follows_the_stage(watch, clocks, cast, notes):
+    a, b = cast
+    notes.clear()
+
+    def answers():
+        before = watch.relabel("propose")
+        stay(watch, clocks, b, 0, method="on_bankrupt")
+        watch.restore(before)
+
+    watch.begin_step(3)
+    notes.clear()
+    watch.perform(a, "respond", answers, (), {})
+    told = [(who.agent, who.method, who.step) if (who := read(note)) else note for note in notes]
+    mine = [("a", "respond", 3), ("a", "propose", 3)]
+    assert told == [*mine, ("b", "on_bankrupt", 3), mine[1], mine[0], NOBODY]
+
+
+def test_who_raises_is_known_also_when_another_let_it_through(watch, cast, notes):
+    a, b = cast
+    problem = ValueError("mine")
+
+    def fails():
+        raise problem
+
+    with pytest.raises(ValueError, match="mine"):
+        watch.perform(a, "respond", watch.perform, (b, "step", fails, (), {}), {})
+    watch.note_who_threw(problem)
+    assert read(notes[-1]).agent == "b"
