@@ -199,13 +199,14 @@ def make_environment(
     *,
     fresh: bool,
     name: str = "deadlock",
+    bare: tuple[str, ...] = (),
 ) -> Path:
     """Return the Python of a virtual environment with `requirements` and, if given, the package at `checkout`.
 
-    A finished environment of the same interpreter, requirements and package source is used again. One whose package
-    source has changed gets the package anew.
+    What `bare` names is installed without what it depends on. A finished environment of the same interpreter,
+    requirements and package source is used again. One whose package source has changed gets the package anew.
     """
-    key = _digest(python.path, python.version, *requirements)
+    key = _digest(python.path, python.version, *requirements, *bare)
     folder = (folder or cache_folder() / f"{name}-py{python.version}-{key[:10]}").resolve()
     executable = folder / "bin" / "python"
     wanted = {"key": key, "source": source_digest(checkout) if checkout else "", "complete": True}
@@ -217,8 +218,10 @@ def make_environment(
         _create(python, folder, key)
     write_json(folder / STAMP, wanted | {"complete": False})
     what = [*requirements, *([str(checkout)] if checkout else [])]
-    print(f"environment: installing {', '.join(what)} (a minute or two the first time)")
+    print(f"environment: installing {', '.join([*what, *bare])} (a minute or two the first time)")
     _pip_install(executable, what)
+    if bare:
+        _pip_install(executable, ["--no-deps", *bare])
     write_json(folder / STAMP, wanted)
     return executable
 

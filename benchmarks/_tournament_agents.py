@@ -1,4 +1,4 @@
-"""Competitors for `tournament.py`: scml's own standard agents, by seven names, and what sabotages some worlds.
+"""Competitors for `tournament.py`: three LitaAgents, four of scml's own agents, and what sabotages some worlds.
 
 Which worlds are sabotaged follows from their names alone, so that it does not depend on who runs them, nor in which
 order: one in twenty, and each of four faults in turn.
@@ -13,6 +13,7 @@ import zlib
 from typing import Any
 
 from scml.std import GreedyStdAgent, GreedySyncAgent, RandomStdAgent, SyncRandomStdAgent
+from scml_agents.scml2025.standard.team_276 import LitaAgentCIR, LitaAgentY, LitaAgentYR
 
 __all__ = ["COMPETITORS", "FAULTS", "SABOTAGED", "fault_of"]
 
@@ -67,16 +68,16 @@ class SyncRandom(_Sabotage, SyncRandomStdAgent):  # type: ignore[misc]
     """A competitor."""
 
 
-class OtherGreedy(Greedy):
-    """The same by another name."""
+class LitaCIR(_Sabotage, LitaAgentCIR):  # type: ignore[misc]
+    """A competitor."""
 
 
-class OtherRandom(Random):
-    """The same by another name."""
+class LitaY(_Sabotage, LitaAgentY):  # type: ignore[misc]
+    """A competitor."""
 
 
-class OtherSyncRandom(SyncRandom):
-    """The same by another name."""
+class LitaYR(_Sabotage, LitaAgentYR):  # type: ignore[misc]
+    """A competitor."""
 
 
-COMPETITORS = (Greedy, GreedySync, Random, SyncRandom, OtherGreedy, OtherRandom, OtherSyncRandom)
+COMPETITORS = (LitaCIR, LitaY, LitaYR, Greedy, GreedySync, Random, SyncRandom)

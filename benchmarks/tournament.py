@@ -1,9 +1,12 @@
 """The case that this project started with, in full: a tournament of 756 short worlds, here and in stock negmas.
 
 What is run, each time in a process of its own, on all CPUs
-    `anac2024_std` among seven competitors (scml's own agents), two in a world, 5 steps: 42 worlds for each of
-    `--configs`; `--full` is 18 of them, 756 worlds. Stock is `parallelism="parallel"`, ours is "resilient".
-      old        negmas 0.11.3, scml 0.7.7: ours. (Stock hangs after 10 worlds a worker: `reproduce_deadlock.py`.)
+    `anac2024_std` among seven competitors (three of the LitaAgents of scml-agents, four of scml's own agents), two in
+    a world, 5 steps: 42 worlds for each of `--configs`; `--full` is 18 of them, 756 worlds. Stock is
+    `parallelism="parallel"`, ours is "resilient". scml-agents is installed without what it depends on, several GB
+    with PyTorch and TensorFlow: the LitaAgents use none of that.
+      old        negmas 0.11.3, scml 0.7.7: stock, which hangs after 10 worlds a worker, and ours. Stock is ended when
+                 for `--standstill` s no world has ended.
       clean      negmas 0.16.0, scml 0.8.4: stock and ours in turn, `--rounds` times.
       sabotaged  the same versions: in one of twenty worlds an agent kills its process by SIGKILL, exits, hangs or
                  raises KeyboardInterrupt. A hang costs `--timeout` s here; in stock what a world declares (900 s).
@@ -44,9 +47,11 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parent.parent
 OLD = ("negmas==0.11.3", "scml==0.7.7", "pandas<3", "rich>=13")
 NEW = ("negmas==0.16.0", "scml==0.8.4", "rich>=13")
+BARE = ("scml-agents==0.5.2",)  # imports nothing but what is asked of it, unlike older ones
 PARTS = {"old": OLD, "clean": NEW, "sabotaged": NEW}
 WORLDS_PER_CONFIG = 42  # 7 competitors: 21 pairs, each in both orders
 FULL = 18
+DECLARED = 900.0  # s: `time_limit` of SCML's worlds
 
 
 # --- inside the child ----------------------------------------------------------------------------------------------
@@ -129,7 +134,7 @@ def run_one(part: str, through: str, python: Path, args: argparse.Namespace) -> 
         [str(python), "-W", "ignore", str(Path(__file__).resolve()), *call], folder, folder.name, variables
     )
     try:
-        watch(run, child, folder, args.limit)
+        watch(run, child, folder, args)
     finally:
         stage.end_processes(folder.name)
         child.wait()
@@ -138,19 +143,32 @@ def run_one(part: str, through: str, python: Path, args: argparse.Namespace) -> 
     return run
 
 
-def watch(run: Run, child: subprocess.Popen[bytes], folder: Path, limit: float) -> None:
-    """Follow it to its end."""
-    end = time.monotonic() + limit
-    while child.poll() is None and time.monotonic() < end:
+def watch(run: Run, child: subprocess.Popen[bytes], folder: Path, args: argparse.Namespace) -> None:
+    """Follow it to its end, or until nothing has happened for long."""
+    since = time.monotonic()
+    end, ended = since + args.limit, 0
+    patience = args.standstill if run.part == "old" else DECLARED + args.standstill  # a hang ends when that is over
+    while child.poll() is None and time.monotonic() < end and time.monotonic() - since < patience:
         run.peak = max(run.peak, held_by(folder.name))
+        before, ended = ended, worlds_ended(folder)
+        if ended != before:
+            since = time.monotonic()
         time.sleep(1.0)
     run.outcome = stage.read_json(folder / "outcome.json")
     if run.part == "sabotaged":
         run.sabotaged = sum(is_sabotaged(name) for name in world_names(folder))
     if not run.outcome:
-        results = sum(1 for _ in (folder / "tournament").glob("*/*/results.json"))
-        how = f"exit status {child.returncode}" if child.poll() is not None else f"not finished after {limit:.0f} s"
-        run.words = f"{how}; {results} of {run.planned} worlds have results"
+        how = f"exit status {child.returncode}" if child.poll() is not None else "not finished"
+        quiet = time.monotonic() - since
+        run.words = (
+            f"{worlds_ended(folder)} of {run.planned} worlds have results; {how}; the last one {quiet:.0f} s ago; "
+            f"{len(stage.processes_of(folder.name))} processes are left"
+        )
+
+
+def worlds_ended(folder: Path) -> int:
+    """How many worlds have results."""
+    return sum(1 for _ in (folder / "tournament").glob("*/*/results.json"))
 
 
 def world_names(folder: Path) -> list[str]:
@@ -167,9 +185,8 @@ def is_sabotaged(name: str) -> bool:
 def run_part(part: str, python: Path, args: argparse.Namespace) -> list[Run]:
     """All runs of a part, and what their comparison gives."""
     rounds = args.rounds if part == "clean" else 1
-    who = ("ours",) if part == "old" else ("stock", "ours")
-    runs = [run_one(part, through, python, args) for _ in range(rounds) for through in who]
-    if part == "clean" and all(run.outcome for run in runs):
+    runs = [run_one(part, through, python, args) for _ in range(rounds) for through in args.who]
+    if part == "clean" and len(args.who) > 1 and all(run.outcome for run in runs):
         pairs = list(zip(runs[::2], runs[1::2], strict=True))
         for name, ratios in (
             ("wall time", [ours.outcome["seconds"] / stock.outcome["seconds"] for stock, ours in pairs]),
@@ -190,6 +207,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--timeout", type=float, default=60, metavar="S", help="of a world, here (default: %(default)s)"
     )
+    parser.add_argument(
+        "--standstill", type=float, default=180, metavar="S", help="without a result ends a run (default: %(default)s)"
+    )
+    parser.add_argument("--who", nargs="+", choices=("stock", "ours"), default=("stock", "ours"))
     parser.add_argument("--limit", type=float, default=7200, metavar="S", help="of one run (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="make the environments anew")
     args = parser.parse_args(argv)
@@ -210,6 +231,7 @@ def main(argv: list[str]) -> int:
                 CHECKOUT,
                 fresh=args.fresh,
                 name=f"tournament-{'old' if part == 'old' else 'new'}",
+                bare=BARE,
             )
         except stage.StageError as problem:
             print(problem)
