@@ -36,6 +36,8 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from resilient_exec import ending
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -79,12 +81,13 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str]) -> 
     except BaseException as error:
         _say(log, "failed", f"{type(error).__name__}: {error}", traceback.format_exc())
         os._exit(1)
+    ending.flush_before_fork()
     gc.collect()
     gc.freeze()  # the collector of a child would else write to, and so copy, every page
     base = max(map(int, os.listdir("/proc/self/fd"))) + _ROOM
     _say(log, "ready", base)
     become = _Server(socket.socket(fileno=control), log, watch, mark, base).run()
-    become()  # in a worker, on a stack of its own: what follows is the end of the interpreter, as in any process
+    become()  # in a worker, on a stack of its own; it does not come back
 
 
 def _say(log: int, *words: object) -> None:
@@ -263,7 +266,7 @@ def _become(fds: list[int], mark: str, base: int) -> None:
             started = pickle.load(file)
         finally:
             del current._inheriting
-    sys.exit(started._bootstrap())
+    ending.end(started._bootstrap())
 
 
 def _take_places(fds: list[int], base: int) -> int:

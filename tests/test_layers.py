@@ -42,7 +42,8 @@ ALLOWED: dict[str, set[str]] = {
     "payload": {"culprit", "errors", "locks"},
     "channel": set(),
     "worker": {"channel", "context", "errors", "evidence", "payload", "streams"},
-    "forkserver": set(),
+    "ending": set(),
+    "forkserver": {"ending"},
     # the lane: the only code that touches a worker
     "process": set(),
     "memory": {"process"},
