@@ -125,14 +125,14 @@ ALLOWED: dict[str, set[str]] = {
         *("adapters.negmas.checks", "adapters.negmas.report", "adapters.negmas.seam", "adapters.negmas.settings"),
     },
     "cli.pool_options": {"options"},
-    "cli.run": {"adapters", "cli.pool_options"},
+    "cli.run": {"adapters", "cli.pool_options", "options"},
     "cli.health": set(),
     "cli.scml": {
         *("adapters", "adapters.negmas.provenance", "adapters.negmas.seeding", "adapters.negmas.settings"),
         *("cli.health", "cli.pool_options"),
     },
     "cli.check": {"adapters", "adapters.negmas.settings", "cli.pool_options", "cli.scml", "errors", "payload"},
-    "cli": {"cli.check", "cli.pool_options", "cli.run", "cli.scml"},
+    "cli": {"cli.check", "cli.pool_options", "cli.run", "cli.scml", "options"},
     "__main__": {"cli"},
 }
 PACKAGES = {"adapters", "cli"}  # named where one of their modules is imported through them

@@ -10,6 +10,8 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.options import LONGEST, size
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,14 +37,12 @@ def _at_least(least: int, text: str) -> int:
 def seconds(text: str) -> float:
     """A finite number of seconds, more than 0."""
     number = float(text)
-    if not 0 < number < float("inf"):
+    if not 0 < number < LONGEST:
         raise argparse.ArgumentTypeError(f"must be a finite number of seconds, more than 0; got {text}")
     return number
 
 
 def _size(text: str) -> int:
-    from resilient_exec.options import size
-
     try:
         number = size("it", text)
     except ValueError as error:

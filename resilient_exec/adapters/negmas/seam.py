@@ -121,7 +121,7 @@ def install(*, negotiations: bool = False, parallel: bool = False) -> None:
 
     Raises:
         RuntimeError: this version of negmas lacks something that is needed; says what.
-        ValueError: a ``RESILIENT_EXEC_*`` variable of the environment has a wrong value.
+        WrongSetting: a ``RESILIENT_EXEC_*`` variable of the environment has a wrong value.
     """
     settings.from_environment()
     with _seam.lock:
