@@ -242,20 +242,23 @@ class Recorder:
         return report
 
 
-def all_scored_before(folder: Path, params: dict[str, Any], competitors: Mapping[str, tuple[str, ...]]) -> None:
+def all_scored_before(
+    folder: Path, params: dict[str, Any], competitors: Mapping[str, tuple[str, ...]], health: tuple[Health, ...]
+) -> None:
     """Report a tournament that was resumed with nothing left to run: negmas does not get as far as to its worlds.
 
     Args:
         folder: of the tournament.
         params: as negmas has stored them.
         competitors: in each world set, by the name of its folder.
+        health: of the competitors, by what earlier runs have left.
     """
     planned = int(params.get("n_worlds") or 0)
     recorder = Recorder("worlds", str(params.get("name", folder.name)), folder, planned)
     for path in sorted(folder.glob("*/results.json")):
         who = competitors.get(path.parent.name, ())
         recorder.add(TaskReport(name=path.parent.name, status="scored before", competitors=who))
-    recorder.finish()
+    recorder.finish(health)
 
 
 def warn(report: Report) -> None:

@@ -44,6 +44,7 @@ _logger = logging.getLogger(__name__)
 _LONG = 0.001  # s after which the CPU clock is read ...
 _OFTEN = 0.005  # ... and at least so often; in between, what passes by the clock on the wall counts as CPU time
 _LONG_ENOUGH = 0.005  # s on stage after which the resident set is looked at
+_EXACT = 6  # digits behind the point of what is kept, in seconds: it is also written down, as text
 _OFF_STAGE = pack_note(NOBODY)
 _HIGH = 128  # descriptors from here on are not those that agents are known to close
 
@@ -88,8 +89,8 @@ class _Actor:
 
     def close(self) -> None:
         if self.step != BEFORE:
-            self.measured.cpu.append(max(0.0, self.cpu))
-            self.measured.wall.append(self.wall)
+            self.measured.cpu.append(round(max(0.0, self.cpu), _EXACT))
+            self.measured.wall.append(round(self.wall, _EXACT))
         self.cpu = self.wall = 0.0
 
     def note(self, method: str) -> bytes:

@@ -16,10 +16,9 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
-import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,17 +34,18 @@ from resilient_exec.adapters.negmas import (
     verification,
     worldset,
 )
+from resilient_exec.adapters.negmas.blame import FAULTS
 from resilient_exec.adapters.negmas.conduct import Conduct
 from resilient_exec.adapters.negmas.onstage import own_types
-from resilient_exec.adapters.negmas.plan import WorldSet, competitors_of, world_timeout
+from resilient_exec.adapters.negmas.plan import WorldSet, competitors_of
 from resilient_exec.errors import PoolBroken, TaskKilled
+from resilient_exec.future import ResilientFuture
 from resilient_exec.output import WorkerOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Iterator, Mapping
 
-    from resilient_exec.future import ResilientFuture
-    from resilient_exec.policies import RetryPolicy
+    from resilient_exec.events import Event
     from resilient_exec.pool import ResilientPool
 
 __all__ = ["run"]
@@ -109,6 +109,7 @@ class _Tournament:
         self.recorder = report.Recorder("worlds", self.call["name"], self.path, self.n_sets, self.lanes)
         self.conduct = Conduct(
             self._params().get("competitors") or (),
+            self.path,
             step_timeout=self.settings.step_timeout,
             disqualify_after=self.settings.disqualify_after,
         )
@@ -117,7 +118,7 @@ class _Tournament:
 
     def finish(self) -> report.Report:
         """Tell what became of it."""
-        return self.recorder.finish(self.conduct.finish(self.path))
+        return self.recorder.finish(self.conduct.finish())
 
     def run(self) -> None:
         packed = self._pack()
@@ -165,7 +166,7 @@ class _Tournament:
         """Decide what is to be done about a world set."""
         if self._was_scored(world_set):
             return
-        if world_set.run_id in self.call["run_ids"] or self._attempts_left(world_set) < 1:
+        if world_set.run_id in self.call["run_ids"] or world_set.attempts_left(self.call["max_attempts"]) < 1:
             self._not_run(world_set, f"it has been started {self.call['max_attempts']} times already (max_attempts)")
         elif standing := markers.clear_markers(world_set.folder):
             self._block(world_set, worldset.running_elsewhere(standing))
@@ -179,15 +180,12 @@ class _Tournament:
             return False
         self._call_back(score)
         self._settle(world_set.report(status="scored before"))
+        self.conduct.scored_before(world_set.folder, world_set.competitors)
         return True
-
-    def _attempts_left(self, world_set: WorldSet) -> float:
-        limit: float = self.call["max_attempts"]
-        return limit if limit >= sys.maxsize else limit - markers.count_attempts(world_set.folder)
 
     def _say_what_runs(self) -> None:
         if self.call["verbose"]:
-            limits = sorted({limit for item in self.runnable if (limit := self._timeout(item)) is not None})
+            limits = sorted({limit for item in self.runnable if (limit := item.timeout(self.settings)) is not None})
             _say(
                 f"Running {len(self.runnable)} world-sets on {self.lanes} workers. World timeout is "
                 f"{' to '.join(f'{limit:.0f} s' for limit in sorted({*limits[:1], *limits[-1:]})) or 'none'} and "
@@ -204,6 +202,7 @@ class _Tournament:
             initializer=worldset.prepare,
             initargs=(output.folder, packed),
             env=generator.environment if isinstance(generator, seeding.Seeded) else None,
+            observers=(*self.settings.observers, self._observe),
         )
 
     def _check_competitors(self, pool: ResilientPool) -> None:
@@ -228,16 +227,18 @@ class _Tournament:
                 return
             settled = self.n_settled
             self._submit(pool)
-            future = self._wait() if self.running or self.blocked else None  # else all others have been excluded
-            if future is not None:
-                self._take(future)
+            news = self._wait() if self.running or self.blocked else None  # else all others have been excluded
+            if isinstance(news, ResilientFuture):
+                self._take(news)
+            elif news is not None:
+                self._take_down_failed(news)
             self._look_at_blocked()
             for _ in range(self.n_settled - settled):
                 yield
 
     def _verify(self, pool: ResilientPool) -> None:
         wanted = self.settings.verify if not self.recorder.ended_by else 0
-        again = [(item, self._timeout(item)) for item in self.finished[:wanted]]
+        again = [(item, item.timeout(self.settings)) for item in self.finished[:wanted]]
         if again:
             self.recorder.verified += verification.verify(self.negmas, pool, again, self.path, self.deadline)
 
@@ -249,9 +250,8 @@ class _Tournament:
             if reason := self.conduct.excluded(world_set.competitors):
                 self._not_run(world_set, reason)
                 continue
-            view = pool.options(
-                timeout=self._timeout(world_set), retry=self._policy(world_set), key=self._key(world_set)
-            )
+            policy = world_set.policy(self.settings, self.call["max_attempts"])
+            view = pool.options(timeout=world_set.timeout(self.settings), retry=policy, key=self._key(world_set))
             future = view.submit(
                 worldset.run_world_set,
                 world_set.worlds,
@@ -263,31 +263,22 @@ class _Tournament:
             self.running[future] = world_set
             future.add_done_callback(self.inbox.put)
 
-    def _timeout(self, world_set: WorldSet) -> float | None:
-        given = self.settings.timeout
-        return world_timeout(world_set.worlds) if given is settings.UNSET else given
-
-    def _policy(self, world_set: WorldSet) -> RetryPolicy:
-        left = self._attempts_left(world_set)
-        policy = self.settings.retry
-        if left >= sys.maxsize:
-            return policy
-        return replace(policy, total=int(left) if policy.total is None else min(policy.total, int(left)))
-
     def _key(self, world_set: WorldSet) -> str:
         # negmas does not promise that run ids differ, and a world set that was blocked comes twice; the pool insists.
         key = world_set.run_id if world_set.run_id not in self.keys else f"{world_set.run_id}#{len(self.keys)}"
         self.keys.add(key)
         return key
 
-    def _wait(self) -> ResilientFuture[Any] | None:
+    def _wait(self) -> Any:
+        """A future that is done, or the key of one of which an attempt has failed; ``None``: nothing, for a while."""
         longest = _LOOK_EVERY if self.blocked else _LONGEST_WAIT
         with contextlib.suppress(queue.Empty):
-            future: ResilientFuture[Any] = self.inbox.get(
-                timeout=max(0.0, min(longest, self.deadline - time.perf_counter()))
-            )
-            return future
+            return self.inbox.get(timeout=max(0.0, min(longest, self.deadline - time.perf_counter())))
         return None
+
+    def _observe(self, event: Event) -> None:
+        if event.kind in FAULTS:
+            self.inbox.put(event.key)
 
     def _take(self, future: ResilientFuture[Any]) -> None:
         """Account for a task that has settled."""
@@ -311,13 +302,19 @@ class _Tournament:
             history=report.history(future.story), printed=played.printed, **self._attempts(world_set, future)
         )
         self._settle(told)
-        self.conduct.settled(told, measured=played.measured)
+        self.conduct.settled(world_set.folder.name, told, played.measured)
         if self.call["verbose"]:
             _say(f"{self.n_settled} of {self.n_sets} settled after {time.perf_counter() - self.begin:.1f} s")
 
     def _attempts(self, world_set: WorldSet, future: ResilientFuture[Any]) -> dict[str, Any]:
-        stage = self.conduct.on_stage(world_set.worlds, future.dossier.attempts)
+        stage = self.conduct.failed_attempts(world_set, future.key, future.dossier.attempts)
         return {"attempts": future.attempts, "on_stage": stage}
+
+    def _take_down_failed(self, key: Hashable) -> None:
+        """An attempt has failed: that is noted at once, since this program may be killed before the task settles."""
+        for future, world_set in self.running.items():
+            if future.key == key:
+                self._attempts(world_set, future)
 
     def _failed(self, world_set: WorldSet, future: ResilientFuture[Any], error: BaseException) -> None:
         told = world_set.report(
@@ -328,7 +325,7 @@ class _Tournament:
         self._call_back(None)
         self._settle(told)
         self._end_if_full(error)
-        if self.conduct.settled(told, future.dossier.attempts):
+        if self.conduct.settled(world_set.folder.name, told):
             self._take_back_excluded()
 
     def _take_back_excluded(self) -> None:
@@ -392,8 +389,9 @@ class _Tournament:
             if not future.cancelled() and not isinstance(future.exception(), TaskKilled | PoolBroken):
                 self._take(future)
             elif future.attempts:
-                fields = {"attempts": future.attempts, "history": report.history(future.story)}
-                self._settle(world_set.report(status="failed", reason=f"killed: {why}", **fields))
+                fields = {"history": report.history(future.story), **self._attempts(world_set, future)}
+                self._settle(told := world_set.report(status="failed", reason=f"killed: {why}", **fields))
+                self.conduct.settled(world_set.folder.name, told)
             else:
                 self._settle(world_set.report(status="not run", reason=why))
         for world_set in [*self.runnable, *self.blocked]:
