@@ -117,9 +117,15 @@ ALLOWED: dict[str, set[str]] = {
         *("adapters.negmas.health", "adapters.negmas.onstage"),
     },
     "adapters.negmas.worlds": {
-        *("adapters.negmas.blame", "adapters.negmas.checks", "adapters.negmas.conduct", "adapters.negmas.markers"),
-        *("adapters.negmas.onstage", "adapters.negmas.plan", "adapters.negmas.preloading", "adapters.negmas.report"),
-        *("adapters.negmas.results", "adapters.negmas.seeding", "adapters.negmas.settings", "adapters.negmas.travel"),
+        *("adapters.negmas.blame", "adapters.negmas.checks", "adapters.negmas.conduct", "adapters.negmas.entries"),
+        *("adapters.negmas.markers", "adapters.negmas.onstage", "adapters.negmas.plan", "adapters.negmas.preloading"),
+        *(
+            "adapters.negmas.report",
+            "adapters.negmas.results",
+            "adapters.negmas.seeding",
+            "adapters.negmas.settings",
+            "adapters.negmas.travel",
+        ),
         *("adapters.negmas.verification", "adapters.negmas.worldset", "errors", "future", "output"),
     },
     "adapters.negmas.negotiations": {

@@ -130,6 +130,8 @@ def check(arguments: argparse.Namespace) -> int:
         problems += verdicts(found.name, row, report, arguments.step_timeout)
         if row is not None:
             _say(_figures(row))
+        if report.blind:
+            _say(f"remark: {report.blind}")
     for remark in found.remarks:
         _say(f"remark: {remark}")
     for problem in problems:

@@ -22,7 +22,6 @@ back, happens under whoever is on stage then.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = ["Measured", "Watch", "watch"]
-
-_logger = logging.getLogger(__name__)
 
 _LONG = 0.001  # s after which the CPU clock is read ...
 _OFTEN = 0.005  # ... and at least so often; in between, what passes by the clock on the wall counts as CPU time
@@ -303,8 +300,7 @@ def watch(types: list[str]) -> Iterator[Watch]:
     with contextlib.ExitStack() as stack:
         stack.callback(watching.close)
         watching.restore(("", _OFF_STAGE))
-        for missing in entries.hook(watching, names, stack):
-            _logger.warning("this negmas has no %s: who was on stage when a world fails may not be known", missing)
+        entries.hook(watching, names, stack)
         try:
             yield watching
         except BaseException as error:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas import (
     checks,
+    entries,
     markers,
     preloading,
     report,
@@ -107,6 +108,7 @@ class _Tournament:
         self.finished: list[WorldSet] = []  # in this run
         self.keys: set[str] = set()
         self.recorder = report.Recorder("worlds", self.call["name"], self.path, self.n_sets, self.lanes)
+        self.recorder.unwatched = entries.missing()
         self.conduct = Conduct(
             self._params().get("competitors") or (),
             self.path,
