@@ -107,7 +107,7 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.plan": {
         *("adapters.negmas.markers", "adapters.negmas.onstage", "adapters.negmas.report", "adapters.negmas.settings"),
     },
-    "adapters.negmas.verification": {"adapters.negmas.worldset"},
+    "adapters.negmas.verification": {"adapters.negmas.checks", "adapters.negmas.worldset"},
     "adapters.negmas.preloading": {"pool"},
     "adapters.negmas.blame": {"adapters.negmas.onstage"},
     "adapters.negmas.disqualify": set(),

@@ -16,12 +16,13 @@ from resilient_exec.adapters.negmas.onstage import own_types
 from resilient_exec.adapters.negmas.settings import UNSET
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from resilient_exec.adapters.negmas.settings import Settings
     from resilient_exec.policies import RetryPolicy
 
-__all__ = ["WorldSet", "competitors_by_folder", "competitors_of", "world_timeout"]
+__all__ = ["WorldSet", "competitors_by_folder", "competitors_of", "world_sets", "world_timeout"]
 
 _EXTRA = 1.05  # negmas' own: a world ends by itself at its limit, if it can
 
@@ -65,6 +66,20 @@ class WorldSet:
         """What became of it."""
         names = tuple(world["world_params"]["name"] for world in self.worlds)
         return report.TaskReport(name=self.run_id, worlds=names, competitors=self.competitors, **fields)
+
+
+def world_sets(negmas: Any, assigned: Iterable[list[dict[str, Any]]], competitors: Iterable[str]) -> Iterator[WorldSet]:
+    """Those of a tournament, in its order.
+
+    Args:
+        negmas: the module ``negmas.tournaments.tournaments``.
+        assigned: the configurations.
+        competitors: of the tournament.
+    """
+    of_tournament = frozenset(competitors)
+    for index, worlds in enumerate(assigned):
+        folder = markers.set_folder(worlds)
+        yield WorldSet(index, worlds, negmas._run_id(worlds), folder, competitors_of(worlds, of_tournament))
 
 
 def world_timeout(worlds: list[dict[str, Any]]) -> float | None:

@@ -14,6 +14,7 @@ progress callback; the worker saves the results (:mod:`.results`), the pool only
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import queue
 import time
@@ -38,7 +39,7 @@ from resilient_exec.adapters.negmas import (
 from resilient_exec.adapters.negmas.blame import FAULTS
 from resilient_exec.adapters.negmas.conduct import Conduct
 from resilient_exec.adapters.negmas.onstage import own_types
-from resilient_exec.adapters.negmas.plan import WorldSet, competitors_of
+from resilient_exec.adapters.negmas.plan import WorldSet, world_sets
 from resilient_exec.errors import PoolBroken, TaskKilled
 from resilient_exec.future import ResilientFuture
 from resilient_exec.output import WorkerOutput
@@ -70,7 +71,6 @@ def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
             f"verify={chosen.verify}: without a seed, two runs of a world differ anyway; give one, by options(seed=...)"
         )
     tournament = _Tournament(negmas, call, chosen, chosen.max_workers or lanes)
-    begin = time.perf_counter()
     try:
         tournament.run()
     except checks.CheckFailed:
@@ -81,7 +81,7 @@ def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
     told = tournament.finish()
     report.warn(told)
     if call["verbose"]:
-        _say(f"Finished in {time.perf_counter() - begin:.1f} s")
+        _say(f"Finished in {time.perf_counter() - tournament.begin:.1f} s")
 
 
 def _say(text: str) -> None:
@@ -97,6 +97,8 @@ class _Tournament:
     recorder: report.Recorder = field(init=False)
 
     def __post_init__(self) -> None:
+        generator = self.call["world_generator"]
+        self.seeded = generator if isinstance(generator, seeding.Seeded) else None
         self.begin = self.looked = time.perf_counter()
         self.n_sets = len(self.call["assigned"])
         self.n_settled = 0
@@ -124,7 +126,7 @@ class _Tournament:
 
     def run(self) -> None:
         packed = self._pack()
-        for world_set in self._world_sets():
+        for world_set in world_sets(self.negmas, self.call["assigned"], self._params().get("competitors") or ()):
             self._sort(world_set)
         if not self.runnable and not self.blocked:
             return
@@ -133,11 +135,12 @@ class _Tournament:
         self._say_what_runs()
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(WorkerOutput(self.settings.output_limit))
-            pool = self._pool(output, packed)
+            make = functools.partial(self._pool, output, packed)
+            pool = make(None if self.seeded is None else self.seeded.environment)
             try:
                 self._check_competitors(pool)
                 self._drive(pool)
-                self._verify(pool)
+                self._verify(pool, make)
             except BaseException as error:
                 self.recorder.ended_by = type(error).__name__
                 raise
@@ -156,13 +159,6 @@ class _Tournament:
     def _params(self) -> dict[str, Any]:
         params: dict[str, Any] = self.negmas.load(self.path / self.negmas.PARAMS_FILE) or {}
         return params
-
-    def _world_sets(self) -> Iterator[WorldSet]:
-        of_tournament = frozenset(self._params().get("competitors") or ())
-        for index, worlds in enumerate(self.call["assigned"]):
-            run_id = self.negmas._run_id(worlds)
-            folder = markers.set_folder(worlds)
-            yield WorldSet(index, worlds, run_id, folder, competitors_of(worlds, of_tournament))
 
     def _sort(self, world_set: WorldSet) -> None:
         """Decide what is to be done about a world set."""
@@ -187,23 +183,24 @@ class _Tournament:
 
     def _say_what_runs(self) -> None:
         if self.call["verbose"]:
-            limits = sorted({limit for item in self.runnable if (limit := item.timeout(self.settings)) is not None})
+            limits = {limit for item in self.runnable if (limit := item.timeout(self.settings)) is not None}
+            within = " to ".join(f"{limit:.0f} s" for limit in sorted({f(limits) for f in (min, max) if limits}))
             _say(
                 f"Running {len(self.runnable)} world-sets on {self.lanes} workers. World timeout is "
-                f"{' to '.join(f'{limit:.0f} s' for limit in sorted({*limits[:1], *limits[-1:]})) or 'none'} and "
-                f"total-timeout is {self.call['total_timeout']}"
+                f"{within or 'none'} and total-timeout is {self.call['total_timeout']}"
             )
 
-    def _pool(self, output: WorkerOutput, packed: bytes) -> ResilientPool:
-        generator = self.call["world_generator"]
+    def _pool(self, output: WorkerOutput, packed: bytes, env: dict[str, str] | None) -> ResilientPool:
+        functions = (self.call["world_generator"], self.call["score_calculator"])
         types = {name for item in (*self.runnable, *self.blocked) for name in item.competitors}
+        modules = preloading.modules_for(preloading.WORLDS, functions, sorted(types))
         return preloading.pool_for(
             self.settings,
             self.lanes,
-            preloading.modules_for(preloading.WORLDS, (generator, self.call["score_calculator"]), sorted(types)),
+            modules,
             initializer=worldset.prepare,
             initargs=(output.folder, packed),
-            env=generator.environment if isinstance(generator, seeding.Seeded) else None,
+            env=env,
             observers=(*self.settings.observers, self._observe),
         )
 
@@ -238,11 +235,14 @@ class _Tournament:
             for _ in range(self.n_settled - settled):
                 yield
 
-    def _verify(self, pool: ResilientPool) -> None:
+    def _verify(self, pool: ResilientPool, make: Callable[[dict[str, str]], ResilientPool]) -> None:
         wanted = self.settings.verify if not self.recorder.ended_by else 0
         again = [(item, item.timeout(self.settings)) for item in self.finished[:wanted]]
-        if again:
-            self.recorder.verified += verification.verify(self.negmas, pool, again, self.path, self.deadline)
+        if again and self.seeded is not None:
+            other = functools.partial(make, self.seeded.other_environment)
+            self.recorder.verified += verification.verify(
+                self.negmas, pool, again, self.path, self.deadline, elsewhere=other
+            )
 
     def _submit(self, pool: ResilientPool) -> None:
         # Who is to be disqualified must not have begun its next world when that is decided.
