@@ -96,6 +96,10 @@ _FLAGS = tuple(
             "each world in a process of its own (default: where that is cheap)",
         ),
         ("--preload", "PRELOAD", None, "", "fork workers with negmas and scml imported (default: yes)"),
+        (
+            *("--take-over", "TAKE_OVER", None, ""),
+            "go on in a folder that another host claims; only if nobody is at work there (default: no)",
+        ),
     )
 )
 

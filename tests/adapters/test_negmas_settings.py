@@ -120,6 +120,7 @@ WRONG = {
     "verify": [-1, None, 1.5, "all", True],
     "step_timeout": [0, -1, "soon", True, math.nan],
     "disqualify_after": [0, -1, 1.5, "soon", True],
+    "take_over": [None, 2, "maybe", []],
     "observers": [print, None, 3, [1]],
 }
 

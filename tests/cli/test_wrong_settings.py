@@ -32,6 +32,7 @@ WRONG = {
     "VERIFY": (*NOT_A_NUMBER, "1.5", "all"),
     "STEP_TIMEOUT": (*NOT_A_NUMBER, "0"),
     "DISQUALIFY_AFTER": (*NOT_A_NUMBER, "0", "never"),
+    "TAKE_OVER": (*NOT_A_NUMBER, "2", "maybe"),
 }
 COMMANDS = {
     "run": ["run", "script.py"],

@@ -209,7 +209,7 @@ def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspec
         call.arguments["parallelism"] = f"parallel:{wanted}"
     _settle(tournaments, path, call, chosen.seed)
     before = report.last_report()
-    with claim.claim(path):
+    with claim.claim(path, take_over=chosen.take_over):
         if call.arguments["override_ran_worlds"]:
             for world in tournaments.get_world_paths(tournament_path=path):
                 (world.parent / tournaments.RESULTS_FILE).unlink(missing_ok=True)

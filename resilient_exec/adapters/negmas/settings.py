@@ -17,6 +17,7 @@ option                    environment                          default
 ``verify``                ``RESILIENT_EXEC_VERIFY``            0 world sets are run twice (:mod:`.verification`)
 ``step_timeout``          ``RESILIENT_EXEC_STEP_TIMEOUT``      none; steps of an agent that took longer are counted
 ``disqualify_after``      ``RESILIENT_EXEC_DISQUALIFY_AFTER``  never; worlds that a competitor may spoil
+``take_over``             ``RESILIENT_EXEC_TAKE_OVER``         no: a folder that another host claims is refused
 ``observers``             (none)                               none
 ========================  ===================================  =============================================
 
@@ -88,6 +89,7 @@ class Settings:
     verify: int = 0
     step_timeout: float | None = None
     disqualify_after: int | None = None
+    take_over: bool = False
     observers: tuple[Callable[..., object], ...] = ()
 
 
@@ -210,6 +212,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "verify": _count_or_zero,
     "step_timeout": _seconds_or_none,
     "disqualify_after": _count_or_none,
+    "take_over": _yes_or_no,
     "observers": _observers,
 }
 
@@ -229,6 +232,7 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "RESILIENT_EXEC_VERIFY": ("verify", _count_or_zero, "3"),
     "RESILIENT_EXEC_STEP_TIMEOUT": ("step_timeout", _seconds_or_none, "2"),
     "RESILIENT_EXEC_DISQUALIFY_AFTER": ("disqualify_after", _count, "3"),
+    "RESILIENT_EXEC_TAKE_OVER": ("take_over", _yes_or_no, "1"),
 }
 
 _SHOWN = 60  # characters of a wrong value
@@ -290,6 +294,7 @@ class Options(TypedDict, total=False):
     verify: int
     step_timeout: float | None
     disqualify_after: int | None
+    take_over: bool
     observers: Sequence[Callable[[Event], object]]
 
 

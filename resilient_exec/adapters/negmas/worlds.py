@@ -166,7 +166,7 @@ class _Tournament:
             return
         if world_set.run_id in self.call["run_ids"] or world_set.attempts_left(self.call["max_attempts"]) < 1:
             self._not_run(world_set, f"it has been started {self.call['max_attempts']} times already (max_attempts)")
-        elif standing := markers.clear_markers(world_set.folder):
+        elif standing := markers.clear_markers(world_set.folder, take_over=self.settings.take_over):
             self._block(world_set, worldset.running_elsewhere(standing))
         else:
             self.runnable.append(world_set)
