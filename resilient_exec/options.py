@@ -12,13 +12,31 @@ from resilient_exec.policies import RetryPolicy, as_policy
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-__all__ = ["UNSET", "Options", "as_tuple", "choice", "count", "environment", "module_names", "seconds", "size"]
+__all__ = [
+    "LONGEST",
+    "UNSET",
+    "Options",
+    "WrongSetting",
+    "as_tuple",
+    "choice",
+    "count",
+    "environment",
+    "module_names",
+    "seconds",
+    "size",
+]
 
 T = TypeVar("T")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _LEAST_SIZE = 1 << 20  # bytes: what is less is a number of megabytes, or a slip
-_LONGEST = 1e9  # s: thirty years; beyond it the clocks of the operating system overflow
+_MOST_SIZE = 1 << 50  # bytes: no machine has them, and the kernel's limits overflow not far beyond
+LONGEST = 1e9
+"""Seconds, thirty years: beyond it the clocks of the operating system overflow."""
+
+
+class WrongSetting(ValueError):
+    """A variable of the environment has a value that cannot be; the text names it, the value, the rule, the remedy."""
 
 
 class _Unset:
@@ -95,7 +113,7 @@ def seconds(name: str, value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds or None; got {value!r}")
-    if not 0 < value < _LONGEST:
+    if not 0 < value < LONGEST:
         raise ValueError(f"{name} must be a finite number of seconds greater than 0, or None; got {value!r}")
     return float(value)
 
@@ -126,13 +144,15 @@ def size(name: str, value: Any) -> int | None:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", value.upper())
         if match is None or match[2] not in _UNITS:
             raise ValueError(f"{rule}; got {value!r}")
-        number = int(float(match[1]) * _UNITS[match[2]])
+        number = int(min(float(match[1]) * _UNITS[match[2]], 2.0 * _MOST_SIZE))
     elif isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{rule}; got {value!r}")
     else:
         number = value
     if number < _LEAST_SIZE:
         raise ValueError(f"{rule}; got {value!r}")
+    if number > _MOST_SIZE:
+        raise ValueError(f"{name} must be at most 1024 TiB (None: no limit); got {value!r}")
     return number
 
 

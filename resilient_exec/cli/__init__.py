@@ -2,7 +2,7 @@
 
 Exit status: that of the script for ``run``; for ``scml`` 0 if every world was scored, 3 if some were not (the ranking
 is there, and what it is worth stands beside it), 130 after a Ctrl-C; for ``scml check`` 0 if all is well, 1 if not;
-2 for arguments that cannot be.
+2 for arguments, or ``RESILIENT_EXEC_*`` variables, that cannot be.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from resilient_exec.cli.pool_options import add_pool_options, seconds, usage, whole
+from resilient_exec.options import WrongSetting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,15 +116,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         run(arguments)
         return 0
-    from resilient_exec.cli.scml import CommandError, tournament
+    from resilient_exec.cli.scml import CommandError, check_settings, tournament
 
     try:
+        check_settings(arguments)
         if arguments.track == "check":
             from resilient_exec.cli.check import check
 
             return check(arguments)
         return tournament(arguments)
-    except CommandError as error:
+    except (CommandError, WrongSetting) as error:
         print(f"resilient-exec: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -130,6 +130,8 @@ def check(arguments: argparse.Namespace) -> int:
         problems += verdicts(found.name, row, report, arguments.step_timeout)
         if row is not None:
             _say(_figures(row))
+        if report.blind:
+            _say(f"remark: {report.blind}")
     for remark in found.remarks:
         _say(f"remark: {remark}")
     for problem in problems:
@@ -165,15 +167,17 @@ def _play(module_name: str, class_name: str, track: str, timeout: float, argumen
 
     from resilient_exec.adapters import negmas as adapter
     from resilient_exec.adapters.negmas import settings
+    from resilient_exec.cli.scml import CommandError
 
     options: dict[str, Any] = settings.from_environment(variables(arguments))
     options |= {"timeout": timeout, "retry": 1, "output_limit": 1 << 30}
+    refused = None
     with tempfile.TemporaryDirectory(prefix="resilient-check-") as folder, _quiet(), adapter.options(**options):
         sys.path.insert(0, str(Path.cwd()))  # and in the workers, which begin with this process's
         agents = importlib.import_module(f"scml.{track}.agents")
         opponents = [getattr(agents, name) for name in _OPPONENTS[track]]
         agent = getattr(importlib.import_module(module_name), class_name)
-        with contextlib.suppress(Exception):  # no world has a score: negmas has nothing to evaluate
+        try:
             getattr(utils, f"anac2024_{track}")(
                 [agent, opponents[0] if agent is not opponents[0] else opponents[1]],
                 n_configs=arguments.configs,
@@ -183,6 +187,12 @@ def _play(module_name: str, class_name: str, track: str, timeout: float, argumen
                 tournament_path=folder,
                 parallelism="resilient",
             )
+        except adapter.CheckFailed as error:
+            refused = error
+        except Exception:  # no world has a score: negmas has nothing to evaluate
+            pass
+    if refused is not None:
+        raise CommandError(str(refused)) from refused
     report = adapter.last_report()
     if report is None:
         raise RuntimeError("no world was played")

@@ -10,6 +10,8 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.options import LONGEST, size
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,14 +37,12 @@ def _at_least(least: int, text: str) -> int:
 def seconds(text: str) -> float:
     """A finite number of seconds, more than 0."""
     number = float(text)
-    if not 0 < number < float("inf"):
+    if not 0 < number < LONGEST:
         raise argparse.ArgumentTypeError(f"must be a finite number of seconds, more than 0; got {text}")
     return number
 
 
 def _size(text: str) -> int:
-    from resilient_exec.options import size
-
     try:
         number = size("it", text)
     except ValueError as error:
@@ -96,6 +96,10 @@ _FLAGS = tuple(
             "each world in a process of its own (default: where that is cheap)",
         ),
         ("--preload", "PRELOAD", None, "", "fork workers with negmas and scml imported (default: yes)"),
+        (
+            *("--take-over", "TAKE_OVER", None, ""),
+            "go on in a folder that another host claims; only if nobody is at work there (default: no)",
+        ),
     )
 )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resilient_exec.cli.pool_options import variables
+from resilient_exec.options import WrongSetting
 
 if TYPE_CHECKING:
     import argparse
@@ -42,11 +43,14 @@ def _install(arguments: argparse.Namespace) -> None:
     os.environ.update(variables(arguments))
     try:
         from resilient_exec.adapters import negmas
+
+        negmas.install(negotiations=True, parallel=True)
+    except WrongSetting as error:
+        raise _fail(f"resilient-exec: {error}") from None
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "negmas":
             raise
         return  # a script that has no negmas has no tournaments either
-    negmas.install(negotiations=True, parallel=True)
 
 
 def _fail(text: str) -> SystemExit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
@@ -14,11 +15,11 @@ from resilient_exec.cli.pool_options import variables
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from resilient_exec.adapters.negmas import Report
 
-__all__ = ["CommandError", "tournament"]
+__all__ = ["CommandError", "check_settings", "tournament"]
 
 SOME_WORLDS_MISSING = 3  # exit status
 _NAME = "tournament"
@@ -32,15 +33,34 @@ class CommandError(Exception):
     """The command cannot be carried out as it was given; the text says why, and the remedy."""
 
 
+def check_settings(arguments: argparse.Namespace) -> None:
+    """Look at the environment and the arguments together, before anything is loaded that takes seconds.
+
+    Raises:
+        CommandError, WrongSetting: something cannot be.
+    """
+    with _installed():
+        from resilient_exec.adapters.negmas import settings
+    given = {**settings.from_environment(), **settings.from_environment(variables(arguments))}
+    if given.get("verify") and given.get("seed") is None and not arguments.resume:
+        raise CommandError("--verify (RESILIENT_EXEC_VERIFY) compares what a seed has made: give one, such as --seed 7")
+
+
+@contextlib.contextmanager
+def _installed() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise CommandError(f"{error}; install it with: pip install 'resilient-exec[scml]'") from error
+
+
 def tournament(arguments: argparse.Namespace) -> int:
     """Run or resume the tournament; the exit status."""
-    try:
+    with _installed():
         from scml import utils
 
         from resilient_exec.adapters import negmas as adapter
         from resilient_exec.adapters.negmas import settings
-    except ModuleNotFoundError as error:
-        raise CommandError(f"{error}; install it with: pip install 'resilient-exec[scml]'") from error
     # Workers import competitors by name, with this path: a participant's own file lies here, as for `python -m`.
     sys.path.insert(0, str(Path.cwd()))
     try:

@@ -35,6 +35,14 @@ class Watcher(RandomOneShotAgent):
         return super().propose(negotiator_id, state)
 
 
+class Hasher(RandomOneShotAgent):
+    """Plays by the order of a set of strings."""
+
+    def before_step(self):
+        super().before_step()
+        random.seed("".join({"a", "b", "c", "d", "e", "f", "g", "h"}) + f"{self.awi.current_step}")
+
+
 class HealthyStd(RandomStdAgent):
     """Plays at random, in the other league."""
 

@@ -132,18 +132,29 @@ def test_where_the_code_of_a_class_lies_is_found_without_importing_it():
 
 def test_who_spoils_as_many_worlds_as_the_rule_says_is_out():
     rule = Disqualification(2)
-    assert not rule.spoiled("A")
+    rule.spoiled("A", "w1")
+    rule.spoiled("A", "w1")  # again, on resume: one world
     assert (rule.out, rule.reason(["A", "B"])) == ((), "")
-    assert rule.spoiled("A")
-    assert not rule.spoiled("A")  # it is out already
+    rule.spoiled("A", "w2")
     assert rule.out == ("A",)
     assert rule.reason(["B"]) == ""
     assert rule.reason(["A", "B"]) == "A is disqualified for having spoiled 2 worlds (disqualify_after)"
 
 
+def test_a_world_that_was_scored_after_all_or_spoiled_by_another_one_is_not_held_against_anybody():
+    rule = Disqualification(1)
+    rule.spoiled("A", "w1")
+    rule.made_good("w1")
+    assert rule.out == ()
+    rule.spoiled("A", "w2")
+    rule.spoiled("B", "w2")
+    assert rule.out == ("B",)
+
+
 def test_without_the_rule_nobody_is_out():
     rule = Disqualification(None)
-    assert not any(rule.spoiled("A") for _ in range(1000))
+    for number in range(1000):
+        rule.spoiled("A", f"w{number}")
     assert (rule.out, rule.reason(["A"])) == ((), "")
 
 
@@ -151,7 +162,7 @@ def test_a_filler_that_spoils_worlds_is_told_of_and_not_disqualified():
     conduct = Conduct(["A"], disqualify_after=1)
     filler = OnStage("Filler", "f@1", "step", 1, attempt=1, fault="died")
     told = TaskReport(name="w", competitors=("A",), status="failed", attempts=1, on_stage=(filler,))
-    assert conduct.settled(told) == ()
+    assert conduct.settled("w", told) == ()
     assert conduct.excluded(["A", "Filler"]) == ""
 
 
@@ -159,7 +170,7 @@ def test_an_attempt_whose_culprit_is_unknown_is_charged_to_nobody():
     conduct = Conduct(["A"], disqualify_after=1)
     first = OnStage("A", "a@1", "step", 1, attempt=1, fault="died")
     told = TaskReport(name="w", competitors=("A",), status="failed", attempts=2, on_stage=(first,))
-    assert conduct.settled(told) == ()
+    assert conduct.settled("w", told) == ()
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,12 @@ OTHER = {**ME, "pid": 8}
         (ME, False, True, "another thread of this very process"),
         (ME, True, True, None),  # an earlier run of ours that could not remove it
         (ME, None, True, "process 7"),
-        ({**OTHER, "host": "there"}, True, False, "cannot be seen from here: if not, remove that file"),
+        (
+            {**OTHER, "host": "there"},
+            True,
+            False,
+            "cannot be seen from here: if not, run this again with take_over=True (--take-over)",
+        ),
         ({**ME, "host": "there"}, True, True, "cannot be seen from here"),
     ],
 )
@@ -104,6 +109,33 @@ def test_another_host_s_claim_is_not_judged_and_its_file_is_named(tmp_path):
     with pytest.raises(adapter.CheckFailed, match=r"process 1 on node-7.example .*resilient-lock; whether it still"):
         claim.claim(tmp_path).__enter__()
     assert path.exists()
+
+
+def test_another_host_s_claim_is_taken_over_on_demand_and_that_host_does_not_remove_ours(tmp_path):
+    path = tmp_path / "resilient-lock"
+    path.write_text(json.dumps({"host": "node-7.example", "pid": 1, "started": 1.0, "since": "noon"}))
+    theirs = path.stat().st_ino
+
+    with path.open() as old, claim.claim(tmp_path, take_over=True):
+        assert json.loads(path.read_text())["host"] == gethostname()
+        assert path.stat().st_ino != theirs
+        assert not claim._is_at(path, old.fileno())  # by which a holder knows whether to remove it
+        with pytest.raises(adapter.CheckFailed, match="another thread"), claim.claim(tmp_path, take_over=True):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_living_holder_on_this_host_is_not_taken_over(tmp_path, holder):
+    with pytest.raises(adapter.CheckFailed, match="wait until it has ended"), claim.claim(tmp_path, take_over=True):
+        pass
+    assert json.loads((tmp_path / "resilient-lock").read_text())["pid"] == holder.pid
+
+
+@pytest.mark.parametrize("is_free", [False, None])
+def test_a_lock_that_is_taken_or_a_process_that_lives_is_stronger_than_the_wish(is_free):
+    assert claim.objection(OTHER, ME, is_free=is_free, lives=True, take_over=True) is not None
+    there = {**OTHER, "host": "there"}
+    assert (claim.objection(there, ME, is_free=is_free, lives=False, take_over=True) is None) == (is_free is None)
 
 
 def test_a_claim_that_a_crash_cut_short_is_none(tmp_path):

@@ -89,13 +89,16 @@ def test_another_host_s_marker_stands_even_where_its_number_is_free_here(folder)
 
     assert [str(m) for m in markers.clear_markers(folder)] == [f"process {path.suffix[1:]} on node-7.cluster.example"]
     assert path.exists()
+    assert markers.clear_markers(folder, take_over=True) == []  # somebody who knows has said so
+    assert not path.exists()
 
 
 def test_a_marker_whose_name_says_nothing_stands(folder):
     path = folder / "attempts" / "_running" / "running"
     path.touch()
 
-    assert [str(m) for m in markers.clear_markers(folder)] == ["running"]
+    for take_over in (False, True):
+        assert [str(m) for m in markers.clear_markers(folder, take_over=take_over)] == ["running"]
     assert path.exists()
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from resilient_exec import RetryPolicy
 from resilient_exec.adapters.negmas import install, options, settings
+from resilient_exec.options import WrongSetting
 
+SIZE = 'a number of bytes or a text such as "2GiB", at least 1 MiB and at most 1024 TiB, or None'
 ENVIRONMENT = {
     "RESILIENT_EXEC_WORKERS": "3",
     "RESILIENT_EXEC_TIMEOUT": "2.5",
@@ -69,8 +73,8 @@ def test_options_nest_win_over_the_environment_and_are_put_back(monkeypatch):
         ("RESILIENT_EXEC_TIMEOUT", "soon", "a number of seconds, more than 0, or None for no limit"),
         ("RESILIENT_EXEC_TIMEOUT", "-1", "a number of seconds, more than 0, or None for no limit"),
         ("RESILIENT_EXEC_TIMEOUT", "nan", "a number of seconds, more than 0, or None for no limit"),
-        ("RESILIENT_EXEC_MEMORY_LIMIT", "much", 'a number of bytes or a text such as "2GiB", at least 1 MiB, or None'),
-        ("RESILIENT_EXEC_MEMORY_LIMIT", "1000", 'a number of bytes or a text such as "2GiB", at least 1 MiB, or None'),
+        ("RESILIENT_EXEC_MEMORY_LIMIT", "much", SIZE),
+        ("RESILIENT_EXEC_MEMORY_LIMIT", "1000", SIZE),
         ("RESILIENT_EXEC_WORKERS", "0", "a whole number, 1 or more"),
         ("RESILIENT_EXEC_WORKERS", "1.5", "a whole number, 1 or more"),
         ("RESILIENT_EXEC_WORKERS", "inf", "a whole number, 1 or more"),
@@ -87,7 +91,46 @@ def test_a_wrong_variable_is_refused_by_name_value_and_rule(monkeypatch, name, v
     for ask in (install, settings.current):
         with pytest.raises(ValueError) as caught:
             ask()
-        assert str(caught.value) == f"{name}={value!r}: must be {rule}"
+        told, _, remedy = str(caught.value).partition("; ")
+        assert told == f"{name}={value!r}: must be {rule}"
+        assert remedy.startswith("unset it, or set another value, such as ")
+
+
+def test_the_value_that_a_refusal_names_would_do(monkeypatch):
+    for variable in settings._ENVIRONMENT:
+        monkeypatch.setenv(variable, "nonsense")
+        with pytest.raises(WrongSetting) as caught:
+            settings.current()
+        monkeypatch.setenv(variable, str(caught.value).rpartition("=")[2])
+        settings.current()
+
+
+WRONG = {
+    "max_workers": [0, -1, 1.5, "many", True, [], math.nan, math.inf],
+    "timeout": [0, -1, "soon", True, [], math.nan, 1e300, 10**400],
+    "start_timeout": [0, None, "soon", False, math.inf, 10**400],
+    "memory_limit": [0, 1000, 5.0, "much", True, [], 1 << 70, "9" * 400],
+    "retry": [0, -1, None, True, 1.5, "often"],
+    "max_tasks_per_worker": [0, -1, 1.5, "many", True],
+    "fresh_process": [2, "maybe", 1.0, []],
+    "preload": [None, 1, "maybe", []],
+    "marker_wait": [-1, None, "long", math.inf, 10**400],
+    "output_limit": [0, None, -1, 1.5, "much", -(10**400)],
+    "seed": [-1, 7.0, True, "luck", "9" * 5000, []],
+    "verify": [-1, None, 1.5, "all", True],
+    "step_timeout": [0, -1, "soon", True, math.nan],
+    "disqualify_after": [0, -1, 1.5, "soon", True],
+    "take_over": [None, 2, "maybe", []],
+    "observers": [print, None, 3, [1]],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_no_wrong_value_of_any_option_is_taken_or_trips_over_itself(name, value):
+    assert WRONG.keys() == settings._RULES.keys()
+    with pytest.raises((ValueError, TypeError), match=rf"^{name}|retry must be") as caught:
+        options(**{name: value})
+    assert type(caught.value) in (ValueError, TypeError)
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,9 @@ The modules: :mod:`.seam` (how it gets into negmas), :mod:`.worlds` (a world tou
 (how ``__main__`` gets to the worker), :mod:`.plan` (one world set, before it runs), :mod:`.results` (when it is
 finished), :mod:`.preloading` (what workers find imported), :mod:`.seeding` and :mod:`.verification` (scores that can be
 had again), :mod:`.provenance` (what a folder remembers, for resuming), :mod:`.coverage` (what a ranking is worth),
-:mod:`.checks` and :mod:`.claim` (what is looked at before the first world), :mod:`.stage`, :mod:`.conduct` and
-:mod:`.health` (who was on stage, and how each competitor did), :mod:`.negotiations`, :mod:`.settings`, :mod:`.report`.
+:mod:`.checks` and :mod:`.claim` (what is looked at before the first world), :mod:`.stage`, :mod:`.conduct`,
+:mod:`.health` and :mod:`.chronicle` (who was on stage, how each competitor did, and what a later run knows of it),
+:mod:`.negotiations`, :mod:`.settings`, :mod:`.report`.
 """
 
 from __future__ import annotations

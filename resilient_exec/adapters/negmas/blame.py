@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
     from resilient_exec.dossier import AttemptReport
 
-__all__ = ["Source", "on_stage", "source_of"]
+__all__ = ["FAULTS", "Source", "on_stage", "source_of"]
 
-_FAULTS = {"raised", "died", "timed_out", "out_of_memory", "not_sent"}
+FAULTS = {"raised", "died", "timed_out", "out_of_memory", "not_sent"}
+"""Ends of an attempt that may be somebody's fault."""
 _FRAME = re.compile(r'File "(?P<file>.+?)", line (?P<line>\d+),? in (?P<function>.+)')
 _NOT_THEIRS = ("negmas.", "scml.", "builtins.")
 _TASK_THREAD = " in run_world_set"
@@ -146,7 +147,7 @@ def on_stage(attempts: Iterable[AttemptReport], sources: Sequence[Source]) -> tu
     """
     found = []
     for attempt in attempts:
-        if attempt.outcome in _FAULTS:
+        if attempt.outcome in FAULTS:
             who = _who(attempt, sources)
             if who is not None:
                 found.append(replace(who, attempt=attempt.number, fault=attempt.outcome))

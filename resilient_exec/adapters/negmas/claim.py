@@ -9,7 +9,7 @@ Whether a claim that is found still holds:
 
 * the lock is taken: somebody lives who has it.  Refused, with the words of the file.
 * the lock is free, and the file names another host: nobody here can tell, since locks do not cross every network
-  file system.  Refused; whoever knows that nobody is at work there removes the file.
+  file system.  Refused; whoever knows that nobody is at work there says so by ``take_over``.
 * the lock is free, and the file names a process of this host that still runs (same start): a file system without
   locks.  Refused.
 * else the holder is gone (killed, or the machine was restarted): the claim is taken over.
@@ -39,14 +39,18 @@ _TRIES = 100  # each try fails only because another holder's file went away in b
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[None]:
+def claim(folder: Path, *, take_over: bool = False) -> Iterator[None]:
     """Hold the folder for the time of the block.
+
+    Args:
+        folder: of the tournament.
+        take_over: also if another host claims it, of which nobody here can tell whether it lives.
 
     Raises:
         CheckFailed: somebody else holds it; says who, and the remedy.
     """
     path = folder / FILE_NAME
-    descriptor = _take(path)
+    descriptor = _take(path, take_over=take_over)
     try:
         yield
     finally:
@@ -56,14 +60,15 @@ def claim(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(path: Path) -> int:
+def _take(path: Path, *, take_over: bool) -> int:
     for _ in range(_TRIES):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             is_free = _lock(descriptor)
             if _is_at(path, descriptor):
-                _judge(path, descriptor, is_free=is_free)
-                return descriptor
+                if _judge(path, descriptor, is_free=is_free, take_over=take_over):
+                    return descriptor
+                path.unlink(missing_ok=True)  # a new one: should the old holder live, it must not remove ours
         except BaseException:
             os.close(descriptor)
             raise
@@ -91,17 +96,23 @@ def _is_at(path: Path, descriptor: int) -> bool:
     return False
 
 
-def _judge(path: Path, descriptor: int, *, is_free: bool | None) -> None:
+def _judge(path: Path, descriptor: int, *, is_free: bool | None, take_over: bool) -> bool:
+    """Write our claim into the file; ``False``: the file is another host's, and to be replaced."""
     holder = _read(descriptor)
     me = _myself()
-    refusal = objection(holder, me, is_free=is_free, lives=_lives(holder))
+    refusal = objection(holder, me, is_free=is_free, lives=_lives(holder), take_over=take_over)
     if refusal is not None:
         raise CheckFailed(f"{path.parent} is in use: {refusal.format(path=path)}")
+    if holder and holder.get("host") != me["host"]:
+        return False
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(me).encode(), 0)
+    return True
 
 
-def objection(holder: dict[str, Any], me: dict[str, Any], *, is_free: bool | None, lives: bool) -> str | None:
+def objection(
+    holder: dict[str, Any], me: dict[str, Any], *, is_free: bool | None, lives: bool, take_over: bool = False
+) -> str | None:
     """Why the claim of ``holder`` still stands, with the remedy; ``None``: it does not, or there is none.
 
     Args:
@@ -109,6 +120,7 @@ def objection(holder: dict[str, Any], me: dict[str, Any], *, is_free: bool | Non
         me: what this process would write.
         is_free: whether the kernel's lock was to be had; ``None`` where there are no locks.
         lives: whether the process that the file names is alive on this host.
+        take_over: whether somebody who knows has said that no other host is at work there.
     """
     pid, host, since = holder.get("pid", "unknown"), holder.get("host", "unknown"), holder.get("since", "unknown")
     who = f"process {pid} on {host} runs this tournament (since {since})"
@@ -119,9 +131,11 @@ def objection(holder: dict[str, Any], me: dict[str, Any], *, is_free: bool | Non
     if not holder:
         return None
     if host != me["host"]:
+        if take_over:
+            return None
         return (
-            f"{who}, by {{path}}; whether it still does cannot be seen from {me['host']}: if not, remove that file and "
-            "run this again"
+            f"{who}, by {{path}}; whether it still does cannot be seen from {me['host']}: if not, run this again with "
+            "take_over=True (--take-over)"
         )
     if lives and (is_free is None or pid != me["pid"]):
         return f"{who}, by {{path}}; wait until it has ended, or end it (then run this again: finished worlds are kept)"

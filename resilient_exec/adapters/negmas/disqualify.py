@@ -15,19 +15,24 @@ class Disqualification:
 
     def __init__(self, after: int | None) -> None:
         self.after = after
-        self._spoiled: dict[str, int] = {}
+        self._spoiled: dict[str, set[str]] = {}  # worlds, by competitor
 
-    def spoiled(self, competitor: str) -> bool:
-        """It has spoiled one more world; whether it is out by that."""
-        self._spoiled[competitor] = self._spoiled.get(competitor, 0) + 1
-        return self._spoiled[competitor] == self.after
+    def spoiled(self, competitor: str, world: str) -> None:
+        """It has spoiled that world."""
+        self.made_good(world)  # when it failed before, that may have been somebody else's doing
+        self._spoiled.setdefault(competitor, set()).add(world)
+
+    def made_good(self, world: str) -> None:
+        """The world has a score after all."""
+        for worlds in self._spoiled.values():
+            worlds.discard(world)
 
     @property
     def out(self) -> tuple[str, ...]:
         """Those that play no more."""
         if self.after is None:
             return ()
-        return tuple(name for name, count in self._spoiled.items() if count >= self.after)
+        return tuple(name for name, worlds in self._spoiled.items() if len(worlds) >= self.after)
 
     def reason(self, competitors: Iterable[str]) -> str:
         """Why a world with these is not run; ``""``: it is run."""

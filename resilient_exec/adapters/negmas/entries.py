@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 from threading import get_ident
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from resilient_exec.adapters.negmas.stage import Watch
 
-__all__ = ["classes", "hook"]
+__all__ = ["classes", "hook", "missing"]
 
 _DIRECT = ("__init__", "before_step")  # which worlds call without any of negmas' functions in between
 _NOT_THEIRS = ("negmas.", "scml.")  # called many times a round, and no code of an agent's own
@@ -39,31 +40,41 @@ def classes(types: Iterable[str]) -> dict[type, str]:
     return found
 
 
-def hook(watch: Watch, names: dict[type, str], undo: contextlib.ExitStack) -> list[str]:
-    """Replace all entries until ``undo`` is closed; the names of those that this negmas does not have."""
-    from negmas.mechanisms import Mechanism
-    from negmas.sao import SAOMechanism
-    from negmas.situated import World
-
-    missing = []
-    for owner, name, make in (
-        (World, "call", _call),
-        (SAOMechanism, "_safe_counter", _safe_counter),
-        (Mechanism, "_call", _callback),
-        (Mechanism, "add", _add),
-    ):
-        original = vars(owner).get(name)
-        if original is None:
-            missing.append(f"{owner.__name__}.{name}")
-        else:
-            _replace(owner, name, make(watch, original), undo)
+def hook(watch: Watch, names: dict[type, str], undo: contextlib.ExitStack) -> None:
+    """Replace all entries until ``undo`` is closed; those that this negmas does not have (:func:`missing`) stay out."""
+    for owner, name, make in _entries():
+        kind = _kind(owner)
+        if name in vars(kind):
+            _replace(kind, name, make(watch, vars(kind)[name]), undo)
     for base, name in _answers():
         _replace(base, name, _answer(watch, vars(base)[name], name.rstrip("_")), undo)
     for kind in names:
         for name in _DIRECT:
             with contextlib.suppress(Exception):  # there is none, or a metaclass does not allow it
                 _replace(kind, name, _direct(watch, getattr(kind, name)), undo)
-    return missing
+
+
+def missing() -> tuple[str, ...]:
+    """The entries that this negmas does not have: whose code is entered there will not be known."""
+    return tuple(f"{owner}.{name}" for owner, name, _ in _entries() if name not in vars(_kind(owner)))
+
+
+def _entries() -> tuple[tuple[str, str, Callable[[Watch, Any], Any]], ...]:
+    return (
+        ("negmas.situated.World", "call", _call),
+        ("negmas.sao.SAOMechanism", "_safe_counter", _safe_counter),
+        ("negmas.mechanisms.Mechanism", "_call", _callback),
+        ("negmas.mechanisms.Mechanism", "add", _add),
+    )
+
+
+def _kind(owner: str) -> Any:
+    """The class of that name; one without anything, where this negmas has none."""
+    module, _, name = owner.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return object
 
 
 def _replace(owner: Any, name: str, stand_in: Any, undo: contextlib.ExitStack) -> None:
@@ -77,8 +88,10 @@ def _replace(owner: Any, name: str, stand_in: Any, undo: contextlib.ExitStack) -
 
 def _answers() -> list[tuple[type, str]]:
     """Where negmas asks one that has responded for an offer, in the classes that its negotiators have in common."""
-    from negmas.sao.negotiators import base
-
+    try:
+        from negmas.sao.negotiators import base
+    except ImportError:
+        return []
     kinds = {kind for kind in vars(base).values() if isinstance(kind, type) and kind.__module__ == base.__name__}
     return [(kind, "propose_") for kind in kinds if "propose_" in vars(kind)]
 

@@ -29,13 +29,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class Health:
-    """One competitor in one tournament.
+    """One competitor in one tournament, over all runs of that tournament.
 
     Attributes:
         competitor: its type.
-        worlds: world sets with it of which an attempt began in this run of the tournament.
+        worlds: world sets with it of which an attempt has come to an end, of whatever kind; each counts once.
         scored: those of them that have a score.
-        exceptions: what it raised in worlds that ended (negmas goes on without that answer).
+        exceptions: what it raised in worlds that were scored (negmas goes on without that answer).
         ended_worlds: attempts that ended with an exception of its own.
         hangs, crashes, memory_kills: attempts that were killed at their limit, in which the process died, or that
             held too much memory, while it was on stage.
@@ -45,7 +45,7 @@ class Health:
         slow_steps: steps that took longer than ``step_timeout``.
         peak_memory: the most bytes that a worker held when it left the stage, or when it was killed with it there.
         grown: the most bytes by which a worker grew in one world while one agent of it was on stage.
-        spoiled: worlds that have no score for its sake: it was on stage in the last attempt.
+        spoiled: worlds that have no score for its sake, now: it was on stage in the last attempt.
         spoiled_by: these, by what happened.
         disqualified: whether it was (``disqualify_after``).
     """
@@ -87,6 +87,11 @@ class Health:
             setattr(self, name, getattr(self, name) + 1)
         if who.fault == "out_of_memory":
             self.peak_memory = max(self.peak_memory, held)
+
+    def has_spoiled(self, fault: str) -> None:
+        """A world has no score for its sake."""
+        self.spoiled += 1
+        self.spoiled_by[fault] = self.spoiled_by.get(fault, 0) + 1
 
 
 class Book:

@@ -4,7 +4,8 @@
 *well*.  A process that is killed, and a world that raises, leave it; and every later attempt, and every resume,
 of that world set sees it and returns without running.  So a marker has to be judged before each attempt:
 
-* of another host: nobody here can tell whether it lives.  It stands.
+* of another host: nobody here can tell whether it lives.  It stands, unless somebody who knows has said that no other
+  host is at work there (``take_over``).
 * of this process, or of a worker of ours that is known to be dead: stale.
 * of this host, and its process is gone, or started after the marker was written (the number was used again): stale.
 * else a living stranger is at work on this world: it stands.  Two writers in one folder would spoil both.
@@ -76,12 +77,19 @@ def set_folder(worlds: Sequence[dict[str, Any]]) -> Path:
     return Path(worlds[0]["__dir_name"]).expanduser().absolute().parent
 
 
-def clear_markers(folder: Path, dead: Collection[int] = ()) -> list[Marker]:
-    """Remove the stale markers of a world set; the ones that stand are returned."""
+def clear_markers(folder: Path, dead: Collection[int] = (), *, take_over: bool = False) -> list[Marker]:
+    """Remove the stale markers of a world set; the ones that stand are returned.
+
+    Args:
+        folder: of the world set.
+        dead: processes of ours that are known to be.
+        take_over: those of other hosts are stale, too.
+    """
     standing = []
     for path in sorted((folder / "attempts" / "_running").glob("run*")):
         marker = Marker.of(path)
-        if marker.is_stale(dead):
+        is_foreign = marker.pid is not None and marker.host != gethostname()
+        if marker.is_stale(dead) or (take_over and is_foreign):
             path.unlink(missing_ok=True)
         else:
             standing.append(marker)

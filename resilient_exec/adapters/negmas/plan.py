@@ -7,16 +7,22 @@ world of the set, since a set's worlds run one after the other.  (Stock gives ea
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas import markers, report
 from resilient_exec.adapters.negmas.onstage import own_types
+from resilient_exec.adapters.negmas.settings import UNSET
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["WorldSet", "competitors_by_folder", "competitors_of", "world_timeout"]
+    from resilient_exec.adapters.negmas.settings import Settings
+    from resilient_exec.policies import RetryPolicy
+
+__all__ = ["WorldSet", "competitors_by_folder", "competitors_of", "world_sets", "world_timeout"]
 
 _EXTRA = 1.05  # negmas' own: a world ends by itself at its limit, if it can
 
@@ -41,10 +47,39 @@ class WorldSet:
     competitors: tuple[str, ...]
     blocked_since: float | None = None
 
+    def timeout(self, chosen: Settings) -> float | None:
+        """Seconds for an attempt; ``None``: no limit."""
+        return world_timeout(self.worlds) if chosen.timeout is UNSET else chosen.timeout
+
+    def attempts_left(self, max_attempts: float) -> float:
+        """How often it may still be started."""
+        return max_attempts if max_attempts >= sys.maxsize else max_attempts - markers.count_attempts(self.folder)
+
+    def policy(self, chosen: Settings, max_attempts: float) -> RetryPolicy:
+        """What is tried again."""
+        left, policy = self.attempts_left(max_attempts), chosen.retry
+        if left >= sys.maxsize:
+            return policy
+        return replace(policy, total=int(left) if policy.total is None else min(policy.total, int(left)))
+
     def report(self, **fields: Any) -> report.TaskReport:
         """What became of it."""
         names = tuple(world["world_params"]["name"] for world in self.worlds)
         return report.TaskReport(name=self.run_id, worlds=names, competitors=self.competitors, **fields)
+
+
+def world_sets(negmas: Any, assigned: Iterable[list[dict[str, Any]]], competitors: Iterable[str]) -> Iterator[WorldSet]:
+    """Those of a tournament, in its order.
+
+    Args:
+        negmas: the module ``negmas.tournaments.tournaments``.
+        assigned: the configurations.
+        competitors: of the tournament.
+    """
+    of_tournament = frozenset(competitors)
+    for index, worlds in enumerate(assigned):
+        folder = markers.set_folder(worlds)
+        yield WorldSet(index, worlds, negmas._run_id(worlds), folder, competitors_of(worlds, of_tournament))
 
 
 def world_timeout(worlds: list[dict[str, Any]]) -> float | None:

@@ -109,6 +109,7 @@ class Report:
         callback_errors: what the caller's progress callback raised; the results were saved all the same.
         versions: of everything that matters.
         health: of each competitor, in world tournaments.
+        unwatched: functions of negmas through which agents' code is entered, and which this version does not have.
     """
 
     kind: str
@@ -123,6 +124,7 @@ class Report:
     callback_errors: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     health: tuple[Health, ...] = ()
+    unwatched: tuple[str, ...] = ()
 
     @property
     def scored(self) -> int:
@@ -155,6 +157,16 @@ class Report:
         return remark(self.coverage, self.kind)
 
     @property
+    def blind(self) -> str:
+        """What has to be said beside :attr:`health` and about who was on stage; ``""`` with a negmas that is known."""
+        if not self.unwatched:
+            return ""
+        return (
+            f"negmas {self.versions.get('negmas', '')} has no {', '.join(self.unwatched)}: who was on stage when a "
+            "world failed, and what agents took, may be missing or another one's; versions 0.11 to 0.16 are known"
+        )
+
+    @property
     def unsteady(self) -> tuple[Verified, ...]:
         """World sets whose scores were not the same when they were run again."""
         return tuple(one for one in self.verified if one.difference)
@@ -167,7 +179,7 @@ class Report:
         whole = asdict(self)
         tasks = [{key: value for key, value in task.items() if value not in ("", None, ())} for task in whole["tasks"]]
         covered = {name: asdict(one) for name, one in self.coverage.items()}
-        return {**whole, "tasks": tasks, "counts": counts, "coverage": covered, "bias": self.bias}
+        return {**whole, "tasks": tasks, "counts": counts, "coverage": covered, "bias": self.bias, "blind": self.blind}
 
     def __str__(self) -> str:
         lines = [f"resilient_exec: {self.scored} of {self.planned} {self.kind} scored ({self.name})"]
@@ -182,7 +194,7 @@ class Report:
                 shown += 1
                 stacks = task.stacks.strip().splitlines()
                 lines += [f"    | {line}" for line in stacks[:_STACK_LINES]]
-        lines += [f"  {self.bias}"] if self.bias else []
+        lines += [f"  {remark}" for remark in (self.bias, self.blind) if remark]
         if self.unsteady:
             lines.append(f"  {len(self.unsteady)} of {len(self.verified)} that were run twice did not follow the seed:")
             lines += [f"    {one}" for one in self.unsteady]
@@ -212,6 +224,7 @@ class Recorder:
         self._callback_errors: list[str] = []
         self.ended_by = ""
         self.verified: list[Verified] = []
+        self.unwatched: tuple[str, ...] = ()
 
     def add(self, task: TaskReport) -> None:
         """One task has settled."""
@@ -233,33 +246,37 @@ class Recorder:
             callback_errors=tuple(self._callback_errors),
             versions=_versions(),
             health=health,
+            unwatched=self.unwatched,
         )
         _Last.report = report
         if self._folder is not None:
             _write(report, self._folder)
-        if report.missing or report.unsteady or report.callback_errors:
+        if report.missing or report.unsteady or report.callback_errors or report.unwatched:
             tell_stderr(f"{report}\n")
         return report
 
 
-def all_scored_before(folder: Path, params: dict[str, Any], competitors: Mapping[str, tuple[str, ...]]) -> None:
+def all_scored_before(
+    folder: Path, params: dict[str, Any], competitors: Mapping[str, tuple[str, ...]], health: tuple[Health, ...]
+) -> None:
     """Report a tournament that was resumed with nothing left to run: negmas does not get as far as to its worlds.
 
     Args:
         folder: of the tournament.
         params: as negmas has stored them.
         competitors: in each world set, by the name of its folder.
+        health: of the competitors, by what earlier runs have left.
     """
     planned = int(params.get("n_worlds") or 0)
     recorder = Recorder("worlds", str(params.get("name", folder.name)), folder, planned)
     for path in sorted(folder.glob("*/results.json")):
         who = competitors.get(path.parent.name, ())
         recorder.add(TaskReport(name=path.parent.name, status="scored before", competitors=who))
-    recorder.finish()
+    recorder.finish(health)
 
 
 def warn(report: Report) -> None:
-    """The one warning about a tournament that misses scores, or whose scores do not follow its seed."""
+    """The one warning about a tournament: scores are missing or do not follow its seed, or who is guilty is unknown."""
     if report.missing:
         some = ", ".join(task.name for task in report.missing[:3])
         more = f" and {len(report.missing) - 3} more" if len(report.missing) > 3 else ""
@@ -271,6 +288,8 @@ def warn(report: Report) -> None:
             f"{len(report.unsteady)} of {len(report.verified)} {report.kind} had other scores when they were run again"
         )
         warnings.warn(f"{text}: {report.unsteady[0]}", ResilientWarning, stacklevel=2)
+    elif report.blind:
+        warnings.warn(report.blind, ResilientWarning, stacklevel=2)
 
 
 def failure(error: BaseException, story: Iterable[Event]) -> dict[str, Any]:

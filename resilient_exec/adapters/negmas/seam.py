@@ -121,7 +121,7 @@ def install(*, negotiations: bool = False, parallel: bool = False) -> None:
 
     Raises:
         RuntimeError: this version of negmas lacks something that is needed; says what.
-        ValueError: a ``RESILIENT_EXEC_*`` variable of the environment has a wrong value.
+        WrongSetting: a ``RESILIENT_EXEC_*`` variable of the environment has a wrong value.
     """
     settings.from_environment()
     with _seam.lock:
@@ -193,7 +193,7 @@ def _refuse(missing: str) -> NoReturn:
 
 
 def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
-    from resilient_exec.adapters.negmas import plan, report  # see _run_parallel
+    from resilient_exec.adapters.negmas import chronicle, conduct, plan, report  # see _run_parallel
 
     path = Path(call.arguments["tournament_path"]).expanduser().absolute()
     wanted = call.arguments["parallelism"]
@@ -209,14 +209,18 @@ def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspec
         call.arguments["parallelism"] = f"parallel:{wanted}"
     _settle(tournaments, path, call, chosen.seed)
     before = report.last_report()
-    with claim.claim(path):
+    with claim.claim(path, take_over=chosen.take_over):
         if call.arguments["override_ran_worlds"]:
             for world in tournaments.get_world_paths(tournament_path=path):
                 (world.parent / tournaments.RESULTS_FILE).unlink(missing_ok=True)
+                (world.parent / chronicle.MEASURED).unlink(missing_ok=True)
+            (path / chronicle.CONDUCT).unlink(missing_ok=True)
         result = original(*call.args, **call.kwargs)
     if report.last_report() is before:
+        params = tournaments.load(path / tournaments.PARAMS_FILE) or {}
         who = plan.competitors_by_folder(tournaments, path)
-        report.all_scored_before(path, tournaments.load(path / tournaments.PARAMS_FILE) or {}, who)
+        health = conduct.of_finished(path, params, who, chosen.step_timeout)
+        report.all_scored_before(path, params, who, health)
     return result
 
 

@@ -90,6 +90,11 @@ class Seeded:
         """What the environment of workers has to have."""
         return {_HASH_SEED: self.hash_seed}
 
+    @property
+    def other_environment(self) -> dict[str, str]:
+        """The same with another hash seed."""
+        return {_HASH_SEED: str((int(self.hash_seed) + 1) % 2**32)}
+
 
 def reseed(number: int) -> None:
     """Seed every global generator that negmas draws from."""

@@ -17,6 +17,7 @@ option                    environment                          default
 ``verify``                ``RESILIENT_EXEC_VERIFY``            0 world sets are run twice (:mod:`.verification`)
 ``step_timeout``          ``RESILIENT_EXEC_STEP_TIMEOUT``      none; steps of an agent that took longer are counted
 ``disqualify_after``      ``RESILIENT_EXEC_DISQUALIFY_AFTER``  never; worlds that a competitor may spoil
+``take_over``             ``RESILIENT_EXEC_TAKE_OVER``         no: a folder that another host claims is refused
 ``observers``             (none)                               none
 ========================  ===================================  =============================================
 
@@ -30,8 +31,9 @@ each world has a fresh process, unless one of these modules cannot be preloaded 
 would have to be imported for each world: then workers are reused.  ``fresh_process=True`` and ``False`` say it
 outright; ``max_tasks_per_worker`` goes before both.
 
-Wrong values are refused where they are given: by the call of ``options``, or, for the environment, when the
-adapter is imported and again before the first world.
+Wrong values are refused where they are given: by the call of ``options`` (a ``ValueError``, or a ``TypeError``), or,
+for the environment, when the adapter is imported and again before the first world (a
+:class:`~resilient_exec.options.WrongSetting`, which is a ``ValueError``, too; the commands print it and end with 2).
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
-from resilient_exec.options import size
+from resilient_exec.options import LONGEST, WrongSetting, size
 from resilient_exec.output import DEFAULT_LIMIT
 from resilient_exec.policies import RetryPolicy, as_policy
 
@@ -87,12 +89,13 @@ class Settings:
     verify: int = 0
     step_timeout: float | None = None
     disqualify_after: int | None = None
+    take_over: bool = False
     observers: tuple[Callable[..., object], ...] = ()
 
 
 def _seconds(value: Any) -> float:
     number = _number(value)
-    if not number > 0 or math.isinf(number):
+    if not 0 < number < LONGEST:
         raise ValueError("must be a finite number of seconds, more than 0")
     return number
 
@@ -112,12 +115,14 @@ def _memory(value: Any) -> int | None:
     try:
         return size("it", value)
     except (TypeError, ValueError):
-        raise ValueError('must be a number of bytes or a text such as "2GiB", at least 1 MiB, or None') from None
+        raise ValueError(
+            'must be a number of bytes or a text such as "2GiB", at least 1 MiB and at most 1024 TiB, or None'
+        ) from None
 
 
 def _patience(value: Any) -> float:
     number = _number(value)
-    if number < 0 or math.isinf(number):
+    if not 0 <= number < LONGEST:
         raise ValueError("must be a finite number of seconds, 0 or more")
     return number
 
@@ -185,6 +190,8 @@ def _number(value: Any) -> float:
         number = float(value)
     except ValueError:
         raise ValueError("must be a number") from None
+    except OverflowError:  # a whole number of more than 300 digits
+        number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
     if math.isnan(number):
         raise ValueError("must be a number")
     return number
@@ -205,26 +212,30 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "verify": _count_or_zero,
     "step_timeout": _seconds_or_none,
     "disqualify_after": _count_or_none,
+    "take_over": _yes_or_no,
     "observers": _observers,
 }
 
-_ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "RESILIENT_EXEC_WORKERS": ("max_workers", _count),
-    "RESILIENT_EXEC_TIMEOUT": ("timeout", _seconds_or_none),
-    "RESILIENT_EXEC_START_TIMEOUT": ("start_timeout", _seconds),
-    "RESILIENT_EXEC_MEMORY_LIMIT": ("memory_limit", _memory),
-    "RESILIENT_EXEC_RETRIES": ("retry", _retries),
-    "RESILIENT_EXEC_TASKS_PER_WORKER": ("max_tasks_per_worker", _count),
-    "RESILIENT_EXEC_FRESH_PROCESS": ("fresh_process", _yes_or_no),
-    "RESILIENT_EXEC_PRELOAD": ("preload", _yes_or_no),
-    "RESILIENT_EXEC_MARKER_WAIT": ("marker_wait", _patience),
-    "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _count),
-    "RESILIENT_EXEC_SEED": ("seed", _seed),
-    "RESILIENT_EXEC_VERIFY": ("verify", _count_or_zero),
-    "RESILIENT_EXEC_STEP_TIMEOUT": ("step_timeout", _seconds_or_none),
-    "RESILIENT_EXEC_DISQUALIFY_AFTER": ("disqualify_after", _count),
+_ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+    # the option, its rule, and a value that would do
+    "RESILIENT_EXEC_WORKERS": ("max_workers", _count, "4"),
+    "RESILIENT_EXEC_TIMEOUT": ("timeout", _seconds_or_none, "300"),
+    "RESILIENT_EXEC_START_TIMEOUT": ("start_timeout", _seconds, "120"),
+    "RESILIENT_EXEC_MEMORY_LIMIT": ("memory_limit", _memory, "2GiB"),
+    "RESILIENT_EXEC_RETRIES": ("retry", _retries, "2"),
+    "RESILIENT_EXEC_TASKS_PER_WORKER": ("max_tasks_per_worker", _count, "10"),
+    "RESILIENT_EXEC_FRESH_PROCESS": ("fresh_process", _yes_or_no, "1"),
+    "RESILIENT_EXEC_PRELOAD": ("preload", _yes_or_no, "0"),
+    "RESILIENT_EXEC_MARKER_WAIT": ("marker_wait", _patience, "30"),
+    "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _count, str(DEFAULT_LIMIT)),
+    "RESILIENT_EXEC_SEED": ("seed", _seed, "7"),
+    "RESILIENT_EXEC_VERIFY": ("verify", _count_or_zero, "3"),
+    "RESILIENT_EXEC_STEP_TIMEOUT": ("step_timeout", _seconds_or_none, "2"),
+    "RESILIENT_EXEC_DISQUALIFY_AFTER": ("disqualify_after", _count, "3"),
+    "RESILIENT_EXEC_TAKE_OVER": ("take_over", _yes_or_no, "1"),
 }
 
+_SHOWN = 60  # characters of a wrong value
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _given: ContextVar[Mapping[str, Any]] = ContextVar("resilient_exec_negmas_options", default=_NOTHING)
 
@@ -240,21 +251,28 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
     """The options that the environment gives; a variable that is empty counts as not set.
 
     Raises:
-        ValueError: names the variable, its value and the rule.
+        WrongSetting: names the variable, its value, the rule and the remedy, in one line.
     """
     variables = os.environ if environment is None else environment
-    return {
-        option: _checked(rule, variable, variables[variable])
-        for variable, (option, rule) in _ENVIRONMENT.items()
-        if variables.get(variable)
-    }
+    found = {}
+    for variable, (option, rule, example) in _ENVIRONMENT.items():
+        value = variables.get(variable)
+        if not value:
+            continue
+        try:
+            found[option] = rule(value)
+        except ValueError as error:
+            shown = repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}... ({len(value)} characters)"
+            remedy = f"unset it, or set another value, such as {variable}={example}"
+            raise WrongSetting(f"{variable}={shown}: {error}; {remedy}") from None
+    return found
 
 
 def current() -> Settings:
     """The options in force here and now.
 
     Raises:
-        ValueError: the environment holds a wrong value.
+        WrongSetting: the environment holds a wrong value.
     """
     return replace(Settings(), **{**from_environment(), **_given.get()})
 
@@ -276,6 +294,7 @@ class Options(TypedDict, total=False):
     verify: int
     step_timeout: float | None
     disqualify_after: int | None
+    take_over: bool
     observers: Sequence[Callable[[Event], object]]
 
 

@@ -23,7 +23,6 @@ back, happens under whoever is on stage then.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -40,10 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Measured", "Watch", "watch"]
 
-_logger = logging.getLogger(__name__)
-
 _OFTEN = 0.005  # s after which the CPU clock is read: in a process with threads asking the kernel is dear
 _LONG_ENOUGH = 0.005  # s on stage after which the resident set is looked at
+_EXACT = 6  # digits behind the point of what is kept, in seconds: it is also written down, as text
 _now = time.perf_counter
 _HIGH = 128  # descriptors from here on are not those that agents are known to close
 
@@ -98,8 +96,8 @@ class _Actor:
 
     def close(self) -> None:
         if self.step != BEFORE:
-            self.measured.cpu.append(max(0.0, self.cpu))
-            self.measured.wall.append(self.wall)
+            self.measured.cpu.append(round(max(0.0, self.cpu), _EXACT))
+            self.measured.wall.append(round(self.wall, _EXACT))
         self.cpu = self.wall = 0.0
 
     def scene(self, method: str) -> _Scene:
@@ -318,8 +316,7 @@ def watch(types: list[str]) -> Iterator[Watch]:
     watching = Watch(names)
     with contextlib.ExitStack() as stack:
         stack.callback(watching.close)
-        for missing in entries.hook(watching, names, stack):
-            _logger.warning("this negmas has no %s: who was on stage when a world fails may not be known", missing)
+        entries.hook(watching, names, stack)
         try:
             yield watching
         except BaseException as error:

@@ -14,17 +14,18 @@ progress callback; the worker saves the results (:mod:`.results`), the pool only
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import queue
-import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas import (
     checks,
+    entries,
     markers,
     preloading,
     report,
@@ -35,17 +36,18 @@ from resilient_exec.adapters.negmas import (
     verification,
     worldset,
 )
+from resilient_exec.adapters.negmas.blame import FAULTS
 from resilient_exec.adapters.negmas.conduct import Conduct
 from resilient_exec.adapters.negmas.onstage import own_types
-from resilient_exec.adapters.negmas.plan import WorldSet, competitors_of, world_timeout
+from resilient_exec.adapters.negmas.plan import WorldSet, world_sets
 from resilient_exec.errors import PoolBroken, TaskKilled
+from resilient_exec.future import ResilientFuture
 from resilient_exec.output import WorkerOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Iterator, Mapping
 
-    from resilient_exec.future import ResilientFuture
-    from resilient_exec.policies import RetryPolicy
+    from resilient_exec.events import Event
     from resilient_exec.pool import ResilientPool
 
 __all__ = ["run"]
@@ -69,7 +71,6 @@ def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
             f"verify={chosen.verify}: without a seed, two runs of a world differ anyway; give one, by options(seed=...)"
         )
     tournament = _Tournament(negmas, call, chosen, chosen.max_workers or lanes)
-    begin = time.perf_counter()
     try:
         tournament.run()
     except checks.CheckFailed:
@@ -80,7 +81,7 @@ def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
     told = tournament.finish()
     report.warn(told)
     if call["verbose"]:
-        _say(f"Finished in {time.perf_counter() - begin:.1f} s")
+        _say(f"Finished in {time.perf_counter() - tournament.begin:.1f} s")
 
 
 def _say(text: str) -> None:
@@ -96,6 +97,8 @@ class _Tournament:
     recorder: report.Recorder = field(init=False)
 
     def __post_init__(self) -> None:
+        generator = self.call["world_generator"]
+        self.seeded = generator if isinstance(generator, seeding.Seeded) else None
         self.begin = self.looked = time.perf_counter()
         self.n_sets = len(self.call["assigned"])
         self.n_settled = 0
@@ -107,8 +110,10 @@ class _Tournament:
         self.finished: list[WorldSet] = []  # in this run
         self.keys: set[str] = set()
         self.recorder = report.Recorder("worlds", self.call["name"], self.path, self.n_sets, self.lanes)
+        self.recorder.unwatched = entries.missing()
         self.conduct = Conduct(
             self._params().get("competitors") or (),
+            self.path,
             step_timeout=self.settings.step_timeout,
             disqualify_after=self.settings.disqualify_after,
         )
@@ -117,11 +122,11 @@ class _Tournament:
 
     def finish(self) -> report.Report:
         """Tell what became of it."""
-        return self.recorder.finish(self.conduct.finish(self.path))
+        return self.recorder.finish(self.conduct.finish())
 
     def run(self) -> None:
         packed = self._pack()
-        for world_set in self._world_sets():
+        for world_set in world_sets(self.negmas, self.call["assigned"], self._params().get("competitors") or ()):
             self._sort(world_set)
         if not self.runnable and not self.blocked:
             return
@@ -130,11 +135,12 @@ class _Tournament:
         self._say_what_runs()
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(WorkerOutput(self.settings.output_limit))
-            pool = self._pool(output, packed)
+            make = functools.partial(self._pool, output, packed)
+            pool = make(None if self.seeded is None else self.seeded.environment)
             try:
                 self._check_competitors(pool)
                 self._drive(pool)
-                self._verify(pool)
+                self._verify(pool, make)
             except BaseException as error:
                 self.recorder.ended_by = type(error).__name__
                 raise
@@ -154,20 +160,13 @@ class _Tournament:
         params: dict[str, Any] = self.negmas.load(self.path / self.negmas.PARAMS_FILE) or {}
         return params
 
-    def _world_sets(self) -> Iterator[WorldSet]:
-        of_tournament = frozenset(self._params().get("competitors") or ())
-        for index, worlds in enumerate(self.call["assigned"]):
-            run_id = self.negmas._run_id(worlds)
-            folder = markers.set_folder(worlds)
-            yield WorldSet(index, worlds, run_id, folder, competitors_of(worlds, of_tournament))
-
     def _sort(self, world_set: WorldSet) -> None:
         """Decide what is to be done about a world set."""
         if self._was_scored(world_set):
             return
-        if world_set.run_id in self.call["run_ids"] or self._attempts_left(world_set) < 1:
+        if world_set.run_id in self.call["run_ids"] or world_set.attempts_left(self.call["max_attempts"]) < 1:
             self._not_run(world_set, f"it has been started {self.call['max_attempts']} times already (max_attempts)")
-        elif standing := markers.clear_markers(world_set.folder):
+        elif standing := markers.clear_markers(world_set.folder, take_over=self.settings.take_over):
             self._block(world_set, worldset.running_elsewhere(standing))
         else:
             self.runnable.append(world_set)
@@ -179,31 +178,30 @@ class _Tournament:
             return False
         self._call_back(score)
         self._settle(world_set.report(status="scored before"))
+        self.conduct.scored_before(world_set.folder, world_set.competitors)
         return True
-
-    def _attempts_left(self, world_set: WorldSet) -> float:
-        limit: float = self.call["max_attempts"]
-        return limit if limit >= sys.maxsize else limit - markers.count_attempts(world_set.folder)
 
     def _say_what_runs(self) -> None:
         if self.call["verbose"]:
-            limits = sorted({limit for item in self.runnable if (limit := self._timeout(item)) is not None})
+            limits = {limit for item in self.runnable if (limit := item.timeout(self.settings)) is not None}
+            within = " to ".join(f"{limit:.0f} s" for limit in sorted({f(limits) for f in (min, max) if limits}))
             _say(
                 f"Running {len(self.runnable)} world-sets on {self.lanes} workers. World timeout is "
-                f"{' to '.join(f'{limit:.0f} s' for limit in sorted({*limits[:1], *limits[-1:]})) or 'none'} and "
-                f"total-timeout is {self.call['total_timeout']}"
+                f"{within or 'none'} and total-timeout is {self.call['total_timeout']}"
             )
 
-    def _pool(self, output: WorkerOutput, packed: bytes) -> ResilientPool:
-        generator = self.call["world_generator"]
+    def _pool(self, output: WorkerOutput, packed: bytes, env: dict[str, str] | None) -> ResilientPool:
+        functions = (self.call["world_generator"], self.call["score_calculator"])
         types = {name for item in (*self.runnable, *self.blocked) for name in item.competitors}
+        modules = preloading.modules_for(preloading.WORLDS, functions, sorted(types))
         return preloading.pool_for(
             self.settings,
             self.lanes,
-            preloading.modules_for(preloading.WORLDS, (generator, self.call["score_calculator"]), sorted(types)),
+            modules,
             initializer=worldset.prepare,
             initargs=(output.folder, packed),
-            env=generator.environment if isinstance(generator, seeding.Seeded) else None,
+            env=env,
+            observers=(*self.settings.observers, self._observe),
         )
 
     def _check_competitors(self, pool: ResilientPool) -> None:
@@ -228,18 +226,23 @@ class _Tournament:
                 return
             settled = self.n_settled
             self._submit(pool)
-            future = self._wait() if self.running or self.blocked else None  # else all others have been excluded
-            if future is not None:
-                self._take(future)
+            news = self._wait() if self.running or self.blocked else None  # else all others have been excluded
+            if isinstance(news, ResilientFuture):
+                self._take(news)
+            elif news is not None:
+                self._take_down_failed(news)
             self._look_at_blocked()
             for _ in range(self.n_settled - settled):
                 yield
 
-    def _verify(self, pool: ResilientPool) -> None:
+    def _verify(self, pool: ResilientPool, make: Callable[[dict[str, str]], ResilientPool]) -> None:
         wanted = self.settings.verify if not self.recorder.ended_by else 0
-        again = [(item, self._timeout(item)) for item in self.finished[:wanted]]
-        if again:
-            self.recorder.verified += verification.verify(self.negmas, pool, again, self.path, self.deadline)
+        again = [(item, item.timeout(self.settings)) for item in self.finished[:wanted]]
+        if again and self.seeded is not None:
+            other = functools.partial(make, self.seeded.other_environment)
+            self.recorder.verified += verification.verify(
+                self.negmas, pool, again, self.path, self.deadline, elsewhere=other
+            )
 
     def _submit(self, pool: ResilientPool) -> None:
         # Who is to be disqualified must not have begun its next world when that is decided.
@@ -249,9 +252,8 @@ class _Tournament:
             if reason := self.conduct.excluded(world_set.competitors):
                 self._not_run(world_set, reason)
                 continue
-            view = pool.options(
-                timeout=self._timeout(world_set), retry=self._policy(world_set), key=self._key(world_set)
-            )
+            policy = world_set.policy(self.settings, self.call["max_attempts"])
+            view = pool.options(timeout=world_set.timeout(self.settings), retry=policy, key=self._key(world_set))
             future = view.submit(
                 worldset.run_world_set,
                 world_set.worlds,
@@ -263,31 +265,22 @@ class _Tournament:
             self.running[future] = world_set
             future.add_done_callback(self.inbox.put)
 
-    def _timeout(self, world_set: WorldSet) -> float | None:
-        given = self.settings.timeout
-        return world_timeout(world_set.worlds) if given is settings.UNSET else given
-
-    def _policy(self, world_set: WorldSet) -> RetryPolicy:
-        left = self._attempts_left(world_set)
-        policy = self.settings.retry
-        if left >= sys.maxsize:
-            return policy
-        return replace(policy, total=int(left) if policy.total is None else min(policy.total, int(left)))
-
     def _key(self, world_set: WorldSet) -> str:
         # negmas does not promise that run ids differ, and a world set that was blocked comes twice; the pool insists.
         key = world_set.run_id if world_set.run_id not in self.keys else f"{world_set.run_id}#{len(self.keys)}"
         self.keys.add(key)
         return key
 
-    def _wait(self) -> ResilientFuture[Any] | None:
+    def _wait(self) -> Any:
+        """A future that is done, or the key of one of which an attempt has failed; ``None``: nothing, for a while."""
         longest = _LOOK_EVERY if self.blocked else _LONGEST_WAIT
         with contextlib.suppress(queue.Empty):
-            future: ResilientFuture[Any] = self.inbox.get(
-                timeout=max(0.0, min(longest, self.deadline - time.perf_counter()))
-            )
-            return future
+            return self.inbox.get(timeout=max(0.0, min(longest, self.deadline - time.perf_counter())))
         return None
+
+    def _observe(self, event: Event) -> None:
+        if event.kind in FAULTS:
+            self.inbox.put(event.key)
 
     def _take(self, future: ResilientFuture[Any]) -> None:
         """Account for a task that has settled."""
@@ -311,13 +304,19 @@ class _Tournament:
             history=report.history(future.story), printed=played.printed, **self._attempts(world_set, future)
         )
         self._settle(told)
-        self.conduct.settled(told, measured=played.measured)
+        self.conduct.settled(world_set.folder.name, told, played.measured)
         if self.call["verbose"]:
             _say(f"{self.n_settled} of {self.n_sets} settled after {time.perf_counter() - self.begin:.1f} s")
 
     def _attempts(self, world_set: WorldSet, future: ResilientFuture[Any]) -> dict[str, Any]:
-        stage = self.conduct.on_stage(world_set.worlds, future.dossier.attempts)
+        stage = self.conduct.failed_attempts(world_set, future.key, future.dossier.attempts)
         return {"attempts": future.attempts, "on_stage": stage}
+
+    def _take_down_failed(self, key: Hashable) -> None:
+        """An attempt has failed: that is noted at once, since this program may be killed before the task settles."""
+        for future, world_set in self.running.items():
+            if future.key == key:
+                self._attempts(world_set, future)
 
     def _failed(self, world_set: WorldSet, future: ResilientFuture[Any], error: BaseException) -> None:
         told = world_set.report(
@@ -328,7 +327,7 @@ class _Tournament:
         self._call_back(None)
         self._settle(told)
         self._end_if_full(error)
-        if self.conduct.settled(told, future.dossier.attempts):
+        if self.conduct.settled(world_set.folder.name, told):
             self._take_back_excluded()
 
     def _take_back_excluded(self) -> None:
@@ -392,8 +391,9 @@ class _Tournament:
             if not future.cancelled() and not isinstance(future.exception(), TaskKilled | PoolBroken):
                 self._take(future)
             elif future.attempts:
-                fields = {"attempts": future.attempts, "history": report.history(future.story)}
-                self._settle(world_set.report(status="failed", reason=f"killed: {why}", **fields))
+                fields = {"history": report.history(future.story), **self._attempts(world_set, future)}
+                self._settle(told := world_set.report(status="failed", reason=f"killed: {why}", **fields))
+                self.conduct.settled(world_set.folder.name, told)
             else:
                 self._settle(world_set.report(status="not run", reason=why))
         for world_set in [*self.runnable, *self.blocked]:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from resilient_exec.adapters.negmas import markers, results, seeding, stage, travel
+from resilient_exec.adapters.negmas import chronicle, markers, results, seeding, stage, travel
 from resilient_exec.adapters.negmas.onstage import own_types
 from resilient_exec.context import task_context
 from resilient_exec.output import redirect_output
@@ -84,10 +84,12 @@ def run_world_set(
                 max_attempts,
                 verbose,
             )
-            measured = watch.measured()
+            # Nothing was played again: what was measured then counts.
+            measured = chronicle.measured_in(folder) if is_finished else watch.measured()
         if result[2] is None:
             return Refused("negmas refused to run it: another process took it up at the same moment")
         if not is_finished:
+            chronicle.save_measured(folder, measured)
             results.save(negmas, tournament, result)
     finally:
         # negmas leaves it when a world raises, and would then refuse that world for ever.
