@@ -89,6 +89,7 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.report": {"adapters.negmas.coverage", "errors", "output", "payload"},
     "adapters.negmas.results": set(),
     "adapters.negmas.seeding": set(),
+    "adapters.negmas.negotiation_seeds": {"adapters.negmas.seeding"},
     "adapters.negmas.provenance": {"adapters.negmas.seeding"},
     "adapters.negmas.onstage": set(),
     "adapters.negmas.entries": {"adapters.negmas.onstage", "context", "evidence"},
@@ -113,12 +114,13 @@ ALLOWED: dict[str, set[str]] = {
         *("adapters.negmas.verification", "adapters.negmas.worldset", "errors", "output"),
     },
     "adapters.negmas.negotiations": {
-        *("adapters.negmas.checks", "adapters.negmas.preloading", "adapters.negmas.report", "adapters.negmas.seeding"),
-        *("adapters.negmas.settings", "errors", "output", "pool"),
+        *("adapters.negmas.checks", "adapters.negmas.negotiation_seeds", "adapters.negmas.preloading"),
+        *("adapters.negmas.report", "adapters.negmas.seeding", "adapters.negmas.settings", "errors", "output", "pool"),
     },
     "adapters.negmas.seam": {
-        *("adapters.negmas.checks", "adapters.negmas.claim", "adapters.negmas.negotiations", "adapters.negmas.plan"),
-        *("adapters.negmas.provenance", "adapters.negmas.report", "adapters.negmas.seeding"),
+        *("adapters.negmas.checks", "adapters.negmas.claim", "adapters.negmas.negotiation_seeds"),
+        *("adapters.negmas.negotiations", "adapters.negmas.plan", "adapters.negmas.provenance"),
+        *("adapters.negmas.report", "adapters.negmas.seeding"),
         *("adapters.negmas.settings", "adapters.negmas.worlds"),
     },
     "adapters": {
