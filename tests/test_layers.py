@@ -90,6 +90,7 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.report": {"adapters.negmas.coverage", "errors", "output", "payload"},
     "adapters.negmas.results": set(),
     "adapters.negmas.seeding": set(),
+    "adapters.negmas.negotiation_seeds": {"adapters.negmas.seeding"},
     "adapters.negmas.provenance": {"adapters.negmas.seeding"},
     "adapters.negmas.onstage": set(),
     "adapters.negmas.entries": {"adapters.negmas.onstage", "context", "evidence"},
@@ -120,22 +121,22 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.worlds": {
         *("adapters.negmas.blame", "adapters.negmas.checks", "adapters.negmas.conduct", "adapters.negmas.entries"),
         *("adapters.negmas.markers", "adapters.negmas.onstage", "adapters.negmas.plan", "adapters.negmas.preloading"),
-        *(
-            "adapters.negmas.report",
-            "adapters.negmas.results",
-            "adapters.negmas.seeding",
-            "adapters.negmas.settings",
-            "adapters.negmas.travel",
-        ),
-        *("adapters.negmas.verification", "adapters.negmas.worldset", "errors", "future", "output"),
+        *("adapters.negmas.report", "adapters.negmas.results", "adapters.negmas.seeding", "adapters.negmas.settings"),
+        *("adapters.negmas.travel", "adapters.negmas.verification", "adapters.negmas.worldset"),
+        *("errors", "future", "output"),
     },
     "adapters.negmas.negotiations": {
-        *("adapters.negmas.checks", "adapters.negmas.preloading", "adapters.negmas.report", "adapters.negmas.seeding"),
-        *("adapters.negmas.settings", "errors", "output", "pool"),
+        *("adapters.negmas.checks", "adapters.negmas.negotiation_seeds", "adapters.negmas.preloading"),
+        *("adapters.negmas.report", "adapters.negmas.seeding", "adapters.negmas.settings", "errors", "output", "pool"),
     },
     "adapters.negmas.seam": {
         *("adapters.negmas.checks", "adapters.negmas.chronicle", "adapters.negmas.claim", "adapters.negmas.conduct"),
-        *("adapters.negmas.negotiations", "adapters.negmas.plan", "adapters.negmas.provenance"),
+        *(
+            "adapters.negmas.negotiation_seeds",
+            "adapters.negmas.negotiations",
+            "adapters.negmas.plan",
+            "adapters.negmas.provenance",
+        ),
         *("adapters.negmas.report", "adapters.negmas.seeding", "adapters.negmas.settings", "adapters.negmas.worlds"),
     },
     "adapters": {

@@ -12,7 +12,7 @@ import numpy as np
 from negmas.inout import Scenario
 from negmas.outcomes import make_issue, make_os
 from negmas.preferences import LinearAdditiveUtilityFunction
-from negmas.sao import AspirationNegotiator, BoulwareTBNegotiator, ConcederTBNegotiator
+from negmas.sao import AspirationNegotiator, BoulwareTBNegotiator, ConcederTBNegotiator, RandomNegotiator
 from negmas.tournaments.neg.simple import cartesian
 
 HEALTHY = (AspirationNegotiator, BoulwareTBNegotiator, ConcederTBNegotiator)
@@ -40,6 +40,17 @@ class Quitter(AspirationNegotiator):
         raise KeyboardInterrupt("not the user's")
 
 
+class Stumbler(RandomNegotiator):
+    """Kills its process where the file named in ``STUMBLE`` lies, and takes it away; draws its offers."""
+
+    def propose(self, *args, **kwargs):
+        stone = os.environ.get("STUMBLE")
+        if stone and os.path.exists(stone):
+            os.unlink(stone)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().propose(*args, **kwargs)
+
+
 def scenarios(n):
     """Two issues, linear utilities; the same ones each time."""
     rng = np.random.default_rng(7)
@@ -59,10 +70,10 @@ def _table(rng, n):
     return {k: float(rng.random()) for k in range(n)}
 
 
-def tournament(competitors=HEALTHY, n_scenarios=2, njobs=0, **kwargs):
-    """Its records: every pair of negotiators, in both roles, in each scenario."""
-    random.seed(7)
-    np.random.seed(7)  # noqa: NPY002  it is the one that negmas draws from
+def tournament(competitors=HEALTHY, n_scenarios=2, njobs=0, drawn=7, **kwargs):
+    """Its records: every pair of negotiators, in both roles, in each scenario; in an order that is ``drawn``."""
+    random.seed(drawn)
+    np.random.seed(drawn)  # noqa: NPY002  it is the one that negmas draws from
     settings = {"n_repetitions": 1, "n_steps": 20, "njobs": njobs, "verbosity": 0, "plot_fraction": 0, **kwargs}
     if "save_scenario_figs" in inspect.signature(cartesian.cartesian_tournament).parameters:
         settings["save_scenario_figs"] = False  # it downloads a browser

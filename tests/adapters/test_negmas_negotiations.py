@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import random
 import threading
 
 import negmas_negotiators as n
 import pytest
-from negmas.sao import AspirationNegotiator
+from negmas.sao import AspirationNegotiator, RandomNegotiator
 from negmas.tournaments.neg.simple import cartesian
 
 import resilient_exec.adapters.negmas as adapter
@@ -148,3 +149,66 @@ def _draw():
     import random
 
     return random.random()
+
+
+# -- scores that can be had again
+
+
+@pytest.fixture
+def hash_order(monkeypatch):
+    """As if this process had been started with it."""
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+
+
+def drawn_records(seed, njobs, **kwargs):
+    """Of a tournament whose negotiators draw all that they say."""
+    with adapter.options(seed=seed, max_workers=max(1, njobs)):
+        results = n.tournament((n.Stumbler, RandomNegotiator), n_scenarios=1, njobs=njobs, **kwargs)
+    return n.records(results)
+
+
+def test_a_seeded_negotiation_has_the_same_scores_in_a_worker_and_here_in_any_order(hash_order):
+    serial = drawn_records(7, -1, drawn=1)
+    state = random.getstate()
+
+    assert drawn_records(7, 2, drawn=2) == serial
+    assert drawn_records(7, -1, drawn=1) == serial
+    assert random.getstate() == state  # nothing but what cartesian_tournament itself draws
+    assert drawn_records(8, -1) != serial
+    assert len(set(serial)) == len(serial) == 8
+
+
+@pytest.mark.slow
+def test_a_seeded_negotiation_has_the_same_scores_when_its_worker_died(hash_order, monkeypatch, tmp_path):
+    stone = tmp_path / "stone"
+    stone.touch()
+    once, thrice = drawn_records(7, -1), drawn_records(7, -1, n_repetitions=3)
+    monkeypatch.setenv("STUMBLE", str(stone))
+
+    assert drawn_records(7, 1) == once
+    assert not stone.exists()
+    assert [task.attempts for task in adapter.last_report().retried] == [2]
+    assert drawn_records(7, 2, n_repetitions=3) == thrice
+    assert len(set(thrice)) > len(once)  # each repetition draws its own
+
+
+def test_negotiations_in_threads_cannot_be_seeded():
+    if "executor" not in inspect.signature(cartesian.cartesian_tournament).parameters:
+        pytest.skip("older versions have no threads")
+    with pytest.raises(ValueError, match=r'seed=7 with executor="thread": .* use executor="process"'):
+        drawn_records(7, 2, executor="thread")
+
+
+def test_a_serial_seeded_tournament_says_once_how_to_get_the_workers_order_of_sets(monkeypatch):
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    with pytest.warns(RuntimeWarning, match="PYTHONHASHSEED=7$") as told:
+        drawn_records(7, -1)
+    assert len([one for one in told if "PYTHONHASHSEED" in str(one.message)]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not NEWER, reason="older versions run it in this process")
+def test_a_serial_tournament_with_a_limit_of_time_has_one_worker():
+    with adapter.options(max_workers=2):
+        n.tournament(n_scenarios=1, njobs=-1, time_limit=60)
+    assert adapter.last_report().workers == 1

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from resilient_exec.adapters.negmas import checks, preloading, report, seeding, settings
+from resilient_exec.adapters.negmas import checks, negotiation_seeds, preloading, report, seeding, settings
 from resilient_exec.errors import AttemptError, NotSendable, PoolBroken, TaskTimeout
 from resilient_exec.output import WorkerOutput, redirect_output
 from resilient_exec.pool import ResilientPool
@@ -45,6 +45,7 @@ class _Session:
         chosen = settings.current()
         self.timeout = _shorter(timeout, chosen.timeout)
         self.lanes = chosen.max_workers or max_workers
+        self.seeds = negotiation_seeds.current()
         with ExitStack() as stack:
             output = stack.enter_context(WorkerOutput(chosen.output_limit))
             self.pool = ResilientPool(
@@ -58,6 +59,7 @@ class _Session:
                 initargs=(output.folder,),
                 preload=preloading.NEGOTIATIONS if chosen.preload else (),
                 observers=chosen.observers,
+                env=self.seeds.environment if self.seeds is not None else None,
             )
             self._stack = stack.pop_all()
         self.recorder: report.Recorder | None = None
@@ -212,8 +214,8 @@ class _IsolatedTasks:
 
     def _submit(self, session: _Session) -> None:
         while len(self._running) < self._window and (i := next(self._waiting, None)) is not None:
-            _, fn, args, kwargs = self.tasks[i]
-            future = session.pool.submit(_seeded(fn, i), *args, **kwargs)
+            _, _, args, kwargs = self.tasks[i]
+            future = session.pool.submit(self._seeded(i), *args, **kwargs)
             self._running[future] = i
             future.add_done_callback(self._inbox.put)
 
@@ -241,6 +243,14 @@ class _IsolatedTasks:
         else:
             self._on_error(error, info, i, n)
 
+    def _seeded(self, i: int) -> Callable[..., Any]:
+        """The function of a task, with the seed that the options or, else, negmas' own setting give it."""
+        fn, seeds = self.tasks[i][1], negotiation_seeds.current()
+        if seeds is not None:
+            return seeds.task(fn, self._info(i))
+        seed = seeding.negmas_seed(i)
+        return fn if seed is None else functools.partial(_run_seeded, seed, fn)
+
     def leave_to_negmas(self, timeout: float | None, track: Any, description: str, **how: Any) -> None:
         """Give negmas' own function the tasks that cannot be pickled, under their own numbers and seeds."""
         if not self._unsendable:
@@ -250,8 +260,8 @@ class _IsolatedTasks:
         numbers, n = self._unsendable, len(self.tasks)
         left = []
         for i in numbers:
-            info, fn, args, kwargs = self.tasks[i]
-            left.append((info, _seeded(fn, i), args, kwargs))
+            info, _, args, kwargs = self.tasks[i]
+            left.append((info, self._seeded(i), args, kwargs))
         stock(
             left,
             max_workers=1,
@@ -263,12 +273,6 @@ class _IsolatedTasks:
             description=description,
             **how,
         )
-
-
-def _seeded(fn: Callable[..., Any], index: int) -> Callable[..., Any]:
-    """``fn`` with the seed that negmas derives from the task's number, when seeding is on."""
-    seed = seeding.negmas_seed(index)
-    return fn if seed is None else functools.partial(_run_seeded, seed, fn)
 
 
 def _run_seeded(seed: int, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -303,7 +307,9 @@ class NegotiationPool:
         """Submit a negotiation; its arguments are what a failure record is made of."""
         self._session.check(info.get("partners") or ())
         self._planned += 1
-        return _Negotiation(self, self._session.pool.submit(fn, **info), info)
+        seeds = self._session.seeds
+        call = fn if seeds is None else seeds.task(fn, info)
+        return _Negotiation(self, self._session.pool.submit(call, **info), info)
 
     def record(self, future: ResilientFuture[Any], info: dict[str, Any]) -> Any:
         """The record of a negotiation that has settled: its own, or one of failure."""

@@ -16,6 +16,7 @@ elsewhere than into a module's namespace, into a ``functools.partial`` for examp
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -300,12 +301,33 @@ def _install_negotiations() -> None:
     _install_stand_in_for_pool(cartesian, name, negotiations)
     _parameters(cartesian, "cartesian_tournament")
     _seam.add("cartesian_tournament", _wrapped(cartesian, "cartesian_tournament", _cartesian_tournament))
+    for parameter in ("s", "partners", "partner_names", "rep"):
+        if parameter not in _parameters(cartesian, "run_negotiation"):
+            _refuse(f"the parameter {parameter!r} of {cartesian.__name__}.run_negotiation")
+    one = _wrapped(cartesian, "run_negotiation", _run_negotiation)
+    one.everywhere = False  # who calls it by another way than a tournament has no seed
+    _seam.add("run_negotiation", one)
 
 
 def _cartesian_tournament(_: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
-    if call.arguments.get("njobs", 0) >= 0:  # a serial run is none of our business
+    from resilient_exec.adapters.negmas import negotiation_seeds  # see _run_parallel
+
+    is_serial = call.arguments.get("njobs", 0) < 0
+    if not is_serial:
         checks.check_plots(call.arguments)
-    return original(*call.args, **call.kwargs)
+    in_threads = call.arguments.get("executor") == "thread" and not is_serial
+    # Where there is a limit of time newer versions send a serial run to one worker, which can be killed.
+    lanes = settings.options(max_workers=1) if is_serial else contextlib.nullcontext()
+    with lanes, negotiation_seeds.seeded(settings.current().seed, in_threads=in_threads):
+        return original(*call.args, **call.kwargs)
+
+
+def _run_negotiation(_: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
+    """In this process; in a worker negmas' own function is called."""
+    from resilient_exec.adapters.negmas import negotiation_seeds  # see _run_parallel
+
+    seeds = negotiation_seeds.current()
+    return original(**call.arguments) if seeds is None else seeds.run_here(original, call.arguments)
 
 
 def _install_stand_in_for_pool(cartesian: Any, name: str, negotiations: Any) -> None:

@@ -36,9 +36,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["Seeded", "hash_seed", "reseed", "serially", "world_seed"]
+__all__ = ["HASH_SEED", "Seeded", "hash_seed", "reseed", "run_apart", "serially", "warn_of_hash_order", "world_seed"]
 
-_HASH_SEED = "PYTHONHASHSEED"
+HASH_SEED = "PYTHONHASHSEED"
 _CREATED = re.compile(r"\d{8}H\d{12}")  # as negmas' unique_name writes it
 _TRIED = "_Mechanism__last_second_tried"
 
@@ -58,7 +58,7 @@ def _own_hash_seed(environment: Mapping[str, str] | None = None) -> str:
     """The one that this process was started with; ``""``: none."""
     if sys.flags.ignore_environment:
         return ""
-    given = (os.environ if environment is None else environment).get(_HASH_SEED, "")
+    given = (os.environ if environment is None else environment).get(HASH_SEED, "")
     return given if given.isdecimal() else ""  # it may be "random"
 
 
@@ -88,12 +88,12 @@ class Seeded:
     @property
     def environment(self) -> dict[str, str]:
         """What the environment of workers has to have."""
-        return {_HASH_SEED: self.hash_seed}
+        return {HASH_SEED: self.hash_seed}
 
     @property
     def other_environment(self) -> dict[str, str]:
         """The same with another hash seed."""
-        return {_HASH_SEED: str((int(self.hash_seed) + 1) % 2**32)}
+        return {HASH_SEED: str((int(self.hash_seed) + 1) % 2**32)}
 
 
 def reseed(number: int) -> None:
@@ -162,10 +162,23 @@ class _Serial:
 @contextmanager
 def serially(seeded: Seeded) -> Iterator[None]:
     """For a serial run in this process: the random state and the clock are put back at its end."""
+    warn_of_hash_order(seeded.hash_seed)
+    with _undisturbed():
+        yield
+
+
+def run_apart(seed: int, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a negotiation from a random state of its own, and put random state and clock back behind it."""
+    with _undisturbed():
+        _calm_the_clock()
+        reseed(seed)
+        return fn(*args, **kwargs)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
     import numpy as np
 
-    if _own_hash_seed() != seeded.hash_seed:
-        _warn(seeded.hash_seed)
     state, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
     with _Serial.lock:
         _Serial.running += 1
@@ -180,10 +193,13 @@ def serially(seeded: Seeded) -> Iterator[None]:
                 delattr(_mechanism(), _TRIED)
 
 
-def _warn(hash_seed: str) -> None:
+def warn_of_hash_order(hash_seed: str) -> None:
+    """Say what to set, if this process's order of sets of strings is not that of workers with this seed."""
+    if _own_hash_seed() == hash_seed:
+        return
     warnings.warn(
-        f"a serial run depends on this process's order of sets of strings, which only {_HASH_SEED} fixes, before "
-        f"Python starts. To get what workers get from this seed, start it with {_HASH_SEED}={hash_seed}",
+        f"a serial run depends on this process's order of sets of strings, which only {HASH_SEED} fixes, before "
+        f"Python starts. To get what workers get from this seed, start it with {HASH_SEED}={hash_seed}",
         RuntimeWarning,
         stacklevel=2,
     )
