@@ -111,7 +111,7 @@ def _text(error: BaseException) -> str:
 
 def check(arguments: argparse.Namespace) -> int:
     """Try the agent; the exit status."""
-    from resilient_exec.cli.scml import CommandError
+    from resilient_exec.cli.scml import CommandError, check_steps
 
     if len(arguments.competitors) != 1 or ":" not in arguments.competitors[0]:
         raise CommandError("scml check takes one agent, as MODULE:CLASS; got " + repr(" ".join(arguments.competitors)))
@@ -123,6 +123,7 @@ def check(arguments: argparse.Namespace) -> int:
         track = arguments.track_of or found.track
         if track not in _OPPONENTS:
             raise CommandError(f"{found.name} is neither a StdAgent nor a OneShotAgent: say --track std or oneshot")
+        check_steps(track, arguments.steps)
         if found.seconds > _LONG_IMPORT:
             _say(f"remark: its import takes {found.seconds:.1f} s, in each worker")
         report = _play(module_name, class_name, track, timeout, arguments)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from resilient_exec.adapters.negmas import Report
 
-__all__ = ["CommandError", "check_settings", "tournament"]
+__all__ = ["CommandError", "check_settings", "check_steps", "tournament"]
 
 SOME_WORLDS_MISSING = 3  # exit status
 _NAME = "tournament"
@@ -27,6 +27,8 @@ _DEFAULT = {
     "std": ("GreedyStdAgent", "RandomStdAgent", "SyncRandomStdAgent"),
     "oneshot": ("GreedyOneShotAgent", "RandomOneShotAgent", "RandDistOneShotAgent"),
 }
+
+_LEAST_STEPS = {"std": 5, "oneshot": 3}  # the most products that a world may have
 
 
 class CommandError(Exception):
@@ -75,6 +77,19 @@ def tournament(arguments: argparse.Namespace) -> int:
     return 0 if report is None or not report.missing else SOME_WORLDS_MISSING
 
 
+def check_steps(track: str, steps: int) -> None:
+    """Refuse worlds that scml cannot make.
+
+    Raises:
+        CommandError: how many steps it takes.
+    """
+    if steps < _LEAST_STEPS[track]:
+        raise CommandError(
+            f"--steps is {steps}, but {track} needs {_LEAST_STEPS[track]} or more: scml cannot price the products of a "
+            "world that has fewer steps than products"
+        )
+
+
 def _start(arguments: argparse.Namespace, utils: Any) -> Any:
     from resilient_exec.adapters.negmas.seeding import reseed
 
@@ -83,6 +98,7 @@ def _start(arguments: argparse.Namespace, utils: Any) -> Any:
         raise CommandError(f"a tournament needs two competitors or more; got {len(competitors)}")
     if arguments.per_world > len(competitors):
         raise CommandError(f"--per-world is {arguments.per_world}, but there are only {len(competitors)} competitors")
+    check_steps(arguments.track, arguments.steps)
     output = Path(arguments.output or f"scml-{arguments.track}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
     if any(output.glob(f"{_NAME}*")):
         raise CommandError(f"{output} holds a tournament already; go on with it by --resume, or name another --output")

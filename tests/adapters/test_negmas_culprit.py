@@ -11,7 +11,11 @@ import pytest
 
 pytestmark = [
     pytest.mark.slow,  # each of its worlds imports TensorFlow and PyTorch first
-    pytest.mark.skipif(importlib.util.find_spec("scml_agents") is None, reason="needs scml-agents"),
+    pytest.mark.skipif(
+        sys.version_info < (3, 12)
+        or any(importlib.util.find_spec(name) is None for name in ("scml_agents", "tensorflow")),
+        reason="needs scml-agents with TensorFlow, and Python 3.12: without these it did not crash",
+    ),
 ]
 
 # In a process of its own: importing all competitors of a league starts threads.

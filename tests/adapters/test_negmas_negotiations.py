@@ -212,3 +212,36 @@ def test_a_serial_tournament_with_a_limit_of_time_has_one_worker():
     with adapter.options(max_workers=2):
         n.tournament(n_scenarios=1, njobs=-1, time_limit=60)
     assert adapter.last_report().workers == 1
+
+
+# -- half-done tournaments
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(cartesian, "continue_cartesian_tournament"), reason="older versions do not go on")
+@pytest.mark.parametrize("by", ["continue_cartesian_tournament", "path_exists"])
+def test_a_half_done_tournament_is_refused_before_it_is_counted_twice(by, tmp_path):
+    """See ``test_upstream.py`` for what stock does; one whose results are gone is run as a whole."""
+    begun = []
+
+    def interrupt(_):
+        begun.append(1)
+        if len(begun) > 3:
+            raise KeyboardInterrupt
+
+    def go_on():
+        if by == "path_exists":
+            return n.tournament(path_exists="continue", **half)
+        return cartesian.continue_cartesian_tournament(tmp_path / "t", verbosity=0, njobs=1)
+
+    half = {"competitors": n.HEALTHY[:2], "n_scenarios": 1, "path": tmp_path / "t", "storage_optimization": "speed"}
+    with pytest.raises(KeyboardInterrupt):
+        n.tournament(before_start_callback=interrupt, njobs=-1, **half)
+    with adapter.options(max_workers=1):
+        with pytest.raises(
+            adapter.CheckFailed, match=r"results of 3 negotiations .* run them again, and count them twice"
+        ):
+            go_on()
+        for path in (tmp_path / "t" / "results").iterdir():
+            path.write_text(path.read_text()[:20])  # as a power cut leaves it
+        assert len(go_on().details) == 8

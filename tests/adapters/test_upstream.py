@@ -21,7 +21,8 @@ import pytest
 import upstream_stage as stage
 from negmas.tournaments import tournaments
 from negmas.tournaments.neg.simple import cartesian
-from scml.utils import anac2024_oneshot
+from scml.std.agents import GreedyStdAgent, RandomStdAgent
+from scml.utils import anac2024_oneshot, anac2024_std
 
 import resilient_exec.adapters.negmas as adapter
 from resilient_exec.adapters.negmas import plan
@@ -306,6 +307,51 @@ def test_the_handler_of_timeouts_calls_failed_run_record_without_what_it_needs(m
         error is not None and error.startswith("failed_run_record() "),
         "a negotiation that times out ends the tournament with a TypeError",
         workaround="negotiations.NegotiationPool.record, which gives what is needed",
+    )
+
+
+@pytest.mark.skipif(not hasattr(cartesian, "continue_cartesian_tournament"), reason="older versions go on with nothing")
+@pytest.mark.parametrize("by", ["continue_cartesian_tournament", "path_exists"])
+def test_what_a_half_done_negotiation_tournament_has_done_is_done_again_and_counted_twice(by, tmp_path):
+    """A negotiation's id is a hash over random ids of its utility functions, among others."""
+    begun = []
+
+    def interrupt(_):
+        begun.append(1)
+        if len(begun) > 7:
+            raise KeyboardInterrupt
+
+    here = {"n_scenarios": 1, "njobs": -1, "path": tmp_path / "t", "storage_optimization": "speed"}
+    with pytest.raises(KeyboardInterrupt):
+        n.tournament(before_start_callback=interrupt, **here)
+    if by == "path_exists":
+        records = n.tournament(path_exists="continue", **here).details.to_dict("records")
+    else:
+        results = cartesian.continue_cartesian_tournament(tmp_path / "t", verbosity=0, njobs=-1)
+        records = results.details.to_dict("records")
+        kept = len(list((tmp_path / "t" / "scenarios" / "scenario0").glob("*_u0?.yml")))
+        found(kept == 4, "of two utility functions there are four afterwards", workaround="nothing")
+    assert len({(record["scenario"], str(record["partners"]), record["rep"]) for record in records}) == 18
+    found(
+        len(records) == 18 + 7,
+        "a half-done negotiation tournament that goes on does all negotiations again, and counts those done twice",
+        workaround="checks.check_begun",
+    )
+
+
+# -- scml
+
+
+def test_std_worlds_of_fewer_steps_than_products_cannot_be_made(tmp_path):
+    with pytest.raises(ValueError) as error:
+        anac2024_std(
+            (GreedyStdAgent, RandomStdAgent), n_configs=1, n_steps=2, tournament_path=tmp_path, configs_only=True
+        )
+    found(
+        "zero-size array" in str(error.value),
+        "the catalog price of a product is the largest of none where there are fewer steps than products",
+        workaround="nothing",
+        package=SCML,
     )
 
 

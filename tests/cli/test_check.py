@@ -86,6 +86,12 @@ def test_an_agent_that_cannot_be_imported_is_told_so(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.slow
+def test_worlds_that_scml_cannot_make_are_refused(capsys):
+    assert main(["scml", "check", "scml.std.agents:GreedyStdAgent", "--steps", "4"]) == 2
+    assert "--steps is 4, but std needs 5 or more" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "status", "words"),
     [("Fine", 0, ["fine"]), ("Bad", 1, ["dies in before_step at step 1", "exit code 7", "is slow", "prints: "])],

@@ -61,6 +61,8 @@ def folder(tmp_path):
         (["oneshot", "--resume"], ["--output"]),
         (["oneshot", "--resume", "--output", "nothing"], ["nothing"]),
         (["oneshot", "--steps", "0"], ["--steps", "0"]),
+        (["oneshot", "--steps", "2"], ["--steps is 2", "3 or more"]),
+        (["std", "--steps", "4"], ["--steps is 4", "5 or more"]),
         (["oneshot", "--seed", "-1"], ["--seed", "-1"]),
         (["collusion"], ["collusion"]),
     ],

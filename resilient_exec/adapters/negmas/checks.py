@@ -4,6 +4,7 @@
 * :func:`check_room`: a disk on which the results cannot be kept; and :func:`is_full`, when it fills up on the way.
 * :func:`unusable`, in a worker, and :func:`refuse_unusable`: competitors that cannot be imported there.
 * :func:`check_plots`: plots of a negotiation tournament that cannot be drawn here.
+* :func:`check_begun`: a half-done negotiation tournament, of which negmas would count twice what is done.
 
 (:mod:`.claim` has one more: a folder in which somebody else is at work.)  Each says what is wrong and the remedy.
 """
@@ -11,6 +12,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import shutil
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckFailed",
     "arrives",
+    "check_begun",
     "check_pandas",
     "check_plots",
     "check_room",
@@ -295,3 +298,41 @@ def _draw() -> str | None:
     except subprocess.TimeoutExpired:
         return f"no plot was drawn in {_DRAWING_LIMIT:.0f} s"
     return (done.stderr.strip().splitlines() or ["it died"])[-1] if done.returncode else None
+
+
+# -- a half-done negotiation tournament
+
+
+def check_begun(folder: Path, negotiations: Sequence[Mapping[str, Any]] | None = None) -> None:
+    """Refuse to run negotiations that have their result already, and that negmas would keep besides the new one.
+
+    A negotiation's id, by which negmas looks for what is done, is a hash over random ids of utility functions among
+    others, so it is never found in another process.
+
+    Args:
+        folder: of the tournament.
+        negotiations: those to be run, each as the arguments of ``run_negotiation``; ``None``: all.
+
+    Raises:
+        CheckFailed: says how many there are, and the remedy.
+    """
+    done = [path.name for path in (folder / "results").glob("*.json") if _is_record(path)]
+    if negotiations is not None:
+        begin = {
+            "_".join([str(i["s"].outcome_space.name), *i["partner_names"], str(i["rep"]), ""]) for i in negotiations
+        }
+        done = [name for name in done if name.startswith(tuple(begin))]
+    if done:
+        raise CheckFailed(
+            f"{folder / 'results'} has results of {len(done)} negotiations that negmas does not recognize: it would "
+            'run them again, and count them twice. Begin anew, with path_exists="overwrite", or remove that folder '
+            "before going on; then each is run once"
+        )
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):  # cut short; negmas passes over it, too
+        return False
+    return isinstance(found, dict) and bool(found)

@@ -149,6 +149,9 @@ def run_isolated_tasks(
     as ``allow_inline_fallback`` says.
     """
     run = _IsolatedTasks(list(tasks), window or 4 * max(1, max_workers), on_result, on_timeout, on_error)
+    negotiations = run.negotiations()
+    if path := next((info["path"] for info in negotiations if info.get("path")), None):
+        checks.check_begun(Path(path), negotiations)
     limit = _shorter(total_timeout, None)
     session = _Session(max(1, max_workers), timeout, max_tasks)
     ended_by = ""
@@ -191,9 +194,13 @@ class _IsolatedTasks:
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of futures
         self._unsendable: list[int] = []
 
+    def negotiations(self) -> list[dict[str, Any]]:
+        """What is known of each task that is a negotiation."""
+        return [info for i in range(len(self.tasks)) if "partners" in (info := self._info(i))]
+
     def competitors(self) -> list[Any]:
         """Of all tasks that are negotiations."""
-        return [kind for i in range(len(self.tasks)) for kind in self._info(i).get("partners") or ()]
+        return [kind for info in self.negotiations() for kind in info["partners"] or ()]
 
     def steps(self, session: _Session, deadline: float) -> Iterator[None]:
         """Yield after each task that has settled."""

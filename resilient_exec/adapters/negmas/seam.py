@@ -304,6 +304,9 @@ def _install_negotiations() -> None:
     for parameter in ("s", "partners", "partner_names", "rep"):
         if parameter not in _parameters(cartesian, "run_negotiation"):
             _refuse(f"the parameter {parameter!r} of {cartesian.__name__}.run_negotiation")
+    if hasattr(cartesian, "continue_cartesian_tournament"):
+        go_on = _wrapped(cartesian, "continue_cartesian_tournament", _continue_cartesian_tournament)
+        _seam.add("continue_cartesian_tournament", go_on)
     one = _wrapped(cartesian, "run_negotiation", _run_negotiation)
     one.everywhere = False  # who calls it by another way than a tournament has no seed
     _seam.add("run_negotiation", one)
@@ -320,6 +323,14 @@ def _cartesian_tournament(_: Any, original: Callable[..., Any], call: inspect.Bo
     lanes = settings.options(max_workers=1) if is_serial else contextlib.nullcontext()
     with lanes, negotiation_seeds.seeded(settings.current().seed, in_threads=in_threads):
         return original(*call.args, **call.kwargs)
+
+
+def _continue_cartesian_tournament(_: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
+    # Here, since negmas makes None of any exception, and writes its scenarios anew (other ones) before it runs any.
+    folder = Path(call.arguments["path"])
+    if not any(folder.glob("details.*")):  # else it is complete, and only loaded
+        checks.check_begun(folder)
+    return original(*call.args, **call.kwargs)
 
 
 def _run_negotiation(_: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
