@@ -2,11 +2,11 @@
 
     python benchmarks/stage.py [--track std|oneshot] [--rounds 5] [--steps 10]
 
-Two worlds that are the same (the same seed; each has its own state of the random generators; negmas' draw for each
-second that passes is calmed) take their steps by turns, one of them watched: what else the machine does strikes both.
-This process keeps to one CPU, as a worker does when all of them are at work: negmas hands each offer to a thread, and
-what that costs on two CPUs depends on where the kernel puts it.  Times are CPU seconds.  Of each step the least time of
-all rounds counts; coming into force and ending count too.
+Two worlds that are the same (one seed, one order of sets; negmas' draw for each second that passes is calmed) take
+their steps by turns, each in a process of its own, one of them watched: what else the machine does strikes both.  Both
+keep to one CPU, as workers do when all of them are at work: negmas hands each offer to a thread, and what that costs on
+two CPUs depends on where the kernel puts it.  In each round the processes are new.  Times are CPU seconds, and include
+coming into force and ending.  Of each step the least time of all rounds counts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import gc
 import importlib
+import multiprocessing
 import os
 import random
 import tempfile
@@ -62,41 +63,49 @@ def make(track: str, steps: int, seed: int) -> tuple[Any, list[str]]:
     return world, [f"{k.__module__}.{k.__name__}" for k in kinds]
 
 
-class Side:
-    """One of the two worlds, with its random numbers."""
+def side(steps_of: Any, track: str, steps: int, cpu: int, *, watched: bool) -> None:
+    """In a process of its own: a world to get warm, then one that takes a step whenever it is told to."""
+    warnings.simplefilter("ignore")
+    os.sched_setaffinity(0, {cpu})
+    os.chdir(tempfile.mkdtemp())
+    importlib.import_module("negmas.mechanisms").random = Calm()  # type: ignore[attr-defined]
+    context.set_notes(Register(anonymous_file("register", REGISTER_SIZE)).note)
+    make(track, steps, SEED)[0].run()
+    world, types = make(track, steps, SEED)
+    gc.collect()
+    steps_of.recv()
+    before = time.process_time()
+    with stage.watch(types) if watched else contextlib.nullcontext():
+        for _ in range(steps):
+            world.step()
+            now = time.process_time()
+            steps_of.send(now - before)
+            steps_of.recv()
+            before = time.process_time()
+    steps_of.send(time.process_time() - before)
+    steps_of.recv()
 
-    def __init__(self, track: str, steps: int, *, watched: bool) -> None:
-        self.world, types = make(track, steps, SEED)
-        self.types = types if watched else None
-        self.state = (random.getstate(), np.random.get_state())  # noqa: NPY002  it is the one that negmas draws from
 
-    def step(self) -> tuple[float, float]:
-        """CPU seconds of what :func:`stage.watch` does before and after, and of the world's next step."""
-        random.setstate(self.state[0])
-        np.random.set_state(self.state[1])  # noqa: NPY002
-        began = time.process_time()
-        with stage.watch(self.types) if self.types else contextlib.nullcontext():
-            entered = time.process_time()
-            self.world.step()
-            left = time.process_time()
-        ended = time.process_time()
-        self.state = (random.getstate(), np.random.get_state())  # noqa: NPY002
-        return entered - began + ended - left, left - entered
-
-
-def run(track: str, steps: int, index: int) -> tuple[list[float], list[float], float]:
-    """CPU seconds of each step without and with, and of what surrounds the world once."""
-    sides = [Side(track, steps, watched=watched) for watched in (False, True)]
+def run(track: str, steps: int, cpu: int, index: int) -> tuple[list[float], list[float]]:
+    """CPU seconds of each step, and of the end, without and with."""
+    spawn = multiprocessing.get_context("spawn")
+    ends, processes = [], []
+    for watched in (False, True):
+        near, far = spawn.Pipe()
+        process = spawn.Process(target=side, args=(far, track, steps, cpu), kwargs={"watched": watched})
+        process.start()
+        far.close()
+        ends.append(near)
+        processes.append(process)
     times: tuple[list[float], list[float]] = ([], [])
-    around = []
-    for step in range(steps):
-        for side in (0, 1) if (index + step) % 2 else (1, 0):
-            gc.collect()
-            frame, took = sides[side].step()
-            times[side].append(took)
-            if side == 1:
-                around.append(frame)
-    return (*times, min(around))
+    for step in range(steps + 1):
+        for which in (0, 1) if (index + step) % 2 else (1, 0):
+            ends[which].send("step")
+            times[which].append(ends[which].recv())
+    for near, process in zip(ends, processes, strict=True):
+        near.send("end")
+        process.join()
+    return times
 
 
 def main() -> None:
@@ -106,23 +115,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    importlib.import_module("negmas.mechanisms").random = Calm()  # type: ignore[attr-defined]
-    os.chdir(tempfile.mkdtemp())
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    context.set_notes(Register(anonymous_file("register", REGISTER_SIZE)).note)
-    run(arguments.track, arguments.steps, 0)  # all is imported, all caches are warm
+    os.environ["PYTHONHASHSEED"] = "0"  # of the two processes
     rounds = []
     for index in range(arguments.rounds):
-        rounds.append(run(arguments.track, arguments.steps, index))
-        without, with_, around = rounds[-1]
-        print(f"round {index + 1}: without {sum(without):.3f} s, with {sum(with_) + around:.3f} s", flush=True)
-    without = sum(min(times) for times in zip(*(each[0] for each in rounds), strict=True))
-    around = min(each[2] for each in rounds)
-    with_ = sum(min(times) for times in zip(*(each[1] for each in rounds), strict=True)) + around
+        rounds.append(run(arguments.track, arguments.steps, min(os.sched_getaffinity(0)), index))
+        print(f"round {index + 1}: without {sum(rounds[-1][0]):.3f} s, with {sum(rounds[-1][1]):.3f} s", flush=True)
+    without, with_ = (sum(map(min, zip(*(each[way] for each in rounds), strict=True))) for way in (0, 1))
     print(
-        f"{arguments.track}, {arguments.steps} steps: without {without:.3f} s, with {with_:.3f} s ({around:.3f} s of "
-        f"which around the world); ratio {with_ / without:.4f} (the least time of each step, of {len(rounds)} rounds)"
+        f"{arguments.track}, {arguments.steps} steps: without {without:.3f} s, with {with_:.3f} s; ratio "
+        f"{with_ / without:.4f} (the least time of each step, of {len(rounds)} rounds)"
     )
 
 
