@@ -69,7 +69,7 @@ def side(steps_of: Any, track: str, steps: int, cpu: int, *, watched: bool) -> N
     os.sched_setaffinity(0, {cpu})
     os.chdir(tempfile.mkdtemp())
     importlib.import_module("negmas.mechanisms").random = Calm()  # type: ignore[attr-defined]
-    context.set_notes(Register(anonymous_file("register", REGISTER_SIZE)).note)
+    context.set_notes(Register(anonymous_file("register", REGISTER_SIZE)))
     make(track, steps, SEED)[0].run()
     world, types = make(track, steps, SEED)
     gc.collect()

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resilient_exec import scratch
-from resilient_exec.evidence import pack_note
+from resilient_exec.evidence import REGISTER_SIZE, pack_note
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Callable, Hashable
+
+    from resilient_exec.evidence import Register
 
 __all__ = ["TaskContext", "task_context"]
 
@@ -123,6 +126,7 @@ class _Notes:
 
     def __init__(self) -> None:
         self.write: Callable[[bytes], None] = _forget
+        self.page: mmap.mmap | bytearray = bytearray(REGISTER_SIZE)
 
 
 _place = _Place()
@@ -157,11 +161,11 @@ def set_scratch(mark: str, note: Callable[[str], object], noted: Callable[[], st
         _place.home = os.getcwd()
 
 
-def set_notes(write: Callable[[bytes], None]) -> None:
+def set_notes(register: Register) -> None:
     """Called by the worker at its start: where notes go."""
-    _notes.write = write
+    _notes.write, _notes.page = register.note, register.page
 
 
-def note_writer() -> Callable[[bytes], None]:
-    """What writes notes that :func:`~resilient_exec.evidence.pack_note` has packed before, for paths that are hot."""
-    return _notes.write
+def note_page() -> mmap.mmap | bytearray:
+    """Where notes are written that are made before (:class:`~resilient_exec.evidence.PackedNote`)."""
+    return _notes.page

@@ -21,7 +21,11 @@ import tempfile
 import zlib
 
 __all__ = [
+    "FIRST",
     "REGISTER_SIZE",
+    "SECOND",
+    "WHICH",
+    "PackedNote",
     "Register",
     "anonymous_file",
     "pack_note",
@@ -30,6 +34,7 @@ __all__ = [
     "read_scratch",
     "read_text",
     "same_file",
+    "unpack_note",
     "write_soft",
 ]
 
@@ -39,10 +44,11 @@ _BOTH = struct.Struct("<QQ")
 _SOFT = 16
 _SCRATCH = 64  # length, then the path itself
 _NOTE = 1024  # which of the two places holds the note, then the places themselves; what is before is the path's
-_NO_NOTE, _FIRST, _SECOND = 0, 1, 2
+_NO_NOTE, FIRST, SECOND = 0, 1, 2
+WHICH = _NOTE  # the place of the byte that says which
 _NOTE_HEAD = struct.Struct("<HI")  # length, checksum
 _NOTE_ROOM = 1532  # bytes of a place, its head included
-_PLACES = {_FIRST: _NOTE + 8, _SECOND: _NOTE + 8 + _NOTE_ROOM}
+_PLACES = {FIRST: _NOTE + 8, SECOND: _NOTE + 8 + _NOTE_ROOM}
 
 
 def anonymous_file(name: str, size: int = 0) -> int:
@@ -82,9 +88,33 @@ def pack_note(text: str) -> bytes:
     return _NOTE_HEAD.pack(len(data), zlib.crc32(data)) + data
 
 
+class PackedNote:
+    """A note that is made once and written often.
+
+    There is no time for a call where it is written, so this is how: whichever place is not ``page[WHICH]``'s gets it,
+    which is so named then; :func:`read_note` finds a whole note whenever the process ends::
+
+        if page[WHICH] == FIRST:
+            page[note.second], page[WHICH] = note.packed, SECOND
+        else:
+            page[note.first], page[WHICH] = note.packed, FIRST
+    """
+
+    __slots__ = ("first", "packed", "second")
+
+    def __init__(self, text: str) -> None:
+        self.packed = pack_note(text)
+        self.first, self.second = (slice(start, start + len(self.packed)) for start in _PLACES.values())
+
+
 def read_note(fd: int) -> str:
     """What the attempt noted last; ``""``: nothing, or nothing that is whole."""
-    held = os.pread(fd, REGISTER_SIZE - _NOTE, _NOTE)
+    return unpack_note(os.pread(fd, REGISTER_SIZE, 0))
+
+
+def unpack_note(page: bytes) -> str:
+    """The same of a page that was read."""
+    held = page[_NOTE:]
     place = _PLACES.get(held[0] if held else _NO_NOTE)
     if place is None:
         return ""
@@ -122,10 +152,15 @@ class Register:
         self._map[_NOTE] = _NO_NOTE  # the last one's
         _NUMBER.pack_into(self._map, 0, serial)
 
+    @property
+    def page(self) -> mmap.mmap:
+        """What notes are written to (:class:`PackedNote`)."""
+        return self._map
+
     def note(self, packed: bytes) -> None:
         """Note what the attempt is at, packed by :func:`pack_note`; costs a fraction of a microsecond."""
         register = self._map
-        place = _SECOND if register[_NOTE] == _FIRST else _FIRST
+        place = SECOND if register[_NOTE] == FIRST else FIRST
         start = _PLACES[place]
         register[start : start + len(packed)] = packed
         register[_NOTE] = place

@@ -224,7 +224,7 @@ def bootstrap(seat: Seat) -> None:
         _worker.register = Register(seat.register.fd)
         os.close(seat.register.fd)  # the mapping stays
         context.set_scratch(seat.mark, _worker.register.note_scratch, _worker.register.scratch)
-        context.set_notes(_worker.register.note)
+        context.set_notes(_worker.register)
         _worker.channel.send(Kind.HELLO, serial=_open_stacks(seat, lowest))
         if seat.initializer is not None:
             _initialize(seat.initializer.fd)

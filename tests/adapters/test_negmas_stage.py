@@ -5,9 +5,12 @@ from __future__ import annotations
 import types
 
 import pytest
+from negmas.preferences import LinearAdditiveUtilityFunction
+from negmas.sao import RandomNegotiator, SAOController, SAOMechanism
 
-from resilient_exec.adapters.negmas import stage
+from resilient_exec.adapters.negmas import entries, stage
 from resilient_exec.adapters.negmas.onstage import NOBODY, read
+from resilient_exec.evidence import REGISTER_SIZE, WHICH, unpack_note
 
 
 class Clocks:
@@ -19,6 +22,19 @@ class Clocks:
     def pass_by(self, wall, cpu=None):
         self.wall += wall
         self.cpu += wall if cpu is None else cpu
+
+
+class Page(bytearray):
+    """Keeps what a reader would have seen."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self.notes = []
+
+    def __setitem__(self, where, what):
+        super().__setitem__(where, what)
+        if where == WHICH:
+            self.notes.append(unpack_note(bytes(self)))
 
 
 class Agent:
@@ -36,10 +52,10 @@ def clocks(monkeypatch):
 
 @pytest.fixture
 def notes(monkeypatch):
-    notes = []
-    monkeypatch.setattr(stage, "pack_note", lambda text: text)
-    monkeypatch.setattr(stage, "note_writer", lambda: notes.append)
-    return notes
+    """What is noted, one after the other."""
+    page = Page(REGISTER_SIZE)
+    monkeypatch.setattr(stage, "note_page", lambda: page)
+    return page.notes
 
 
 @pytest.fixture
@@ -124,14 +140,10 @@ def test_what_is_noted_follows_the_stage(watch, clocks, cast, notes):
     a, b = cast
     notes.clear()
 
-    def answers():
-        before = watch.relabel("propose")
-        stay(watch, clocks, b, 0, method="on_bankrupt")
-        watch.restore(before)
-
+    answer = entries._answer(watch, lambda: stay(watch, clocks, b, 0, method="on_bankrupt"), "propose")
     watch.begin_step(3)
     notes.clear()
-    watch.perform(a, "respond", answers, (), {})
+    watch.perform(a, "respond", answer, (), {})
     told = [(who.agent, who.method, who.step) if (who := read(note)) else note for note in notes]
     mine = [("a", "respond", 3), ("a", "propose", 3)]
     assert told == [*mine, ("b", "on_bankrupt", 3), mine[1], mine[0], NOBODY]
@@ -148,3 +160,58 @@ def test_who_raises_is_known_also_when_another_let_it_through(watch, cast, notes
         watch.perform(a, "respond", watch.perform, (b, "step", fails, (), {}), {})
     watch.note_who_threw(problem)
     assert read(notes[-1]).agent == "b"
+
+
+# -- what a mechanism calls --------------------------------------------------------------------------------------------
+
+
+class Own(RandomNegotiator):
+    """Has callbacks of its own."""
+
+    def on_negotiation_start(self, state):
+        super().on_negotiation_start(state)
+
+    def on_round_start(self, state):
+        super().on_round_start(state)
+
+    @staticmethod
+    def on_nothing():
+        """No callback: it has no self."""
+
+
+class Heir(Own):
+    """Has those of its base."""
+
+
+class Manager(SAOController):
+    """Has one of its own, for all of its negotiators."""
+
+    def on_negotiation_end(self, negotiator_id, state):
+        super().on_negotiation_end(negotiator_id, state)
+
+    def propose(self, negotiator_id, state, dest=None):
+        return self.negotiators[negotiator_id][0].nmi.random_outcome()
+
+
+def called(notes, competitor):
+    told = [read(note) for note in notes]
+    return {who.method for who in told if who is not None and who.competitor.endswith(competitor)}
+
+
+def negotiate(*negotiators):
+    mechanism = SAOMechanism(outcomes=10, n_steps=3)
+    for negotiator in negotiators:
+        mechanism.add(negotiator, ufun=LinearAdditiveUtilityFunction.random(mechanism.outcome_space, reserved_value=0))
+    mechanism.run()
+
+
+def test_callbacks_of_a_negotiator_s_or_a_controller_s_own_are_on_stage_and_no_others(notes):
+    before = {kind: dict(vars(kind)) for kind in (Own, Heir, Manager, RandomNegotiator, SAOController)}
+    with stage.watch([]):
+        negotiate(Heir(), RandomNegotiator(), Manager().create_negotiator())
+        Own.on_nothing()
+        Own().on_nothing()
+    assert {"join", "on_negotiation_start", "on_round_start"} <= called(notes, ".Heir")
+    assert not [name for name in called(notes, ".RandomNegotiator") if name.startswith("on_")]
+    assert [name for name in called(notes, ".Manager") if name.startswith("on_")] == ["on_negotiation_end"]
+    assert before == {kind: dict(vars(kind)) for kind in before}

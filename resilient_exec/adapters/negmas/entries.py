@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 from threading import get_ident
-from types import MethodType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas.onstage import OnStage
-from resilient_exec.context import note_writer
-from resilient_exec.evidence import pack_note
+from resilient_exec.evidence import FIRST, SECOND, WHICH, PackedNote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,13 +28,13 @@ _DIRECT = ("__init__", "before_step")  # which worlds call without any of negmas
 _NOT_THEIRS = ("negmas.", "scml.")  # called many times a round, and no code of an agent's own
 
 
-def classes(types: Iterable[str]) -> dict[type, str]:
+def classes(watch: Watch, types: Iterable[str]) -> dict[type, str]:
     """The classes of these names, by which the configurations know them; importing one may kill the process."""
     from negmas.helpers import get_class
 
     found: dict[type, str] = {}
     for name in dict.fromkeys(types):
-        note_writer()(pack_note(OnStage(name, method="import").note()))
+        watch.write(PackedNote(OnStage(name, method="import").note()))
         with contextlib.suppress(Exception):  # the world will say so, in negmas' words
             found[get_class(name)] = name
     return found
@@ -48,10 +48,12 @@ def hook(watch: Watch, names: dict[type, str], undo: contextlib.ExitStack) -> No
             _replace(kind, name, make(watch, vars(kind)[name]), undo)
     for base, name in _answers():
         _replace(base, name, _answer(watch, vars(base)[name], name.rstrip("_")), undo)
+    watch.hook_callbacks = _Callbacks(watch, undo).hook
     for kind in names:
         for name in _DIRECT:
             with contextlib.suppress(Exception):  # there is none, or a metaclass does not allow it
                 _replace(kind, name, _direct(watch, getattr(kind, name)), undo)
+        watch.hook_callbacks(kind)
 
 
 def missing() -> tuple[str, ...]:
@@ -63,7 +65,6 @@ def _entries() -> tuple[tuple[str, str, Callable[[Watch, Any], Any]], ...]:
     return (
         ("negmas.situated.World", "call", _call),
         ("negmas.sao.SAOMechanism", "_safe_counter", _safe_counter),
-        ("negmas.mechanisms.Mechanism", "_call", _callback),
         ("negmas.mechanisms.Mechanism", "add", _add),
     )
 
@@ -116,59 +117,52 @@ def _call(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _safe_counter(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
-    thread = watch.thread
+    actors, thread, look_up, perform = watch.actors, watch.thread, object.__getattribute__, watch.perform
 
     @functools.wraps(original)
     def safe_counter(mechanism: Any, negotiator: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
-        actor = watch.meet_negotiator(negotiator) if get_ident() == thread else None
-        if actor is None:
+        if get_ident() != thread:
             return original(mechanism, negotiator, state, *args, **kwargs)
+        try:  # where it stands: negotiators of controllers look up every name in Python
+            actor = actors.get(id(look_up(negotiator, "_Negotiator__owner")))
+        except AttributeError:
+            actor = None
+        if actor is None:
+            actor = watch.meet_negotiator(negotiator)
+            if actor is None:
+                return original(mechanism, negotiator, state, *args, **kwargs)
         name = "propose" if state.current_offer is None else "respond"
-        return watch.perform(actor, name, original, (mechanism, negotiator, state, *args), kwargs)
+        return perform(actor, name, original, (mechanism, negotiator, state, *args), kwargs)
 
     return safe_counter
 
 
 def _answer(watch: Watch, original: Callable[..., Any], method: str) -> Callable[..., Any]:
     # No entry of its own: who answers is on stage already, and what it is asked for is only now known exactly.
+    page = watch.page
+
     @functools.wraps(original)
     def answer(*args: Any, **kwargs: Any) -> Any:
-        before = watch.relabel(method)
+        before = watch.scene
+        scenes = before.actor.scenes
+        scene = scenes[method] if method in scenes else watch.other(method)
+        if scene is before:
+            return original(*args, **kwargs)
+        watch.scene = scene
+        if page[WHICH] == FIRST:  # written out: see Watch.perform
+            page[scene.second], page[WHICH] = scene.packed, SECOND
+        else:
+            page[scene.first], page[WHICH] = scene.packed, FIRST
         try:
             return original(*args, **kwargs)
         finally:
-            if before is not None:
-                watch.restore(before)
+            watch.scene = before
+            if page[WHICH] == FIRST:
+                page[before.second], page[WHICH] = before.packed, SECOND
+            else:
+                page[before.first], page[WHICH] = before.packed, FIRST
 
     return answer
-
-
-def _callback(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
-    thread = watch.thread
-    passed_over: dict[int, Any] = {}  # functions by id; two are called for each negotiator in each round, in vain
-
-    @functools.wraps(original)
-    def callback(mechanism: Any, negotiator: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
-        function = _function(method)
-        if id(function) in passed_over or get_ident() != thread:
-            return original(mechanism, negotiator, method, *args, **kwargs)
-        if getattr(function, "__module__", "").startswith(_NOT_THEIRS):
-            passed_over[id(function)] = function
-            return original(mechanism, negotiator, method, *args, **kwargs)
-        name = getattr(function, "__name__", "?").lstrip("_")
-        actor = watch.meet_negotiator(negotiator)
-        if actor is None:
-            return original(mechanism, negotiator, method, *args, **kwargs)
-        return watch.perform(actor, name, original, (mechanism, negotiator, method, *args), kwargs)
-
-    return callback
-
-
-def _function(method: Any) -> Any:
-    """The function behind what is called; a controller's negotiator gives a partial of the controller's method."""
-    if type(method) is not MethodType:
-        method = getattr(method, "func", method)
-    return getattr(method, "__func__", method)
 
 
 def _add(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -177,9 +171,49 @@ def _add(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
         actor = watch.meet_negotiator(negotiator) if get_ident() == watch.thread else None
         if actor is None:
             return original(mechanism, negotiator, *args, **kwargs)
+        watch.hook_callbacks(type(negotiator))
+        watch.hook_callbacks(type(getattr(negotiator, "parent", None)))
         return watch.perform(actor, "join", original, (mechanism, negotiator, *args), kwargs)
 
     return add
+
+
+class _Callbacks:
+    """Hooks what a mechanism calls of a negotiator or a controller (``on_negotiation_start`` and the like).
+
+    It is hooked in the classes that have something of their own there.  Most have not: to look at each call cost as
+    much as all other entries together, since two are made for each negotiator in each round.
+    """
+
+    def __init__(self, watch: Watch, undo: contextlib.ExitStack) -> None:
+        self._watch, self._undo = watch, undo
+        self._seen: set[type] = set()
+
+    def hook(self, kind: type) -> None:
+        """Hook the callbacks of that class which are neither negmas' nor scml's."""
+        if kind in self._seen:
+            return
+        self._seen.add(kind)
+        if kind.__module__.startswith(_NOT_THEIRS):
+            return
+        for name in dir(kind):
+            function = inspect.getattr_static(kind, name, None) if name.startswith("on_") else None
+            if isinstance(function, FunctionType) and not (function.__module__ or "").startswith(_NOT_THEIRS):
+                with contextlib.suppress(Exception):  # a metaclass does not allow it
+                    _replace(kind, name, _callback(self._watch, function), self._undo)
+
+
+def _callback(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+    name = original.__name__
+
+    @functools.wraps(original)
+    def callback(one: Any, *args: Any, **kwargs: Any) -> Any:
+        actor = watch.meet_negotiator(one) if get_ident() == watch.thread else None
+        if actor is None:
+            return original(one, *args, **kwargs)
+        return watch.perform(actor, name, original, (one, *args), kwargs)
+
+    return callback
 
 
 def _direct(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,9 +6,10 @@ back when it leaves (also by an exception).  A process that is killed then leave
 * ``World.call``: every callback of an agent;
 * ``SAOMechanism._safe_counter``: its negotiators' ``propose`` and ``respond``, told apart by whether there is an offer,
   and by negmas' own ``propose_``;
-* ``Mechanism._call`` and ``Mechanism.add``: ``on_negotiation_start`` and the like, and joining;
+* ``Mechanism.add``: joining a negotiation;
 
-and ``__init__`` and ``before_step`` of the agents' own types, which worlds call directly, and the import of these.
+and of the agents' own types, and of their negotiators' and controllers', ``on_negotiation_start`` and the like; of the
+agents' ``__init__`` and ``before_step``, too, which worlds call directly, and the import of these.
 
 The time and the CPU time between an entry and the next one or the exit are the agent's; when it calls the world,
 which calls another agent, those are the other's.  CPU time is the whole process's: threads of an agent count.  It is
@@ -31,8 +32,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas.onstage import BEFORE, NOBODY, OnStage
-from resilient_exec.context import note_writer
-from resilient_exec.evidence import pack_note
+from resilient_exec.context import note_page
+from resilient_exec.evidence import FIRST, SECOND, WHICH, PackedNote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,13 +67,14 @@ class Measured:
     grown: int = 0
 
 
-class _Scene:
-    """One actor in one of its methods, in one step; made once, since there is no time for more when it is entered."""
+class _Scene(PackedNote):
+    """One actor in one of its methods, in one step, with the note that says so."""
 
-    __slots__ = ("actor", "method", "note")
+    __slots__ = ("actor", "method")
 
-    def __init__(self, actor: _Actor, method: str, note: bytes) -> None:
-        self.actor, self.method, self.note = actor, method, note
+    def __init__(self, actor: _Actor, method: str, text: str) -> None:
+        super().__init__(text)
+        self.actor, self.method = actor, method
 
 
 class _Actor:
@@ -84,8 +86,8 @@ class _Actor:
         self.name, self.agent = name, agent
         self.scenes: dict[str, _Scene] = {}
         self.step = BEFORE
-        self.cpu = self.wall = 0.0  # in this step
-        self.unshared = 0.0  # seconds on stage since the kernel was asked last
+        self.cpu = self.wall = 0.0  # in this step, until the kernel was asked last
+        self.unshared = 0.0  # seconds on stage since then
         self.measured = Measured(name)
 
     def turn(self, step: int) -> None:
@@ -102,7 +104,7 @@ class _Actor:
 
     def scene(self, method: str) -> _Scene:
         """It, in that method; made anew."""
-        scene = self.scenes[method] = _Scene(self, method, pack_note(self.on_stage(method).note()))
+        scene = self.scenes[method] = _Scene(self, method, self.on_stage(method).note())
         return scene
 
     def on_stage(self, method: str) -> OnStage:
@@ -118,79 +120,85 @@ class Watch:
         self.actors: dict[int, _Actor | None] = {}  # by the id of an agent or its controller
         self._kept: list[Any] = []  # these, so that the ids stay theirs
         self._worlds: dict[int, Any] = {}
-        self._names = names
-        self._write = note_writer()
-        self._nobody = _Scene(_Actor("", ""), "", pack_note(NOBODY))  # the world itself
-        self._scene = self._nobody
+        self._names = dict(names)
+        self.hook_callbacks: Callable[[type], None] = _pass  # set by what hooks the entries
+        self.page = note_page()
+        self._nobody = _Scene(_Actor("", ""), "", NOBODY)  # the world itself
+        self.scene = self._nobody
         self._cast = [self._nobody.actor]  # all
         self._wall = _now()  # of the last entry or exit
         self._cpu, self._sampled = time.process_time(), self._wall  # when the kernel was last asked
+        self._due = self._wall + _OFTEN
         self._threw: tuple[int, OnStage] | None = None
         self._statm = _open_statm()
         self._page = os.sysconf("SC_PAGE_SIZE")
         self._resident = 0
-        self._write(self._nobody.note)
+        self.write(self._nobody)
 
-    # -- coming and going: hot
+    # -- coming and going
+    #
+    # A world comes through here some thousand times a second, each time from code that has driven these lines out of
+    # the processor's caches: a call costs ten times what it costs in a loop.  So the way in and the way out are written
+    # out, and so is the writing of a note, here and where an entry only changes the method (see entries).
 
     def perform(self, actor: _Actor, method: str, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Call what is the actor's, with it on stage."""
-        before = self.enter(actor, method)
+        """Call what is the actor's, with it on stage; what passes until then is that of who was there before."""
+        if actor.step != self.step:
+            actor.turn(self.step)
+        scenes = actor.scenes
+        scene = scenes[method] if method in scenes else actor.scene(method)
+        before, page = self.scene, self.page
+        now = _now()
+        before.actor.unshared += now - self._wall
+        if now > self._due:
+            self._share(now)
+        self._wall, self.scene = now, scene
+        if page[WHICH] == FIRST:
+            page[scene.second], page[WHICH] = scene.packed, SECOND
+        else:
+            page[scene.first], page[WHICH] = scene.packed, FIRST
         try:
             return call(*args, **kwargs)
         except BaseException as error:
             self.threw(error)
             raise
         finally:
-            self.show(before)
+            now = _now()
+            actor.unshared += now - self._wall
+            if now > self._due:
+                self._share(now)
+            self._wall, self.scene = now, before
+            if page[WHICH] == FIRST:
+                page[before.second], page[WHICH] = before.packed, SECOND
+            else:
+                page[before.first], page[WHICH] = before.packed, FIRST
 
-    def enter(self, actor: _Actor, method: str) -> _Scene:
-        """Someone comes on stage; what was there before, for :meth:`show`."""
-        before = self._scene
-        if actor.step != self.step:
-            actor.turn(self.step)
-        scenes = actor.scenes
-        self.show(scenes[method] if method in scenes else actor.scene(method))
-        return before
+    def write(self, note: PackedNote) -> None:
+        """Write a note, where there is time."""
+        if self.page[WHICH] == FIRST:
+            self.page[note.second], self.page[WHICH] = note.packed, SECOND
+        else:
+            self.page[note.first], self.page[WHICH] = note.packed, FIRST
 
-    def show(self, scene: _Scene) -> None:
-        """From now on this is on stage; what has passed until now was that of who was there."""
-        wall = _now()
-        passed = wall - self._wall
-        self._wall = wall
-        actor = self._scene.actor
-        actor.wall += passed
-        actor.unshared += passed
-        if wall - self._sampled > _OFTEN:
-            self._share(wall)
-            if passed > _LONG_ENOUGH:
-                self.look(actor)
-        self._scene = scene
-        self._write(scene.note)
+    def other(self, method: str) -> _Scene:
+        """Whoever is on stage, in another method."""
+        scene = self.scene
+        if scene is self._nobody or method == scene.method:
+            return scene
+        scenes = scene.actor.scenes
+        return scenes[method] if method in scenes else scene.actor.scene(method)
 
-    def _share(self, wall: float) -> None:
+    def _share(self, now: float) -> None:
         """Ask for the CPU time since the last time, and share it out by the time that each has been there."""
         cpu = time.process_time()
-        rate = (cpu - self._cpu) / (wall - self._sampled)
-        self._cpu, self._sampled = cpu, wall
+        rate = (cpu - self._cpu) / (now - self._sampled) if now > self._sampled else 0.0
+        if now - self._wall > _LONG_ENOUGH:
+            self.look(self.scene.actor)
+        self._cpu, self._sampled, self._due = cpu, now, now + _OFTEN
         for actor in self._cast:
             actor.cpu += actor.unshared * rate
+            actor.wall += actor.unshared
             actor.unshared = 0.0
-
-    def relabel(self, method: str) -> _Scene | None:
-        """Whoever is on stage is in ``method`` now; what was there before, for :meth:`restore`, if it was another."""
-        before = self._scene
-        if before is self._nobody or method == before.method:
-            return None
-        scenes = before.actor.scenes
-        self._scene = scenes[method] if method in scenes else before.actor.scene(method)
-        self._write(self._scene.note)
-        return before
-
-    def restore(self, before: _Scene) -> None:
-        """Take back a :meth:`relabel`."""
-        self._scene = before
-        self._write(before.note)
 
     def look(self, actor: _Actor) -> None:
         """Measure what the process holds; what came on top since the last time is ``actor``'s."""
@@ -205,11 +213,11 @@ class Watch:
 
     def begin_step(self, step: int) -> None:
         """The world has come to another step."""
-        self.show(self._scene)
-        if self._wall > self._sampled:
-            self._share(self._wall)
-        self.step = step
-        self.look(self._scene.actor)
+        now = _now()
+        self.scene.actor.unshared += now - self._wall
+        self._share(now)
+        self._wall, self.step = now, step
+        self.look(self.scene.actor)
 
     # -- who is who
 
@@ -231,6 +239,11 @@ class Watch:
             self._kept.append(own)
             self.actors[id(own)] = actor
         return actor
+
+    def know(self, names: dict[type, str]) -> None:
+        """By which names the configurations know these types."""
+        self._names.update(names)
+        self.write(self._nobody)
 
     def _name(self, kind: type) -> str:
         return self._names.get(kind) or f"{kind.__module__}.{kind.__name__}"
@@ -254,7 +267,7 @@ class Watch:
 
     def threw(self, error: BaseException) -> None:
         """An exception leaves whoever is on stage; the first one that it leaves has raised it."""
-        scene = self._scene
+        scene = self.scene
         if scene is not self._nobody and (self._threw is None or self._threw[0] != id(error)):
             self._threw = (id(error), scene.actor.on_stage(scene.method))
 
@@ -263,7 +276,7 @@ class Watch:
         seen: set[int] = set()
         while error is not None and id(error) not in seen:
             if self._threw is not None and self._threw[0] == id(error):
-                self._write(pack_note(self._threw[1].note()))
+                self.write(PackedNote(self._threw[1].note()))
                 return
             seen.add(id(error))
             error = error.__cause__ or error.__context__
@@ -289,6 +302,10 @@ class Watch:
         self._worlds.clear()
 
 
+def _pass(kind: type) -> None:
+    """Hook nothing."""
+
+
 def _open_statm() -> int:
     """A descriptor of what the kernel says about our memory, with a number that is nobody else's; -1: there is none."""
     try:
@@ -312,10 +329,11 @@ def watch(types: list[str]) -> Iterator[Watch]:
     """
     from resilient_exec.adapters.negmas import entries
 
-    names = entries.classes(types)
-    watching = Watch(names)
+    watching = Watch({})
     with contextlib.ExitStack() as stack:
         stack.callback(watching.close)
+        names = entries.classes(watching, types)
+        watching.know(names)
         entries.hook(watching, names, stack)
         try:
             yield watching
