@@ -75,6 +75,7 @@ def no_room(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_ends_the_tournament_and_the_report_says_so(tmp_path, monkeypatch):
     """The results of the first of two worlds cannot be written; the other keeps its chance."""
     folder = t.make(tmp_path, competitors=(Healthy, Thrifty))
@@ -145,6 +146,7 @@ def only_here(tmp_path, monkeypatch):
 REFUSED = "1 of the tournament's types cannot be imported in a worker process.* lost: only_here.Mine: "
 
 
+@pytest.mark.slow
 def test_a_competitor_that_a_worker_cannot_import_is_named_before_the_first_world(only_here):
     with pytest.raises(adapter.CheckFailed, match=f"{REFUSED}ModuleNotFoundError.* PYTHONPATH"):
         t.run(only_here)

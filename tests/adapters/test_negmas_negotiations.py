@@ -80,6 +80,7 @@ def test_a_negotiation_that_fails_becomes_negmas_own_record(sick, timeout, words
     assert json.loads((path / "resilient-report.json").read_text())["counts"]["failed"] == 2
 
 
+@pytest.mark.slow
 def test_competitors_made_at_run_time_travel():
     class Local(AspirationNegotiator):
         """Not importable anywhere."""
@@ -92,6 +93,7 @@ def test_competitors_made_at_run_time_travel():
 
 
 @pytest.mark.skipif(not NEWER, reason="older versions hand their tasks to an executor")
+@pytest.mark.slow
 def test_tasks_that_cannot_be_pickled_are_left_to_negmas_under_their_own_numbers():
     """With seeds and callbacks as if nothing had happened to the others in between."""
     parallel = pytest.importorskip("negmas.helpers.parallel")

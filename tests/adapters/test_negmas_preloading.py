@@ -61,6 +61,7 @@ def generate_and_tell(*args, folder, **kwargs):
 
 
 @pytest.mark.parametrize(("fresh", "processes"), [(None, 2), pytest.param(False, 1, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_each_world_has_a_process_of_its_own_unless_that_is_not_wanted(tmp_path, fresh, processes):
     folder = make(tmp_path / "t", competitors=(Healthy, Thrifty), n_configs=1)
     worlds = assigned(folder)

@@ -116,6 +116,7 @@ def test_competitors_of_main_play_under_their_names(programs, is_a_file):
     }
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_everything_at_once(tmp_path):
     """It reaches the whole process group, as from a terminal; two workers are in worlds that hang."""
     (tmp_path / "script.py").write_text(f"TMP = {str(tmp_path)!r}\n{INTERRUPTED}")

@@ -58,6 +58,7 @@ def test_a_tournament_ends_with_all_worlds_scored(tmp_path, league, competitors)
     ("competitors", "configs", "worlds", "killed", "undisturbed"),
     [(2, 1, 2, 1, ()), pytest.param(3, 6, 36, 12, (1, 2), marks=pytest.mark.slow)],
 )
+@pytest.mark.slow
 def test_scores_do_not_depend_on_who_runs_the_worlds(tmp_path, competitors, configs, worlds, killed, undisturbed):
     """Serial, one worker, two workers, and worlds that were killed once: the same scores, and the same files.
 
@@ -114,6 +115,7 @@ def test_sick_agents_spoil_their_own_worlds_only(tmp_path, monkeypatch, capfd):
     assert on_disk["counts"] == {"scored": 1, "scored_before": 0, "failed": 5, "not_run": 0, "retried": 0}
 
 
+@pytest.mark.slow
 def test_total_timeout_fires_while_a_world_hangs(tmp_path, monkeypatch):
     """Nothing completes; the worlds are killed, and the rest of the tournament is given up, each by name."""
     folder = t.make(tmp_path, competitors=(Healthy, Saboteur))
@@ -169,6 +171,7 @@ def runs(tmp_path_factory):
         )
 
 
+@pytest.mark.slow
 def test_resuming_runs_only_what_is_missing(runs):
     """And calls back for all; a world that raised may be run again, which negmas' marker forbids in stock."""
     worlds, first, resuming = runs.worlds, runs.first, runs.resuming
@@ -183,6 +186,7 @@ def test_resuming_runs_only_what_is_missing(runs):
     assert resuming.scores[worlds.sound] == first.scores[worlds.sound]
 
 
+@pytest.mark.slow
 def test_a_tournament_that_is_complete_is_not_run_again_unless_that_is_asked_for(runs):
     """In stock, too: it returns before it gets to the worlds."""
     again, last = runs.overriding, runs.last
@@ -192,6 +196,7 @@ def test_a_tournament_that_is_complete_is_not_run_again_unless_that_is_asked_for
     assert (last.report.scored_before, last.starts) == (4, again.starts)
 
 
+@pytest.mark.slow
 def test_a_marker_is_cleared_or_stands_as_its_process_is_known_to_be_dead_or_not(runs):
     """A dead process's marker is cleared, another host's stands, and the world is told of, not dropped."""
     told = runs.first.told
@@ -204,6 +209,7 @@ def test_a_marker_is_cleared_or_stands_as_its_process_is_known_to_be_dead_or_not
     assert runs.first.markers[runs.worlds.elsewhere] == ["runelsewhere.example.7"]
 
 
+@pytest.mark.slow
 def test_max_attempts_counts_over_all_runs(runs):
     """The first run stops there, though ``retry`` allows more; the second one finds the limit reached."""
     for world in (runs.worlds.raising, runs.worlds.dying):
@@ -214,6 +220,7 @@ def test_max_attempts_counts_over_all_runs(runs):
     assert runs.limited.starts == runs.first.starts
 
 
+@pytest.mark.slow
 def test_a_living_stranger_s_world_is_waited_for(tmp_path):
     """It ends while the other world runs; then its marker means nothing, and the world is run."""
     folder = t.make(tmp_path, competitors=(Healthy, Thrifty))
@@ -236,6 +243,7 @@ def test_a_living_stranger_s_world_is_waited_for(tmp_path):
     assert report.tasks[1].worlds[0] == t.name_of(next(s for s in t.assigned(folder) if place.name in str(s)))
 
 
+@pytest.mark.slow
 def test_a_tournament_that_no_worker_can_play_is_refused_with_the_worker_s_words(tmp_path):
     """What all worlds share does not unpickle there; no world is lost one by one for it."""
     folder = t.make(tmp_path, competitors=(Healthy, Thrifty))
@@ -253,6 +261,7 @@ class Stubborn:
         return importlib.import_module, ("no_module_of_that_name",)
 
 
+@pytest.mark.slow
 def test_what_workers_print_arrives_and_callbacks_are_called(tmp_path, monkeypatch, capfd):
     """One callback in the worker, once a step; one here, whose exception costs no result."""
     folder = t.make(tmp_path, competitors=(Healthy, Saboteur), parallelism="parallel:0.5")
@@ -296,6 +305,7 @@ def test_what_cannot_travel_is_named_before_the_first_world(tmp_path):
     assert set(t.starts(folder).values()) == {0}
 
 
+@pytest.mark.slow
 def test_an_attempt_that_died_on_its_way_home_is_not_run_again(tmp_path):
     """Its world is saved, and nobody has heard of it: the next attempt gives what is there, and changes no file."""
     folder = t.make(tmp_path, competitors=(Healthy, Thrifty))

@@ -78,6 +78,7 @@ def test_check_takes_one_agent(arguments, words, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_agent_that_cannot_be_imported_is_told_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken_agent.py").write_text("import no_such_module_anywhere")

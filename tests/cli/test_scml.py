@@ -162,6 +162,7 @@ def test_a_tournament_with_all_worlds_scored_ends_well_and_with_a_ranking(played
     assert "Healthy" in played.resumed.stdout
 
 
+@pytest.mark.slow
 def test_a_finished_tournament_is_not_run_twice(played):
     again = run("oneshot", "--configs", "1", "--output", "out", cwd=played.folder)
     assert again.returncode == 2

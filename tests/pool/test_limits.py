@@ -264,6 +264,7 @@ def test_who_swallows_a_soft_timeout_has_until_the_timeout(make_pool):
     assert kinds.index("soft_timeout") < kinds.index("doomed")
 
 
+@pytest.mark.slow
 def test_a_soft_timeout_strikes_nobody_else(make_pool):
     """Tasks that end just when theirs is over: the next ones, on the same worker, are not interrupted."""
     pool = make_pool(1, retry=1)
