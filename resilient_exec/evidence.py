@@ -89,22 +89,20 @@ def pack_note(text: str) -> bytes:
 
 
 class PackedNote:
-    """A note that is made once and written often.
-
-    There is no time for a call where it is written, so this is how: whichever place is not ``page[WHICH]``'s gets it,
-    which is so named then; :func:`read_note` finds a whole note whenever the process ends::
-
-        if page[WHICH] == FIRST:
-            page[note.second], page[WHICH] = note.packed, SECOND
-        else:
-            page[note.first], page[WHICH] = note.packed, FIRST
-    """
+    """A note that is made once and written often; paths that are hot have the body of :meth:`write_to` in their own."""
 
     __slots__ = ("first", "packed", "second")
 
     def __init__(self, text: str) -> None:
         self.packed = pack_note(text)
         self.first, self.second = (slice(start, start + len(self.packed)) for start in _PLACES.values())
+
+    def write_to(self, page: mmap.mmap | bytearray) -> None:
+        """Write it where the last note is not, and then say so: whenever the process ends, a whole note is found."""
+        if page[WHICH] == FIRST:
+            page[self.second], page[WHICH] = self.packed, SECOND
+        else:
+            page[self.first], page[WHICH] = self.packed, FIRST
 
 
 def read_note(fd: int) -> str:

@@ -104,5 +104,5 @@ def grow():
     """Take memory without end."""
     held = []
     while True:
-        held.append(b"x" * (32 << 20))
+        held.append(b"x" * (16 << 20))
         time.sleep(0.005)

@@ -74,7 +74,7 @@ class Model(RandomOneShotAgent):
     def take(self):
         held = []
         while True:
-            held.append(b"x" * (32 << 20))
+            held.append(b"x" * (16 << 20))
             time.sleep(0.005)
 
     def grow(self):

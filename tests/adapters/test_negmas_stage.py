@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 
 import pytest
@@ -215,3 +216,13 @@ def test_callbacks_of_a_negotiator_s_or_a_controller_s_own_are_on_stage_and_no_o
     assert not [name for name in called(notes, ".RandomNegotiator") if name.startswith("on_")]
     assert [name for name in called(notes, ".Manager") if name.startswith("on_")] == ["on_negotiation_end"]
     assert before == {kind: dict(vars(kind)) for kind in before}
+
+
+def test_a_callback_that_is_inherited_is_hooked_once(watch, notes):
+    with contextlib.ExitStack() as undo:
+        callbacks = entries._Callbacks(watch, undo)
+        for kind in (Own, Heir, Own):
+            callbacks.hook(kind)
+        assert "on_round_start" not in vars(Heir)
+        assert not hasattr(Own.on_round_start.__wrapped__, "__wrapped__")
+    assert not hasattr(Own.on_round_start, "__wrapped__")

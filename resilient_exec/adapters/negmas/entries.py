@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import inspect
 from threading import get_ident
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,7 @@ def classes(watch: Watch, types: Iterable[str]) -> dict[type, str]:
 
     found: dict[type, str] = {}
     for name in dict.fromkeys(types):
-        watch.write(PackedNote(OnStage(name, method="import").note()))
+        PackedNote(OnStage(name, method="import").note()).write_to(watch.page)
         with contextlib.suppress(Exception):  # the world will say so, in negmas' words
             found[get_class(name)] = name
     return found
@@ -190,17 +189,16 @@ class _Callbacks:
         self._seen: set[type] = set()
 
     def hook(self, kind: type) -> None:
-        """Hook the callbacks of that class which are neither negmas' nor scml's."""
-        if kind in self._seen:
-            return
-        self._seen.add(kind)
-        if kind.__module__.startswith(_NOT_THEIRS):
-            return
-        for name in dir(kind):
-            function = inspect.getattr_static(kind, name, None) if name.startswith("on_") else None
-            if isinstance(function, FunctionType) and not (function.__module__ or "").startswith(_NOT_THEIRS):
-                with contextlib.suppress(Exception):  # a metaclass does not allow it
-                    _replace(kind, name, _callback(self._watch, function), self._undo)
+        """Hook the callbacks of that class and its bases which are neither negmas' nor scml's, each once."""
+        for base in kind.__mro__ if kind not in self._seen else ():
+            if base in self._seen or base.__module__.startswith(_NOT_THEIRS):
+                continue
+            for name, function in list(vars(base).items()):
+                is_callback = name.startswith("on_") and isinstance(function, FunctionType)
+                if is_callback and not (function.__module__ or "").startswith(_NOT_THEIRS):
+                    with contextlib.suppress(Exception):  # a metaclass does not allow it
+                        _replace(base, name, _callback(self._watch, function), self._undo)
+        self._seen.update(kind.__mro__)
 
 
 def _callback(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -133,13 +133,13 @@ class Watch:
         self._statm = _open_statm()
         self._page = os.sysconf("SC_PAGE_SIZE")
         self._resident = 0
-        self.write(self._nobody)
+        self._nobody.write_to(self.page)
 
     # -- coming and going
     #
     # A world comes through here some thousand times a second, each time from code that has driven these lines out of
     # the processor's caches: a call costs ten times what it costs in a loop.  So the way in and the way out are written
-    # out, and so is the writing of a note, here and where an entry only changes the method (see entries).
+    # out, and so is PackedNote.write_to, here and where an entry only changes the method (see entries).
 
     def perform(self, actor: _Actor, method: str, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call what is the actor's, with it on stage; what passes until then is that of who was there before."""
@@ -172,13 +172,6 @@ class Watch:
                 page[before.second], page[WHICH] = before.packed, SECOND
             else:
                 page[before.first], page[WHICH] = before.packed, FIRST
-
-    def write(self, note: PackedNote) -> None:
-        """Write a note, where there is time."""
-        if self.page[WHICH] == FIRST:
-            self.page[note.second], self.page[WHICH] = note.packed, SECOND
-        else:
-            self.page[note.first], self.page[WHICH] = note.packed, FIRST
 
     def other(self, method: str) -> _Scene:
         """Whoever is on stage, in another method."""
@@ -243,7 +236,7 @@ class Watch:
     def know(self, names: dict[type, str]) -> None:
         """By which names the configurations know these types."""
         self._names.update(names)
-        self.write(self._nobody)
+        self._nobody.write_to(self.page)
 
     def _name(self, kind: type) -> str:
         return self._names.get(kind) or f"{kind.__module__}.{kind.__name__}"
@@ -276,7 +269,7 @@ class Watch:
         seen: set[int] = set()
         while error is not None and id(error) not in seen:
             if self._threw is not None and self._threw[0] == id(error):
-                self.write(PackedNote(self._threw[1].note()))
+                PackedNote(self._threw[1].note()).write_to(self.page)
                 return
             seen.add(id(error))
             error = error.__cause__ or error.__context__
