@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resilient_exec import scratch
-from resilient_exec.evidence import REGISTER_SIZE, pack_note
+from resilient_exec.evidence import REGISTER_SIZE, Note, Notes
 
 if TYPE_CHECKING:
-    import mmap
     from collections.abc import Callable, Hashable
 
     from resilient_exec.evidence import Register
@@ -72,7 +71,7 @@ class TaskContext:
         its attempt, it does nothing.
         """
         if self is _current:
-            _notes.write(pack_note(text))
+            _notes.hold(Note(text))
 
 
 class _Place:
@@ -117,20 +116,8 @@ class _Place:
         scratch.remove_tree(path)
 
 
-def _forget(packed: bytes) -> None:
-    """Outside a pool nobody reads notes."""
-
-
-class _Notes:
-    """Where notes are written: in a worker, into its register."""
-
-    def __init__(self) -> None:
-        self.write: Callable[[bytes], None] = _forget
-        self.page: mmap.mmap | bytearray = bytearray(REGISTER_SIZE)
-
-
 _place = _Place()
-_notes = _Notes()
+_notes = Notes(bytearray(REGISTER_SIZE))  # outside a pool nobody reads it
 _current: TaskContext | None = None
 _outside = TaskContext()
 
@@ -163,9 +150,10 @@ def set_scratch(mark: str, note: Callable[[str], object], noted: Callable[[], st
 
 def set_notes(register: Register) -> None:
     """Called by the worker at its start: where notes go."""
-    _notes.write, _notes.page = register.note, register.page
+    global _notes  # noqa: PLW0603  a process is one worker
+    _notes = register.notes
 
 
-def note_page() -> mmap.mmap | bytearray:
-    """Where notes are written that are made before (:class:`~resilient_exec.evidence.PackedNote`)."""
-    return _notes.page
+def notes() -> Notes:
+    """Where notes go: for what notes often, and keeps its :class:`~resilient_exec.evidence.Note` objects."""
+    return _notes

@@ -5,8 +5,10 @@ Two anonymous files (``memfd``: no path, nothing to clean up, no disk to fill) a
 * The **register** is mapped by the worker: the serial of the attempt last begun, of the one last ended, and of the one
   that is to be told of its soft timeout (which the parent writes), then where its scratch directories are, and what the
   task noted last.  Writing is a store to memory, so it is true however the process ends, and blame is read, not
-  guessed.  Of notes there are two places, used in turns, and a byte that says which one holds: a process that ends
-  while it writes leaves the note before.  Each has a checksum, for two threads that write at once.
+  guessed.  Notes stand one behind the other, in two arenas used in turns, and a number says where the one that
+  holds begins: a process that ends while it writes leaves the note before, and a note that still stands holds again by
+  one store.  What changes for many notes at once is a number that stands beside them.  Each note has a checksum, for
+  two threads that write at once.
 * The **stacks** file is where ``faulthandler`` writes when it is asked by a signal: a C-level handler that works
   even under a held GIL.
 """
@@ -14,6 +16,7 @@ Two anonymous files (``memfd``: no path, nothing to clean up, no disk to fill) a
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import struct
@@ -21,34 +24,37 @@ import tempfile
 import zlib
 
 __all__ = [
-    "FIRST",
     "REGISTER_SIZE",
-    "SECOND",
+    "SMALL_REGISTER",
     "WHICH",
-    "PackedNote",
+    "Note",
+    "Notes",
     "Register",
     "anonymous_file",
-    "pack_note",
     "read_note",
     "read_register",
     "read_scratch",
     "read_text",
+    "register_file",
     "same_file",
     "unpack_note",
     "write_soft",
 ]
 
-REGISTER_SIZE = 4096  # a page: what a process with the tightest limit on files may have
+REGISTER_SIZE = 32768  # bytes: room for the notes of a world of some forty agents; only what is written is held
+SMALL_REGISTER = 4096  # a page: what a process with the tightest limit on files may have
 _NUMBER = struct.Struct("<Q")
 _BOTH = struct.Struct("<QQ")
 _SOFT = 16
 _SCRATCH = 64  # length, then the path itself
-_NOTE = 1024  # which of the two places holds the note, then the places themselves; what is before is the path's
-_NO_NOTE, FIRST, SECOND = 0, 1, 2
-WHICH = _NOTE  # the place of the byte that says which
+_NOTE = 1024  # where the note that holds begins (0: none), its number, then the arenas; what is before is the path's
+_HOLDS = struct.Struct("=Hh")
+WHICH = _NOTE // 2  # the place of the first of the two in :attr:`Notes.which`
+_NUMBERED = 1 << 15  # in the length: the number belongs to the note
+_MOST = (1 << 15) - 1
+_FIRST = _NOTE + 8  # note
 _NOTE_HEAD = struct.Struct("<HI")  # length, checksum
-_NOTE_ROOM = 1532  # bytes of a place, its head included
-_PLACES = {FIRST: _NOTE + 8, SECOND: _NOTE + 8 + _NOTE_ROOM}
+_LONGEST = 1532  # bytes of a note, its head included: half of what is left of a small register
 
 
 def anonymous_file(name: str, size: int = 0) -> int:
@@ -61,6 +67,20 @@ def anonymous_file(name: str, size: int = 0) -> int:
     if size:
         os.ftruncate(fd, size)
     return fd
+
+
+def register_file() -> int:
+    """A descriptor of a new register; the caller closes it.
+
+    Raises:
+        OSError: there is no descriptor or no memory left, or a file may not have even a page.
+    """
+    try:
+        return anonymous_file("resilient-register", REGISTER_SIZE)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+    return anonymous_file("resilient-register", SMALL_REGISTER)
 
 
 def read_register(fd: int) -> tuple[int, int]:
@@ -82,29 +102,6 @@ def read_scratch(fd: int) -> str:
     return os.fsdecode(os.pread(fd, length, _SCRATCH + _NUMBER.size))
 
 
-def pack_note(text: str) -> bytes:
-    """A note as it is kept, for :meth:`Register.note`; of UTF-8 that fills its place and more, the end is cut."""
-    data = text.encode(errors="replace")[: _NOTE_ROOM - _NOTE_HEAD.size]
-    return _NOTE_HEAD.pack(len(data), zlib.crc32(data)) + data
-
-
-class PackedNote:
-    """A note that is made once and written often; paths that are hot have the body of :meth:`write_to` in their own."""
-
-    __slots__ = ("first", "packed", "second")
-
-    def __init__(self, text: str) -> None:
-        self.packed = pack_note(text)
-        self.first, self.second = (slice(start, start + len(self.packed)) for start in _PLACES.values())
-
-    def write_to(self, page: mmap.mmap | bytearray) -> None:
-        """Write it where the last note is not, and then say so: whenever the process ends, a whole note is found."""
-        if page[WHICH] == FIRST:
-            page[self.second], page[WHICH] = self.packed, SECOND
-        else:
-            page[self.first], page[WHICH] = self.packed, FIRST
-
-
 def read_note(fd: int) -> str:
     """What the attempt noted last; ``""``: nothing, or nothing that is whole."""
     return unpack_note(os.pread(fd, REGISTER_SIZE, 0))
@@ -112,16 +109,16 @@ def read_note(fd: int) -> str:
 
 def unpack_note(page: bytes) -> str:
     """The same of a page that was read."""
-    held = page[_NOTE:]
-    place = _PLACES.get(held[0] if held else _NO_NOTE)
-    if place is None:
+    start, number = _HOLDS.unpack_from(page, _NOTE) if len(page) >= SMALL_REGISTER else (0, 0)
+    if not _FIRST <= start <= len(page) - _NOTE_HEAD.size:
         return ""
-    start = place - _NOTE
-    length, checksum = _NOTE_HEAD.unpack_from(held, start)
-    data = held[start + _NOTE_HEAD.size : start + _NOTE_ROOM][:length]
+    length, checksum = _NOTE_HEAD.unpack_from(page, start)
+    numbered, length = length & _NUMBERED, length & ~_NUMBERED
+    data = page[start + _NOTE_HEAD.size :][:length]
     if len(data) != length or zlib.crc32(data) != checksum:
         return ""
-    return data.decode(errors="ignore")  # a note that was cut may end within a character
+    text = data.decode(errors="ignore")  # a note that was cut may end within a character
+    return f"{text}{number}" if numbered else text
 
 
 def read_text(fd: int, start: int = 0, most: int = 1 << 20) -> str:
@@ -139,29 +136,83 @@ def same_file(pid: int, theirs: int, ours: int) -> bool:
     return False
 
 
+class Note:
+    """A note that is made once and may hold often; of more than 1,526 bytes of UTF-8 the end is cut.
+
+    Args:
+        text: what it says.
+        numbered: whether the number that stands beside the notes when it is read is its end (:meth:`Notes.number`).
+    """
+
+    __slots__ = ("packed", "place")
+
+    def __init__(self, text: str, *, numbered: bool = False) -> None:
+        data = text.encode(errors="replace")[: _LONGEST - _NOTE_HEAD.size]
+        self.packed = _NOTE_HEAD.pack(len(data) | (_NUMBERED if numbered else 0), zlib.crc32(data)) + data
+        self.place = 0  # where in the register it stands; 0: nowhere
+
+
+class Notes:
+    """The worker's side of the notes: which stand in the register, and which one holds.
+
+    Attributes:
+        which: ``which[WHICH] = note.place or put(note)`` is :meth:`hold`; paths that are hot have it in their own.
+    """
+
+    def __init__(self, page: mmap.mmap | bytearray) -> None:
+        self._page = page
+        self.which = memoryview(page).cast("H")
+        middle = (_FIRST + len(page)) // 2
+        self._arenas = ((_FIRST, middle), (middle, len(page)))
+        self._standing: tuple[list[Note], list[Note]] = ([], [])  # in each of them
+        self._free, self._end = self._arenas[0]  # of the one that is filled now
+        self._here = self._standing[0]
+
+    def clear(self) -> None:
+        """No note stands there, and none holds."""
+        self.which[WHICH] = 0
+        for arena in (0, 1):
+            self._enter(arena)
+
+    def hold(self, note: Note) -> None:
+        """Say that it holds; whenever the process ends, a whole note is found."""
+        self.which[WHICH] = note.place or self.put(note)
+
+    def number(self, number: int) -> None:
+        """Have another number stand beside them, from -1 on; what is too large for its place is the largest there."""
+        self.which[WHICH + 1] = min(number, _MOST) & 0xFFFF
+
+    def put(self, note: Note) -> int:
+        """Have a note that stands nowhere stand beside the one that holds; where it stands now."""
+        size = len(note.packed)
+        if self._free + size > self._end:
+            self._enter(1 if self.which[WHICH] < self._arenas[1][0] else 0)  # the one that holds is in the other
+        place, self._free = self._free, self._free + size
+        self._page[place : place + size] = note.packed
+        self._here.append(note)
+        note.place = place
+        return place
+
+    def _enter(self, arena: int) -> None:
+        """Have the next ones stand there, and what stands there stand nowhere."""
+        self._free, self._end = self._arenas[arena]
+        self._here = self._standing[arena]
+        for note in self._here:
+            note.place = 0
+        self._here.clear()
+
+
 class Register:
     """The worker's side of the register."""
 
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, REGISTER_SIZE)
+        self._map = mmap.mmap(fd, 0)
+        self.notes = Notes(self._map)
 
     def begin(self, serial: int) -> None:
         """The attempt has begun: from here on it is to blame for what happens to the process."""
-        self._map[_NOTE] = _NO_NOTE  # the last one's
+        self.notes.clear()  # the last one's
         _NUMBER.pack_into(self._map, 0, serial)
-
-    @property
-    def page(self) -> mmap.mmap:
-        """What notes are written to (:class:`PackedNote`)."""
-        return self._map
-
-    def note(self, packed: bytes) -> None:
-        """Note what the attempt is at, packed by :func:`pack_note`; costs a fraction of a microsecond."""
-        register = self._map
-        place = SECOND if register[_NOTE] == FIRST else FIRST
-        start = _PLACES[place]
-        register[start : start + len(packed)] = packed
-        register[_NOTE] = place
 
     def soft(self) -> int:
         """The serial of the attempt whose soft timeout is over, by the parent's word."""

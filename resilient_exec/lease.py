@@ -25,11 +25,11 @@ from resilient_exec import exit_hook, guard
 from resilient_exec.capture import Capture
 from resilient_exec.channel import Framer, Kind, Outbox
 from resilient_exec.evidence import (
-    REGISTER_SIZE,
     anonymous_file,
     read_note,
     read_register,
     read_scratch,
+    register_file,
     write_soft,
 )
 from resilient_exec.forking import new_mark
@@ -106,7 +106,7 @@ class Lease:
         self.oom = OomWatch()
         self._settings = settings
         with contextlib.ExitStack() as undo:  # should descriptors run out half-way
-            self._register = anonymous_file("resilient-register", REGISTER_SIZE)
+            self._register = register_file()
             undo.callback(os.close, self._register)
             self._stacks = anonymous_file("resilient-stacks")
             undo.callback(os.close, self._stacks)

@@ -36,7 +36,8 @@ def test_what_is_missing_is_named(other_negmas):
 
 
 def test_what_is_there_is_hooked_all_the_same_and_put_back(other_negmas):
-    hooked = [(World, "call"), (SAOMechanism, "_safe_counter"), (Mechanism, "add")]
+    hooked = entries.hooked()
+    assert {(World, "call"), (SAOMechanism, "_safe_counter"), (Mechanism, "add")} < set(hooked), "and where they answer"
     before = [vars(owner)[name] for owner, name in hooked]
     with contextlib.ExitStack() as undo:
         watch = Watch({})

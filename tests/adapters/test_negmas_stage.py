@@ -11,7 +11,7 @@ from negmas.sao import RandomNegotiator, SAOController, SAOMechanism
 
 from resilient_exec.adapters.negmas import entries, stage
 from resilient_exec.adapters.negmas.onstage import NOBODY, read
-from resilient_exec.evidence import REGISTER_SIZE, WHICH, unpack_note
+from resilient_exec.evidence import REGISTER_SIZE, WHICH, Notes, unpack_note
 
 
 class Clocks:
@@ -25,17 +25,21 @@ class Clocks:
         self.cpu += wall if cpu is None else cpu
 
 
-class Page(bytearray):
+class Spied(Notes):
     """Keeps what a reader would have seen."""
 
-    def __init__(self, size):
-        super().__init__(size)
-        self.notes = []
+    def __init__(self):
+        self.page, self.told = bytearray(REGISTER_SIZE), []
+        super().__init__(self.page)
+        self._which, self.which = self.which, self
+
+    def __getitem__(self, where):
+        return self._which[where]
 
     def __setitem__(self, where, what):
-        super().__setitem__(where, what)
+        self._which[where] = what
         if where == WHICH:
-            self.notes.append(unpack_note(bytes(self)))
+            self.told.append(unpack_note(bytes(self.page)))
 
 
 class Agent:
@@ -54,9 +58,9 @@ def clocks(monkeypatch):
 @pytest.fixture
 def notes(monkeypatch):
     """What is noted, one after the other."""
-    page = Page(REGISTER_SIZE)
-    monkeypatch.setattr(stage, "note_page", lambda: page)
-    return page.notes
+    spied = Spied()
+    monkeypatch.setattr(stage, "notes", lambda: spied)
+    return spied.told
 
 
 @pytest.fixture
@@ -105,7 +109,7 @@ def test_who_waits_takes_no_cpu_and_threads_may_take_more_than_the_time(watch, c
     a, b = cast
     stay(watch, clocks, a, 2.0, 0.0)
     clocks.pass_by(0.01)
-    watch.begin_step(0)  # asks for the CPU time, so that the two are not mixed
+    watch.settle()  # asks for the CPU time, so that the two are not mixed
     stay(watch, clocks, b, 1.0, 2.0)
     assert measured(watch) == [([0.0], [2.0]), ([2.0], [1.0])]
 
@@ -122,7 +126,7 @@ def test_all_that_was_measured_is_somebodys(watch, clocks, cast):
     for number in range(1, 40):
         stay(watch, clocks, cast[number % 2], 0.001 * number, 0.0007 * number)
         clocks.pass_by(0.002)
-    watch.begin_step(0)
+    watch.settle()
     assert sum(actor.cpu for actor in watch._cast) == pytest.approx(clocks.cpu - 100)
     assert sum(actor.wall for actor in watch._cast) == pytest.approx(clocks.wall - 100)
 
@@ -141,7 +145,7 @@ def test_what_is_noted_follows_the_stage(watch, clocks, cast, notes):
     a, b = cast
     notes.clear()
 
-    answer = entries._answer(watch, lambda: stay(watch, clocks, b, 0, method="on_bankrupt"), "propose")
+    answer = entries._answer(watch, lambda: stay(watch, clocks, b, 0, method="on_bankrupt"))
     watch.begin_step(3)
     notes.clear()
     watch.perform(a, "respond", answer, (), {})

@@ -7,14 +7,26 @@ import threading
 
 import pool_notes as tasks
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from resilient_exec import TaskTimeout, WorkerDied, task_context
-from resilient_exec.evidence import REGISTER_SIZE, Register, anonymous_file, pack_note, read_note
+from resilient_exec.evidence import (
+    REGISTER_SIZE,
+    SMALL_REGISTER,
+    WHICH,
+    Note,
+    Notes,
+    Register,
+    anonymous_file,
+    read_note,
+    unpack_note,
+)
 
 
-@pytest.fixture
-def fd():
-    descriptor = anonymous_file("register", REGISTER_SIZE)
+@pytest.fixture(params=[REGISTER_SIZE, SMALL_REGISTER])
+def fd(request):
+    descriptor = anonymous_file("register", request.param)
     yield descriptor
     os.close(descriptor)
 
@@ -52,39 +64,79 @@ def test_outside_a_pool_a_note_does_nothing():
 
 
 def test_a_note_that_is_half_written_leaves_the_one_before(fd):
-    register = Register(fd)
-    register.note(pack_note("whole"))
-    packed = pack_note("a much longer note, of which half was written when the process ended")
-    os.pwrite(fd, packed[: len(packed) // 2], 1024 + 8 + 1532)  # into the place whose turn it is
+    notes = Register(fd).notes
+    notes.hold(Note("whole"))
+    late = Note("a much longer note, of which half was written when the process ended")
+    place = notes.put(late)
+    os.pwrite(fd, b"\0" * 30, place + 10)
     assert read_note(fd) == "whole"
 
 
 def test_a_note_that_two_threads_have_mangled_is_none(fd):
-    register = Register(fd)
-    register.note(pack_note("one"))
-    os.pwrite(fd, b"x", 1024 + 8 + 6)
+    register, note = Register(fd), Note("one")
+    register.notes.hold(note)
+    os.pwrite(fd, b"x", note.place + 6)
     assert read_note(fd) == ""
+
+
+def test_the_number_beside_the_notes_is_the_end_of_those_that_ask_for_it(fd):
+    notes = Register(fd).notes
+    step, plain = Note("step ", numbered=True), Note("step ")
+    for number, told in ((-1, "-1"), (0, "0"), (32767, "32767"), (32768, "32767")):
+        notes.number(number)
+        notes.hold(step)
+        assert read_note(fd) == f"step {told}"
+        notes.hold(plain)
+        assert read_note(fd) == "step "
+
+
+def test_what_stands_in_the_place_of_the_number_is_not_followed_out_of_the_page(fd):
+    for number in (1, 1024, 1031, os.fstat(fd).st_size - 4, os.fstat(fd).st_size - 1, 65535):
+        os.pwrite(fd, number.to_bytes(2, "little"), 2 * WHICH)
+        assert read_note(fd) == ""
+
+
+@given(st.data(), st.sampled_from([REGISTER_SIZE, SMALL_REGISTER]))
+def test_a_reader_finds_the_note_before_until_the_next_one_holds(data, size):
+    page = bytearray(size)
+    notes, known, expected = Notes(page), [], ""
+    for _ in range(data.draw(st.integers(1, 60))):
+        if known and data.draw(st.booleans()):
+            text, note = data.draw(st.sampled_from(known))
+        else:
+            text = data.draw(st.text(max_size=40)) * data.draw(st.integers(0, 60))
+            note = Note(text)
+            known.append((text, note))
+        place = note.place or notes.put(note)
+        assert unpack_note(bytes(page)) == expected, "written, but it does not hold yet"
+        notes.which[WHICH] = place
+        expected = unpack_note(bytes(page))
+        assert text.encode(errors="replace").decode().startswith(expected)
+        assert expected or not text, "it is not lost"
+    notes.clear()
+    assert unpack_note(bytes(page)) == ""
+    assert not any(note.place for _, note in known)
 
 
 def test_a_long_note_is_cut_between_characters_and_any_text_is_taken(fd):
     register = Register(fd)
-    register.note(pack_note("ä" * 5000))
+    register.notes.hold(Note("ä" * 5000))
     assert read_note(fd) == "ä" * 763
-    register.note(pack_note("\ud800 surrogate"))
+    register.notes.hold(Note("\ud800 surrogate"))
     assert read_note(fd) == "? surrogate"
-    register.note(pack_note(""))
+    register.notes.hold(Note(""))
     assert read_note(fd) == ""
 
 
 def test_a_reader_sees_whole_notes_only_while_they_are_written(fd):
     register = Register(fd)
-    notes = [pack_note(letter * n) for letter, n in (("a", 1500), ("b", 3), ("c", 800))]
+    notes = [Note(letter * n) for letter, n in (("a", 1500), ("b", 3), ("c", 800))]
     done = threading.Event()
 
     def write():
         while not done.is_set():
             for note in notes:
-                register.note(note)
+                register.notes.hold(note)
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -101,6 +153,6 @@ def test_the_note_does_not_touch_what_stands_beside_it(fd):
     register.begin(3)
     register.note_scratch("/tmp/" + "p" * 300)
     for text in ("x" * 4000, "y" * 4000):
-        register.note(pack_note(text))
+        register.notes.hold(Note(text))
     assert register.scratch() == "/tmp/" + "p" * 300
     assert os.pread(fd, 8, 0) == (3).to_bytes(8, "little")

@@ -14,14 +14,14 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas.onstage import OnStage
-from resilient_exec.evidence import FIRST, SECOND, WHICH, PackedNote
+from resilient_exec.evidence import WHICH, Note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from resilient_exec.adapters.negmas.stage import Watch
 
-__all__ = ["classes", "hook", "missing"]
+__all__ = ["classes", "hook", "hooked", "missing"]
 
 _DIRECT = ("__init__", "before_step")  # which worlds call without any of negmas' functions in between
 _NOT_THEIRS = ("negmas.", "scml.")  # called many times a round, and no code of an agent's own
@@ -33,7 +33,7 @@ def classes(watch: Watch, types: Iterable[str]) -> dict[type, str]:
 
     found: dict[type, str] = {}
     for name in dict.fromkeys(types):
-        PackedNote(OnStage(name, method="import").note()).write_to(watch.page)
+        watch.notes.hold(Note(OnStage(name, method="import").note()))
         with contextlib.suppress(Exception):  # the world will say so, in negmas' words
             found[get_class(name)] = name
     return found
@@ -46,7 +46,7 @@ def hook(watch: Watch, names: dict[type, str], undo: contextlib.ExitStack) -> No
         if name in vars(kind):
             _replace(kind, name, make(watch, vars(kind)[name]), undo)
     for base, name in _answers():
-        _replace(base, name, _answer(watch, vars(base)[name], name.rstrip("_")), undo)
+        _replace(base, name, _answer(watch, vars(base)[name]), undo)
     watch.hook_callbacks = _Callbacks(watch, undo).hook
     for kind in names:
         for name in _DIRECT:
@@ -58,6 +58,12 @@ def hook(watch: Watch, names: dict[type, str], undo: contextlib.ExitStack) -> No
 def missing() -> tuple[str, ...]:
     """The entries that this negmas does not have: whose code is entered there will not be known."""
     return tuple(f"{owner}.{name}" for owner, name, _ in _entries() if name not in vars(_kind(owner)))
+
+
+def hooked() -> list[tuple[Any, str]]:
+    """The functions of negmas that :func:`hook` replaces: their classes and names."""
+    kinds = [(_kind(owner), name) for owner, name, _ in _entries()]
+    return [(kind, name) for kind, name in [*kinds, *_answers()] if name in vars(kind)]
 
 
 def _entries() -> tuple[tuple[str, str, Callable[[Watch, Any], Any]], ...]:
@@ -107,61 +113,74 @@ def _call(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
         actor = actors[key] if key in actors else watch.meet(agent, world)
         if actor is None:
             return original(world, agent, method, *args, **kwargs)
-        if world.current_step != watch.step:
-            watch.begin_step(world.current_step)
-        name = getattr(method, "__name__", "?").rstrip("_")
-        return watch.perform(actor, name, original, (world, agent, method, *args), kwargs)
+        step = world.current_step
+        if step != watch.step:
+            watch.begin_step(step)
+        return watch.perform(actor, getattr(method, "__name__", "?"), original, (world, agent, method, *args), kwargs)
 
     return call
 
 
 def _safe_counter(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
-    actors, thread, look_up, perform = watch.actors, watch.thread, object.__getattribute__, watch.perform
+    actors, thread, look_up, clock = watch.actors, watch.thread, object.__getattribute__, watch.clock
+    which, put = watch.notes.which, watch.notes.put
 
     @functools.wraps(original)
     def safe_counter(mechanism: Any, negotiator: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
         if get_ident() != thread:
             return original(mechanism, negotiator, state, *args, **kwargs)
         try:  # where it stands: negotiators of controllers look up every name in Python
-            actor = actors.get(id(look_up(negotiator, "_Negotiator__owner")))
-        except AttributeError:
-            actor = None
-        if actor is None:
+            actor = actors[id(look_up(negotiator, "_Negotiator__owner"))]
+        except (AttributeError, KeyError):
             actor = watch.meet_negotiator(negotiator)
-            if actor is None:
-                return original(mechanism, negotiator, state, *args, **kwargs)
-        name = "propose" if state.current_offer is None else "respond"
-        return perform(actor, name, original, (mechanism, negotiator, state, *args), kwargs)
+        if actor is None:
+            return original(mechanism, negotiator, state, *args, **kwargs)
+        if state.current_offer is None:
+            scene = actor.proposes or actor.scene("propose")
+        else:
+            scene = actor.responds or actor.scene("respond")
+        before = watch.scene  # from here on it is Watch.perform, written out
+        now = clock()
+        before.actor.unshared += now - watch.since
+        if now > watch.due:
+            watch.watch_the_clock(now)
+        watch.since, watch.scene = now, scene
+        which[WHICH] = scene.place or put(scene)
+        try:
+            return original(mechanism, negotiator, state, *args, **kwargs)
+        except BaseException as error:
+            watch.threw(error)
+            raise
+        finally:
+            now = clock()
+            actor.unshared += now - watch.since
+            if now > watch.due:
+                watch.watch_the_clock(now)
+            watch.since, watch.scene = now, before
+            which[WHICH] = before.place or put(before)
 
     return safe_counter
 
 
-def _answer(watch: Watch, original: Callable[..., Any], method: str) -> Callable[..., Any]:
+def _answer(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
     # No entry of its own: who answers is on stage already, and what it is asked for is only now known exactly.
-    page = watch.page
+    which, put = watch.notes.which, watch.notes.put
 
     @functools.wraps(original)
-    def answer(*args: Any, **kwargs: Any) -> Any:
+    def propose(*args: Any, **kwargs: Any) -> Any:
         before = watch.scene
-        scenes = before.actor.scenes
-        scene = scenes[method] if method in scenes else watch.other(method)
+        scene = before.actor.proposes or before.actor.scene("propose")
         if scene is before:
             return original(*args, **kwargs)
         watch.scene = scene
-        if page[WHICH] == FIRST:  # written out: see Watch.perform
-            page[scene.second], page[WHICH] = scene.packed, SECOND
-        else:
-            page[scene.first], page[WHICH] = scene.packed, FIRST
+        which[WHICH] = scene.place or put(scene)
         try:
             return original(*args, **kwargs)
         finally:
             watch.scene = before
-            if page[WHICH] == FIRST:
-                page[before.second], page[WHICH] = before.packed, SECOND
-            else:
-                page[before.first], page[WHICH] = before.packed, FIRST
+            which[WHICH] = before.place or put(before)
 
-    return answer
+    return propose
 
 
 def _add(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["BEFORE", "LONGEST_TYPE", "NOBODY", "OnStage", "own_types", "read"]
+__all__ = ["BEFORE", "LONGEST_TYPE", "NOBODY", "OnStage", "head", "own_types", "read"]
 
 NOBODY = "on stage: nobody"
 """Noted when an agent has returned to the world: what happens then is none of its doing."""
@@ -42,17 +42,19 @@ class OnStage:
 
     def note(self) -> str:
         """As it is noted; :func:`read` reads it."""
-        method = re.sub(r"\s", "?", self.method)
-        return (
-            f"on stage: {self.competitor[:LONGEST_TYPE]}, agent {self.agent[:_LONGEST]}, in {method[:_LONGEST]}, "
-            f"step {BEFORE if self.step is None else self.step}"
-        )
+        return f"{head(self.competitor, self.agent, self.method)}{BEFORE if self.step is None else self.step}"
 
     def __str__(self) -> str:
         who = f"{self.competitor} (agent {self.agent})" if self.agent else self.competitor
         where = f" in {self.method}" if self.method else ""
         when = "" if self.step is None else f" at step {self.step}" if self.step >= 0 else " before the first step"
         return f"{who}{where}{when}, by the {self.known_by}"
+
+
+def head(competitor: str, agent: str, method: str) -> str:
+    """A note up to the number of the step."""
+    method = re.sub(r"\s", "?", method)[:_LONGEST]
+    return f"on stage: {competitor[:LONGEST_TYPE]}, agent {agent[:_LONGEST]}, in {method}, step "
 
 
 def read(note: str) -> OnStage | None:

@@ -13,9 +13,9 @@ agents' ``__init__`` and ``before_step``, too, which worlds call directly, and t
 
 The time and the CPU time between an entry and the next one or the exit are the agent's; when it calls the world,
 which calls another agent, those are the other's.  CPU time is the whole process's: threads of an agent count.  It is
-asked for every 5 ms at most, and shared out by the time that each was on stage since then.  The
-resident set is looked at when a step begins and after 5 ms without a change: what it has grown by is laid at
-the door of who was there, which may be the world's own.
+asked for when somebody leaves after more than 5 ms, and every 20 ms, and shared out by the time that each was on stage
+since then.  The resident set is looked at when a step begins and after 5 ms without a change: what it has grown by is
+laid at the door of who was there, which may be the world's own.
 
 Only the thread that runs the world comes on stage: what an agent does in a thread of its own, behind the world's
 back, happens under whoever is on stage then.
@@ -31,17 +31,18 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas.onstage import BEFORE, NOBODY, OnStage
-from resilient_exec.context import note_page
-from resilient_exec.evidence import FIRST, SECOND, WHICH, PackedNote
+from resilient_exec.adapters.negmas.onstage import BEFORE, NOBODY, OnStage, head
+from resilient_exec.context import notes
+from resilient_exec.evidence import WHICH, Note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = ["Measured", "Watch", "watch"]
 
-_OFTEN = 0.005  # s after which the CPU clock is read: in a process with threads asking the kernel is dear
-_LONG_ENOUGH = 0.005  # s on stage after which the resident set is looked at
+_OFTEN = 0.005  # s after which it is asked whether somebody has been on stage for long
+_LONG_ENOUGH = 0.005  # s on stage after which the resident set is looked at, and the CPU clock read
+_SELDOM = 0.02  # s after which it is read anyhow: in a process with threads asking the kernel is dear
 _EXACT = 6  # digits behind the point of what is kept, in seconds: it is also written down, as text
 _now = time.perf_counter
 _HIGH = 128  # descriptors from here on are not those that agents are known to close
@@ -67,127 +68,146 @@ class Measured:
     grown: int = 0
 
 
-class _Scene(PackedNote):
-    """One actor in one of its methods, in one step, with the note that says so."""
+class _Scene(Note):
+    """One actor in one of its methods, with the note that says so; the step is the number that stands beside it."""
 
     __slots__ = ("actor", "method")
 
-    def __init__(self, actor: _Actor, method: str, text: str) -> None:
-        super().__init__(text)
-        self.actor, self.method = actor, method
+    def __init__(self, actor: _Actor, method: str) -> None:
+        self.actor, self.method = actor, method.rstrip("_")  # with which negmas marks its own wrappers
+        super().__init__(head(actor.name, actor.agent, self.method), numbered=True)
+
+
+class _Nobody(_Scene):
+    """The world itself."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        Note.__init__(self, NOBODY)
+        self.actor, self.method = _Actor("", ""), ""
+        self.actor.proposes = self  # it stays what it is
 
 
 class _Actor:
-    """One agent, or whoever else may come on stage."""
+    """One agent, or whoever else may come on stage.
 
-    __slots__ = ("agent", "cpu", "measured", "name", "scenes", "step", "unshared", "wall")
+    Attributes:
+        proposes, responds: its scenes in the two methods that are entered most; ``None``: not yet made.
+        cpu, wall: seconds on stage in this step, until the kernel was last asked for the CPU time.
+        unshared: seconds on stage since then.
+    """
+
+    __slots__ = ("_scenes", "agent", "cpu", "measured", "name", "proposes", "responds", "unshared", "wall")
 
     def __init__(self, name: str, agent: str) -> None:
         self.name, self.agent = name, agent
-        self.scenes: dict[str, _Scene] = {}
-        self.step = BEFORE
-        self.cpu = self.wall = 0.0  # in this step, until the kernel was asked last
-        self.unshared = 0.0  # seconds on stage since then
         self.measured = Measured(name)
+        self._scenes: dict[str, _Scene] = {}
+        self.proposes: _Scene | None = None
+        self.responds: _Scene | None = None
+        self.cpu = self.wall = self.unshared = 0.0
 
-    def turn(self, step: int) -> None:
-        """Another step has begun."""
-        self.close()
-        self.step = step
-        self.scenes.clear()
-
-    def close(self) -> None:
-        if self.step != BEFORE:
+    def close(self, step: int) -> None:
+        """That step is over: keep what was measured in it, if it was there."""
+        if self.wall and step != BEFORE:
             self.measured.cpu.append(round(max(0.0, self.cpu), _EXACT))
             self.measured.wall.append(round(self.wall, _EXACT))
         self.cpu = self.wall = 0.0
 
     def scene(self, method: str) -> _Scene:
-        """It, in that method; made anew."""
-        scene = self.scenes[method] = _Scene(self, method, self.on_stage(method).note())
-        return scene
+        """It, in that method."""
+        scenes = self._scenes
+        return scenes[method] if method in scenes else self._enter(method)
 
-    def on_stage(self, method: str) -> OnStage:
-        return OnStage(self.name, self.agent, method, self.step)
+    def _enter(self, method: str) -> _Scene:
+        scene = self._scenes[method] = _Scene(self, method)
+        if method == "propose":
+            self.proposes = scene
+        elif method == "respond":
+            self.responds = scene
+        return scene
 
 
 class Watch:
-    """Who is on stage, and what was measured, in one world set."""
+    """Who is on stage, and what was measured, in one world set.
+
+    Attributes:
+        thread: the one that runs the world.
+        step: of the world.
+        actors: by the id of an agent or its controller.
+        notes: where it is noted who is on stage.
+        scene: who is there, in what.
+        since: when it came there, or came back.
+        due: when the CPU time is to be asked for again.
+    """
 
     def __init__(self, names: dict[type, str]) -> None:
         self.thread = threading.get_ident()
         self.step = BEFORE
-        self.actors: dict[int, _Actor | None] = {}  # by the id of an agent or its controller
+        self.actors: dict[int, _Actor | None] = {}
         self._kept: list[Any] = []  # these, so that the ids stay theirs
         self._worlds: dict[int, Any] = {}
         self._names = dict(names)
         self.hook_callbacks: Callable[[type], None] = _pass  # set by what hooks the entries
-        self.page = note_page()
-        self._nobody = _Scene(_Actor("", ""), "", NOBODY)  # the world itself
-        self.scene = self._nobody
+        self.notes = notes()
+        self._nobody = _Nobody()
+        self.scene: _Scene = self._nobody
         self._cast = [self._nobody.actor]  # all
-        self._wall = _now()  # of the last entry or exit
-        self._cpu, self._sampled = time.process_time(), self._wall  # when the kernel was last asked
-        self._due = self._wall + _OFTEN
+        self.clock = _now
+        self.since = self.clock()
+        self._cpu, self._sampled = time.process_time(), self.since  # when the kernel was last asked
+        self.due = self.since + _OFTEN
         self._threw: tuple[int, OnStage] | None = None
         self._statm = _open_statm()
         self._page = os.sysconf("SC_PAGE_SIZE")
         self._resident = 0
-        self._nobody.write_to(self.page)
+        self.notes.number(BEFORE)
+        self.notes.hold(self._nobody)
 
     # -- coming and going
     #
     # A world comes through here some thousand times a second, each time from code that has driven these lines out of
     # the processor's caches: a call costs ten times what it costs in a loop.  So the way in and the way out are written
-    # out, and so is PackedNote.write_to, here and where an entry only changes the method (see entries).
+    # out, and so is Notes.hold, here and in entries, where a mechanism asks its negotiators.
 
     def perform(self, actor: _Actor, method: str, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call what is the actor's, with it on stage; what passes until then is that of who was there before."""
-        if actor.step != self.step:
-            actor.turn(self.step)
-        scenes = actor.scenes
-        scene = scenes[method] if method in scenes else actor.scene(method)
-        before, page = self.scene, self.page
-        now = _now()
-        before.actor.unshared += now - self._wall
-        if now > self._due:
-            self._share(now)
-        self._wall, self.scene = now, scene
-        if page[WHICH] == FIRST:
-            page[scene.second], page[WHICH] = scene.packed, SECOND
-        else:
-            page[scene.first], page[WHICH] = scene.packed, FIRST
+        scene = actor.scene(method)
+        before, which, put = self.scene, self.notes.which, self.notes.put
+        now = self.clock()
+        before.actor.unshared += now - self.since
+        if now > self.due:
+            self.watch_the_clock(now)
+        self.since, self.scene = now, scene
+        which[WHICH] = scene.place or put(scene)
         try:
             return call(*args, **kwargs)
         except BaseException as error:
             self.threw(error)
             raise
         finally:
-            now = _now()
-            actor.unshared += now - self._wall
-            if now > self._due:
-                self._share(now)
-            self._wall, self.scene = now, before
-            if page[WHICH] == FIRST:
-                page[before.second], page[WHICH] = before.packed, SECOND
-            else:
-                page[before.first], page[WHICH] = before.packed, FIRST
+            now = self.clock()
+            actor.unshared += now - self.since
+            if now > self.due:
+                self.watch_the_clock(now)
+            self.since, self.scene = now, before
+            which[WHICH] = before.place or put(before)
 
-    def other(self, method: str) -> _Scene:
-        """Whoever is on stage, in another method."""
-        scene = self.scene
-        if scene is self._nobody or method == scene.method:
-            return scene
-        scenes = scene.actor.scenes
-        return scenes[method] if method in scenes else scene.actor.scene(method)
+    def watch_the_clock(self, now: float) -> None:
+        """Some time has passed: lay it at the right doors, before the next one has its turn."""
+        self.due = now + _OFTEN
+        if now - self.since > _LONG_ENOUGH:
+            self.look(self.scene.actor)
+        elif now - self._sampled < _SELDOM:
+            return
+        self._share(now)
 
     def _share(self, now: float) -> None:
-        """Ask for the CPU time since the last time, and share it out by the time that each has been there."""
+        # The CPU time since the last time, shared out by the time that each has been there.
         cpu = time.process_time()
         rate = (cpu - self._cpu) / (now - self._sampled) if now > self._sampled else 0.0
-        if now - self._wall > _LONG_ENOUGH:
-            self.look(self.scene.actor)
-        self._cpu, self._sampled, self._due = cpu, now, now + _OFTEN
+        self._cpu, self._sampled, self.due = cpu, now, now + _OFTEN
         for actor in self._cast:
             actor.cpu += actor.unshared * rate
             actor.wall += actor.unshared
@@ -206,10 +226,18 @@ class Watch:
 
     def begin_step(self, step: int) -> None:
         """The world has come to another step."""
-        now = _now()
-        self.scene.actor.unshared += now - self._wall
+        self.settle()
+        for actor in self._cast[1:]:
+            actor.close(self.step)
+        self.step = step
+        self.notes.number(step)
+
+    def settle(self) -> None:
+        """Lay all that was measured until now at somebody's door."""
+        now = self.clock()
+        self.scene.actor.unshared += now - self.since
         self._share(now)
-        self._wall, self.step = now, step
+        self.since = now
         self.look(self.scene.actor)
 
     # -- who is who
@@ -236,7 +264,7 @@ class Watch:
     def know(self, names: dict[type, str]) -> None:
         """By which names the configurations know these types."""
         self._names.update(names)
-        self._nobody.write_to(self.page)
+        self.notes.hold(self._nobody)
 
     def _name(self, kind: type) -> str:
         return self._names.get(kind) or f"{kind.__module__}.{kind.__name__}"
@@ -262,24 +290,24 @@ class Watch:
         """An exception leaves whoever is on stage; the first one that it leaves has raised it."""
         scene = self.scene
         if scene is not self._nobody and (self._threw is None or self._threw[0] != id(error)):
-            self._threw = (id(error), scene.actor.on_stage(scene.method))
+            self._threw = (id(error), OnStage(scene.actor.name, scene.actor.agent, scene.method, self.step))
 
     def note_who_threw(self, error: BaseException | None) -> None:
         """The world ends with this exception: note who has raised it, if it came from the stage."""
         seen: set[int] = set()
         while error is not None and id(error) not in seen:
             if self._threw is not None and self._threw[0] == id(error):
-                PackedNote(self._threw[1].note()).write_to(self.page)
+                self.notes.hold(Note(self._threw[1].note()))
                 return
             seen.add(id(error))
             error = error.__cause__ or error.__context__
 
     def measured(self) -> list[Measured]:
         """About each agent; the worlds have ended."""
-        self.begin_step(self.step)
+        self.settle()
         actors = {id(actor): actor for actor in self.actors.values() if actor is not None and actor.agent}
         for actor in actors.values():
-            actor.close()
+            actor.close(self.step)
             for world in self._worlds.values():
                 for kind in ("agent_exceptions", "negotiator_exceptions"):
                     actor.measured.exceptions += len(getattr(world, kind, {}).get(actor.agent, ()))
