@@ -165,6 +165,7 @@ def test_a_competitor_that_ends_the_worker_that_imports_it_is_named(only_here, t
     assert t.run(only_here).scored == 2
 
 
+@pytest.mark.slow
 def test_a_negotiator_that_a_worker_cannot_import_is_named_before_the_first_negotiation(tmp_path, monkeypatch):
     (tmp_path / "only_there.py").write_text(
         "from negmas.sao import AspirationNegotiator\nclass Mine(AspirationNegotiator):\n    pass\n"

@@ -110,6 +110,7 @@ def test_all_of_that_is_there_for_a_later_run(played):
     assert steps == {name: played.health[name].steps for name in (HEIR, MODEL)}
 
 
+@pytest.mark.slow
 def test_who_spoils_too_many_worlds_plays_no_more(tmp_path, monkeypatch):
     """The worlds with it are listed as not run, all others are run."""
     folder = t.make(tmp_path, competitors=(Heir, Healthy, Model), n_configs=1)

@@ -51,8 +51,8 @@ def test_a_serial_run_stays_in_this_process():
     ("sick", "timeout", "words"),
     [
         (n.Killer, 120, "SIGKILL"),
-        (n.Sleeper, 1, "timed out after 1 s"),
-        (n.Quitter, 120, "it raised KeyboardInterrupt"),
+        pytest.param(n.Sleeper, 1, "timed out after 1 s", marks=pytest.mark.slow),
+        pytest.param(n.Quitter, 120, "it raised KeyboardInterrupt", marks=pytest.mark.slow),
     ],
 )
 def test_a_negotiation_that_fails_becomes_negmas_own_record(sick, timeout, words, tmp_path, capfd):
@@ -117,6 +117,7 @@ def test_tasks_that_cannot_be_pickled_are_left_to_negmas_under_their_own_numbers
 
 
 @pytest.mark.skipif(not NEWER, reason="older versions have no total_timeout here")
+@pytest.mark.slow
 def test_total_timeout_ends_negotiations_that_hang():
     with adapter.options(max_workers=1), pytest.warns(adapter.ResilientWarning, match="3 of 3"):
         cartesian.run_isolated_tasks([(i, _hang, (), {}) for i in range(3)], max_workers=1, total_timeout=3)
@@ -130,6 +131,7 @@ def _hang():
     threading.Event().wait()
 
 
+@pytest.mark.slow
 def test_each_task_has_the_seed_that_negmas_derives_from_its_number(monkeypatch):
     rand = pytest.importorskip("negmas.helpers.rand")
     from negmas.helpers.parallel import run_serial_tasks

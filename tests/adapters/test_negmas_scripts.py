@@ -83,31 +83,21 @@ def environment():
     return {**os.environ, "PYTHONPATH": path}
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    """``SCRIPT`` as an unguarded file and as no file at all, both at once: exit status, stdout and stderr of each."""
-    processes = {}
-    for is_a_file in (True, False):
-        folder = tmp_path_factory.mktemp("program")
-        code = f"TMP = {str(folder)!r}\n{SCRIPT}"
-        (folder / "script.py").write_text(code)
-        processes[is_a_file] = subprocess.Popen(
-            [sys.executable, *([folder / "script.py"] if is_a_file else ["-c", code])],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    return {kind: (*process.communicate(), process.returncode) for kind, process in processes.items()}
-
-
-@pytest.mark.parametrize("is_a_file", [True, False], ids=["an unguarded script", "no file at all"])
-def test_competitors_of_main_play_under_their_names(programs, is_a_file):
+@pytest.mark.parametrize(
+    "is_a_file",
+    [pytest.param(True, id="an unguarded script"), pytest.param(False, id="no file at all", marks=pytest.mark.slow)],
+)
+def test_competitors_of_main_play_under_their_names(is_a_file, tmp_path):
     """With a generator and a callback of ``__main__``, too; serial runs name the types in the same way."""
-    out, err, status = programs[is_a_file]
+    code = f"TMP = {str(tmp_path)!r}\n{SCRIPT}"
+    (tmp_path / "script.py").write_text(code)
+    program = [tmp_path / "script.py"] if is_a_file else ["-c", code]
+    ended = subprocess.run(
+        [sys.executable, *program], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
 
-    assert status == 0, err
-    assert json.loads(out.splitlines()[-1]) == {
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[-1]) == {
         "main has a file": is_a_file,
         "types": ["__main__.Mine", "__main__.Yours"],
         "competitors": ["__main__.Mine", "__main__.Yours"],

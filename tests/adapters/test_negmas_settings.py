@@ -96,6 +96,33 @@ def test_a_wrong_variable_is_refused_by_name_value_and_rule(monkeypatch, name, v
         assert remedy.startswith("unset it, or set another value, such as ")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("TIMOUT", "TIMEOUT"),
+        ("TIMEOUTS", "TIMEOUT"),
+        ("MEMORYLIMIT", "MEMORY_LIMIT"),
+        ("WORKER", "WORKERS"),
+        ("MAX_WORKERS", "WORKERS"),
+        ("RETRY", "RETRIES"),
+        ("MAX_TASKS_PER_WORKER", "TASKS_PER_WORKER"),
+        ("DISQUALIFY", "DISQUALIFY_AFTER"),
+        ("seed", None),
+        ("JOURNAL", None),
+        ("TEST_PARENT", None),
+        ("WORKER_26920_5f3a_", None),  # as the pool marks its workers
+    ],
+)
+def test_a_misspelt_variable_is_refused_and_another_name_is_left_alone(monkeypatch, name, meant):
+    monkeypatch.setenv(f"RESILIENT_EXEC_{name}", "7")
+    if meant is None:
+        settings.current()
+        return
+    words = f"RESILIENT_EXEC_{name} is not read by anything; unset it, or set RESILIENT_EXEC_{meant} if that is meant"
+    with pytest.raises(WrongSetting, match=f"^{words}$"):
+        settings.current()
+
+
 def test_the_value_that_a_refusal_names_would_do(monkeypatch):
     for variable in settings._ENVIRONMENT:
         monkeypatch.setenv(variable, "nonsense")

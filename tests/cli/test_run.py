@@ -85,7 +85,9 @@ def test_a_script_ends_and_prints_as_under_plain_python(name, folder, negmas_or_
     check_script(SCRIPTS[name], folder)
 
 
-@pytest.mark.parametrize("name", WITH_NEGMAS)
+@pytest.mark.parametrize(
+    "name", [next(iter(WITH_NEGMAS)), *(pytest.param(name, marks=pytest.mark.slow) for name in [*WITH_NEGMAS][1:])]
+)
 def test_a_script_ends_and_prints_as_under_plain_python_where_negmas_is_loaded(name, folder):
     check_script(WITH_NEGMAS[name], folder)
 
@@ -155,7 +157,9 @@ def interrupt(command, folder, times):
         process.wait()
 
 
-@pytest.mark.parametrize("times", [1, 2])  # both with negmas: it has numpy, and others that know of signals
+@pytest.mark.parametrize(
+    "times", [1, pytest.param(2, marks=pytest.mark.slow)]
+)  # both with negmas: it has numpy, and others that know of signals
 def test_ctrl_c_reaches_the_script_as_under_plain_python(times, folder):
     (folder / "script.py").write_text(INTERRUPTED)
     arguments = ["script.py", *(["twice"] if times == 2 else [])]

@@ -83,6 +83,17 @@ def test_a_wrong_value_is_told_in_one_line_before_anything_begins(name, command,
     assert sorted(path.name for path in folder.iterdir()) == ["my_agents.py", "script.py"]
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_misspelt_variable_is_told_in_one_line_before_anything_begins(command, folder, monkeypatch, capsys):
+    monkeypatch.setenv("RESILIENT_EXEC_TIMOUT", "300")
+
+    assert status_of(COMMANDS[command]) == 2
+
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert "RESILIENT_EXEC_TIMOUT is not read by anything" in err
+
+
 @pytest.mark.parametrize("command", ["scml", "check"])
 def test_a_verification_without_a_seed_is_refused_before_anything_begins(command, folder, monkeypatch, capsys):
     monkeypatch.setenv("RESILIENT_EXEC_VERIFY", "3")

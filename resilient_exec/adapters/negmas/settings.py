@@ -31,6 +31,10 @@ each world has a fresh process, unless one of these modules cannot be preloaded 
 would have to be imported for each world: then workers are reused.  ``fresh_process=True`` and ``False`` say it
 outright; ``max_tasks_per_worker`` goes before both.
 
+A variable whose name is nearly one of these (``RESILIENT_EXEC_TIMOUT``), or is made of an option's
+(``RESILIENT_EXEC_MAX_WORKERS``), is refused like a wrong value: who set it would otherwise learn in the morning that
+the night had no timeout.
+
 Wrong values are refused where they are given: by the call of ``options`` (a ``ValueError``, or a ``TypeError``), or,
 for the environment, when the adapter is imported and again before the first world (a
 :class:`~resilient_exec.options.WrongSetting`, which is a ``ValueError``, too; the commands print it and end with 2).
@@ -43,6 +47,7 @@ import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
@@ -235,6 +240,9 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "RESILIENT_EXEC_TAKE_OVER": ("take_over", _yes_or_no, "1"),
 }
 
+_PREFIX = "RESILIENT_EXEC_"
+_BY_OPTION = {f"{_PREFIX}{option.upper()}": variable for variable, (option, _, _) in _ENVIRONMENT.items()}
+_ALIKE = 0.75  # of difflib's ratio of what is behind the prefix
 _SHOWN = 60  # characters of a wrong value
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _given: ContextVar[Mapping[str, Any]] = ContextVar("resilient_exec_negmas_options", default=_NOTHING)
@@ -247,6 +255,17 @@ def _checked(rule: Callable[[Any], Any], name: str, value: Any) -> Any:
         raise ValueError(f"{name}={value!r}: {error}") from None
 
 
+def _refuse_misspelt(variables: Mapping[str, str]) -> None:
+    known = [name.removeprefix(_PREFIX) for name in _ENVIRONMENT]
+    for name in sorted(variables):
+        if not name.startswith(_PREFIX) or name in _ENVIRONMENT or not variables[name]:
+            continue
+        close = [f"{_PREFIX}{one}" for one in get_close_matches(name.removeprefix(_PREFIX), known, 1, _ALIKE)]
+        meant = _BY_OPTION.get(name) or next(iter(close), None)
+        if meant is not None:
+            raise WrongSetting(f"{name} is not read by anything; unset it, or set {meant} if that is meant")
+
+
 def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The options that the environment gives; a variable that is empty counts as not set.
 
@@ -254,6 +273,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
         WrongSetting: names the variable, its value, the rule and the remedy, in one line.
     """
     variables = os.environ if environment is None else environment
+    _refuse_misspelt(variables)
     found = {}
     for variable, (option, rule, example) in _ENVIRONMENT.items():
         value = variables.get(variable)
