@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["classes", "hook", "hooked", "missing"]
 
 _DIRECT = ("__init__", "before_step")  # which worlds call without any of negmas' functions in between
+_CALLED = 3  # arguments of World.call: the world, the agent, the method; by their places, as negmas does
 _NOT_THEIRS = ("negmas.", "scml.")  # called many times a round, and no code of an agent's own
 
 
@@ -106,17 +107,18 @@ def _call(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
     actors, thread = watch.actors, watch.thread
 
     @functools.wraps(original)
-    def call(world: Any, agent: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
-        if get_ident() != thread:
-            return original(world, agent, method, *args, **kwargs)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if get_ident() != thread or len(args) < _CALLED:
+            return original(*args, **kwargs)
+        world, agent, method = args[:_CALLED]
         key = id(agent)
         actor = actors[key] if key in actors else watch.meet(agent, world)
         if actor is None:
-            return original(world, agent, method, *args, **kwargs)
+            return original(*args, **kwargs)
         step = world.current_step
         if step != watch.step:
             watch.begin_step(step)
-        return watch.perform(actor, getattr(method, "__name__", "?"), original, (world, agent, method, *args), kwargs)
+        return watch.perform(actor, getattr(method, "__name__", "?"), original, args, kwargs)
 
     return call
 

@@ -98,12 +98,12 @@ class _Actor:
         unshared: seconds on stage since then.
     """
 
-    __slots__ = ("_scenes", "agent", "cpu", "measured", "name", "proposes", "responds", "unshared", "wall")
+    __slots__ = ("agent", "cpu", "measured", "name", "proposes", "responds", "scenes", "unshared", "wall")
 
     def __init__(self, name: str, agent: str) -> None:
         self.name, self.agent = name, agent
         self.measured = Measured(name)
-        self._scenes: dict[str, _Scene] = {}
+        self.scenes: dict[str, _Scene] = {}
         self.proposes: _Scene | None = None
         self.responds: _Scene | None = None
         self.cpu = self.wall = self.unshared = 0.0
@@ -117,11 +117,11 @@ class _Actor:
 
     def scene(self, method: str) -> _Scene:
         """It, in that method."""
-        scenes = self._scenes
+        scenes = self.scenes
         return scenes[method] if method in scenes else self._enter(method)
 
     def _enter(self, method: str) -> _Scene:
-        scene = self._scenes[method] = _Scene(self, method)
+        scene = self.scenes[method] = _Scene(self, method)
         if method == "propose":
             self.proposes = scene
         elif method == "respond":
@@ -151,6 +151,7 @@ class Watch:
         self._names = dict(names)
         self.hook_callbacks: Callable[[type], None] = _pass  # set by what hooks the entries
         self.notes = notes()
+        self._which, self._put = self.notes.which, self.notes.put
         self._nobody = _Nobody()
         self.scene: _Scene = self._nobody
         self._cast = [self._nobody.actor]  # all
@@ -173,8 +174,9 @@ class Watch:
 
     def perform(self, actor: _Actor, method: str, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call what is the actor's, with it on stage; what passes until then is that of who was there before."""
-        scene = actor.scene(method)
-        before, which, put = self.scene, self.notes.which, self.notes.put
+        scenes = actor.scenes
+        scene = scenes[method] if method in scenes else actor.scene(method)
+        before, which, put = self.scene, self._which, self._put
         now = self.clock()
         before.actor.unshared += now - self.since
         if now > self.due:
