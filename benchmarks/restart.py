@@ -149,14 +149,13 @@ def main() -> None:
         print(f"{name:28}{median:8.3f} s   x {median / base:.1f}")
     if not arguments.tournaments:
         return
-    pairs = [
-        (tournament("reused", arguments.configs), tournament("fresh", arguments.configs))
-        for _ in range(arguments.tournaments)
-    ]
     print("seconds a world: workers reused, a fresh process for each, ratio")
-    for reused, fresh in pairs:
-        print(f"{reused:8.2f}{fresh:8.2f}{fresh / reused:8.3f}")
-    print(f"median ratio {statistics.median(fresh / reused for reused, fresh in pairs):.3f}")
+    ratios = []
+    for _ in range(arguments.tournaments):
+        reused, fresh = tournament("reused", arguments.configs), tournament("fresh", arguments.configs)
+        ratios.append(fresh / reused)
+        print(f"{reused:8.2f}{fresh:8.2f}{ratios[-1]:8.3f}", flush=True)
+    print(f"median ratio {statistics.median(ratios):.3f}")
 
 
 if __name__ == "__main__":
