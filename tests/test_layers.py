@@ -72,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
         *("clock", "core", "errors", "events", "latch", "messages", "ports", "pressure", "summary", "task", "telling"),
         "verdict",
     },
-    "future": {"dossier"},
+    "future": {"dossier", "latch"},
     "options": {"policies"},
     "front": {"future", "options"},
     "pool": {
