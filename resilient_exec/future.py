@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from resilient_exec.dossier import Dossier
+from resilient_exec.latch import Monitor
 
 if TYPE_CHECKING:
     import queue
@@ -50,6 +51,7 @@ class ResilientFuture(Future[T]):
 
     def __init__(self, key: Hashable, label: str, arguments: str, overseer: Overseer) -> None:
         super().__init__()
+        self._condition: Any = Monitor()  # a Ctrl-C inside its lock must not keep the supervisor from settling it
         self.key = key
         self.label = label
         self._arguments = arguments

@@ -27,6 +27,7 @@ from resilient_exec.clock import SteadyClock
 from resilient_exec.core import Core
 from resilient_exec.errors import InternalError, PoolClosed
 from resilient_exec.events import Event, render
+from resilient_exec.latch import Latch
 from resilient_exec.messages import (
     Abandon,
     Begun,
@@ -135,8 +136,8 @@ class Supervisor:
         pressure: Pressure | None = None,
     ) -> None:
         self.core = Core(limits)
-        self.ended = threading.Event()
-        self._has_started = threading.Event()  # or failed to: the first worker
+        self.ended = Latch()
+        self._has_started = Latch()  # or failed to: the first worker
         self._failure: BaseException | None = None  # what this loop itself has failed of
         self._pid = os.getpid()
         self._make_lane = make_lane

@@ -97,7 +97,20 @@ class Notifier:
                     return
                 thread.join(min(0.1, max(0.0, deadline - time.monotonic())))
         if not self._threads:
-            self._run()  # no thread could be started: what waits is run here, ahead of the word to end
+            self._run_here()  # no thread could be started
+
+    def _run_here(self) -> None:
+        """Run what waits ahead of the word to end; without waiting, as a Ctrl-C may have kept that from coming back."""
+        while True:
+            try:
+                future = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if future is None:
+                self._queue.put(None)
+                return
+            future._run_callbacks(_report)
+            del future
 
 
 def _report(error: BaseException) -> None:

@@ -65,13 +65,14 @@ ALLOWED: dict[str, set[str]] = {
     "lane": {"attempt", "bell", "channel", "lease", "messages", "task", "worker"},
     # the pool; the supervisor does not know what a lane is made of
     "clock": set(),
+    "latch": set(),
     "pressure": {"admission", "memory", "messages"},
     "telling": {"dossier", "summary"},
     "supervisor": {
-        *("clock", "core", "errors", "events", "messages", "ports", "pressure", "summary", "task", "telling"),
+        *("clock", "core", "errors", "events", "latch", "messages", "ports", "pressure", "summary", "task", "telling"),
         "verdict",
     },
-    "future": {"dossier"},
+    "future": {"dossier", "latch"},
     "options": {"policies"},
     "front": {"future", "options"},
     "pool": {

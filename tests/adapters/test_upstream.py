@@ -372,6 +372,29 @@ def test_the_standard_library_s_pool_stops_when_its_workers_reach_their_limit(py
     )
 
 
+def test_a_ctrl_c_in_the_enter_of_a_condition_keeps_its_lock():
+    """At the place where the interpreter runs handlers of signals: behind the call of the C function that took it."""
+
+    def interrupt(frame, event, argument):
+        if event == "c_return" and frame.f_code is threading.Condition.__enter__.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    future, told = futures.Future(), False
+    sys.setprofile(interrupt)
+    try:
+        future.done()
+    except KeyboardInterrupt:
+        told = True
+    finally:
+        sys.setprofile(None)
+    kept = future._condition._is_owned()
+    if kept:
+        future._condition.release()
+    assert told, "a Condition is entered without a place for a handler: latch.Monitor may go"
+    assert kept, "a Condition gives its lock back when it is interrupted there: latch.Monitor may go"
+
+
 def test_loky_registers_its_exit_hook_again_at_each_start(monkeypatch):
     """Its guard keeps what ``threading._register_atexit`` returns, which is ``None``."""
     from loky import process_executor

@@ -8,7 +8,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pool_preload as tasks
 import pool_tasks
@@ -144,10 +146,23 @@ def test_a_module_that_leaves_a_thread_running_is_refused(make_pool, module):
     assert f"preload '{name}': it leaves a thread running" in broken(make_pool(1, preload=(name,)))
 
 
-def test_a_module_that_hangs_is_named_when_the_start_timeout_is_over(make_pool, module):
-    name = module("import time\ntime.sleep(600)")
-    words = broken(make_pool(1, preload=(name,), start_timeout=0.6))
+def test_a_module_that_hangs_is_named_when_the_start_timeout_is_over(make_pool, module, tmp_path, monkeypatch):
+    """It is over once the module has begun, however busy the machine: the clock leaps then."""
+    begun = tmp_path / "begun"
+    name = module(f"import os, time\nwith open({str(begun)!r}, 'a') as f: f.write('1\\n')\ntime.sleep(600)")
+    leaping = SimpleNamespace(monotonic=lambda: time.monotonic() + 1000 * len(lines(begun)), sleep=time.sleep)
+    monkeypatch.setattr(forking, "time", leaping)
+    words = broken(make_pool(1, preload=(name,), start_timeout=500))
     assert f"the forkserver was still importing {name} after" in words
+    assert len(lines(begun)) == 3
+
+
+def test_the_start_timeout_of_a_worker_also_ends_its_wait_for_the_forkserver(make_pool, module):
+    """Whatever that is doing then: interpreters start slowly on a busy machine."""
+    name = module("import time\ntime.sleep(600)")
+    pool = make_pool(1, preload=(name,), start_timeout=0.3)
+    pool._forking._start_timeout = 600  # its own does not strike
+    assert "the forkserver was still " in broken(pool)
 
 
 def test_a_shutdown_does_not_wait_for_a_module_that_hangs(make_pool, module, tmp_path):

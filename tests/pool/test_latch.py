@@ -1,0 +1,201 @@
+"""The end of a pool and a result are waited for: Ctrl-C in whatever moment neither is lost nor hangs anybody."""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import threading
+
+import pytest
+from pool_interrupt import Interrupt
+from pool_wait import lines, until
+
+from resilient_exec.future import ResilientFuture
+from resilient_exec.latch import Latch
+
+
+def test_it_wakes_all_who_wait_and_those_who_come_later_do_not_wait():
+    latch, seen = Latch(), []
+    threads = [threading.Thread(target=lambda: seen.append(latch.wait())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(latch._waiters) == 4)
+    assert not latch.is_set()
+    latch.set()
+    for thread in threads:
+        thread.join(60)
+    latch.set()
+    assert seen == [True] * 4
+    assert latch.wait(0)
+    assert latch.is_set()
+    assert len(latch._waiters) == 0
+
+
+def test_it_waits_no_longer_than_it_is_told():
+    latch = Latch()
+    assert not latch.wait(0)
+    assert not latch.wait(0.01)
+    assert len(latch._waiters) == 0
+
+
+def test_a_signal_that_wakes_no_system_call_still_ends_the_wait_of_the_main_thread():
+    """As one does that comes in the moment before the system call; the second wait shows that this did no harm."""
+    latch, ended_by_itself = Latch(), []
+
+    def interrupt():
+        until(lambda: len(latch._waiters))
+        _thread.interrupt_main()
+        try:
+            until(lambda: not len(latch._waiters), 20)
+            ended_by_itself.append(True)
+        finally:
+            latch.set()
+
+    thread = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        thread.start()
+        latch.wait()
+    thread.join(60)
+    assert ended_by_itself == [True]
+    assert latch.wait()
+
+
+def test_a_lost_ctrl_c_at_the_exit_of_the_interpreter_kills_what_hangs(start_script):
+    """It interrupts no system call: it came when the main thread was about to wait, and another had the interpreter."""
+    script = start_script("""
+        import _thread, threading, time
+        from resilient_exec import ResilientPool
+        import pool_tasks as tasks
+
+        def interrupt(pool):
+            tasks.wait_for("exiting")
+            while not len(pool._supervisor.ended._waiters):
+                time.sleep(0.001)
+            _thread.interrupt_main()
+
+        if __name__ == "__main__":
+            pool = ResilientPool(1)
+            future = pool.submit(tasks.meet, "here", "never")
+            future.add_done_callback(lambda f: tasks.note("told", type(f.exception()).__name__))
+            tasks.wait_for("here")
+            threading._register_atexit(lambda: tasks.note("exiting", "now"))
+            threading.Thread(target=interrupt, args=(pool,), daemon=True).start()
+    """)
+    assert script.wait() == 0
+    assert lines(script.folder / "told") == ["TaskKilled"]
+    assert script.err == ""
+
+
+@pytest.mark.parametrize("ends", ["exit", "with"])
+def test_ctrl_c_at_any_place_of_the_end_of_a_pool_hangs_nobody(start_script, ends):
+    """It is raised at each place in turn where a handler of signals may run, in our code and the standard library."""
+    script = start_script(f"""
+        import sys
+        from pool_interrupt import Interrupt
+        from resilient_exec import ResilientPool
+
+        def at_exit(pool):  # as `exit_hook` does: whatever it raises, it is called again
+            pool._supervisor.end_at_exit()
+
+        def with_block(pool):
+            pool.__exit__(None, None, None)
+
+        def interrupted(place):
+            pool, interrupt = ResilientPool(1), Interrupt(place)
+            sys.setprofile(interrupt)
+            try:
+                {"at_exit" if ends == "exit" else "with_block"}(pool)
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.setprofile(None)
+            pool._supervisor.end_at_exit(kill=True)
+            pool._supervisor._thread.join()
+            return interrupt.left < 0
+
+        if __name__ == "__main__":
+            place = 0
+            while interrupted(place):
+                place += 1
+            print(place)
+    """)
+    assert script.wait() == 0
+    assert int(script.out) > 10
+
+
+class Unasked:
+    """What a future asks of its supervisor comes to nothing."""
+
+    def __getattr__(self, name):
+        return lambda *_: ()
+
+
+def settle(future):
+    if future.set_running_or_notify_cancel():
+        future.set_result(1)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda future: future.result(0.002),
+        lambda future: future.exception(0),
+        lambda future: future.done(),
+        lambda future: future.cancel(),
+        lambda future: future.add_done_callback(print),
+    ],
+    ids=["result", "exception", "done", "cancel", "add_done_callback"],
+)
+def test_ctrl_c_at_any_place_of_a_futures_methods_keeps_nobody_from_settling_it(use):
+    place, was_interrupted = 0, True
+    while was_interrupted:
+        future, interrupt = ResilientFuture(place, "", "", Unasked()), Interrupt(place)
+        sys.setprofile(interrupt)
+        try:
+            use(future)
+        except (KeyboardInterrupt, TimeoutError, RuntimeError):
+            pass  # RuntimeError: the lock was just being taken back, and the `with` statement complains
+        finally:
+            sys.setprofile(None)
+        thread = threading.Thread(target=settle, args=(future,), daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive(), f"whoever settles it hangs, after an interrupt at place {place}"
+        assert future.done()
+        was_interrupted, place = interrupt.left < 0, place + 1
+    assert place > 3
+
+
+def test_a_signal_that_wakes_no_system_call_ends_the_wait_for_a_result():
+    future, ended_by_itself = ResilientFuture(0, "", "", Unasked()), []
+
+    def interrupt():
+        until(lambda: len(future._condition._waiters))
+        _thread.interrupt_main()
+        try:
+            until(lambda: not len(future._condition._waiters), 20)
+            ended_by_itself.append(True)
+        finally:
+            settle(future)
+
+    thread = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        thread.start()
+        future.result()
+    thread.join(60)
+    assert ended_by_itself == [True]
+    assert future.result(0) == 1
+
+
+def test_all_who_wait_for_a_result_get_it_and_a_timeout_is_kept():
+    future, seen = ResilientFuture(0, "", "", Unasked()), []
+    threads = [threading.Thread(target=lambda: seen.append(future.result())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(future._condition._waiters) == 4)
+    with pytest.raises(TimeoutError):
+        future.result(0.01)
+    settle(future)
+    for thread in threads:
+        thread.join(60)
+    assert seen == [1] * 4
