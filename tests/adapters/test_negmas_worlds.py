@@ -87,7 +87,7 @@ def test_sick_agents_spoil_their_own_worlds_only(tmp_path, monkeypatch, capfd):
     worlds = t.sabotaged(folder)
     faults = dict(zip(worlds, ["hang", "exit", "kill", "interrupt", "grow", "flood"], strict=True))
     t.plan(monkeypatch, folder, faults)
-    limits = adapter.options(timeout=10, retry=1, memory_limit="1.5GiB")
+    limits = adapter.options(timeout=10, retry=1, memory_limit="768MiB")
     with limits, pytest.warns(adapter.ResilientWarning, match="5 of 6 worlds"):
         report = t.run(folder, lanes=2, verbose=True)
     out, err = capfd.readouterr()
@@ -105,8 +105,8 @@ def test_sick_agents_spoil_their_own_worlds_only(tmp_path, monkeypatch, capfd):
     assert (by_fault["exit"].exitcode, by_fault["exit"].history) == (3, ("died: exit code 3",))
     assert by_fault["interrupt"].reason == "it raised KeyboardInterrupt: as if the user had pressed Ctrl-C"
     assert "raise KeyboardInterrupt" in by_fault["interrupt"].traceback
-    assert "more than its memory_limit of 1536 MiB" in by_fault["grow"].reason
-    assert by_fault["grow"].history[0].endswith("more than 1536 MiB")
+    assert "more than its memory_limit of 768 MiB" in by_fault["grow"].reason
+    assert by_fault["grow"].history[0].endswith("more than 768 MiB")
     assert "in grow\n" in by_fault["grow"].stacks
     for task in told.values():
         assert "negmas_agents.Saboteur" in task.competitors

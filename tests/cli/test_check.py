@@ -19,7 +19,10 @@ ME = "mine.Mine"
 
 AGENTS = """
 import os, time
+from pathlib import Path
 from scml.oneshot.agents import RandomOneShotAgent
+
+FIRST = Path(__file__).with_name("first")
 
 class Fine(RandomOneShotAgent):
     pass
@@ -29,8 +32,16 @@ class Bad(RandomOneShotAgent):
         super().before_step()
         print("x" * 12_000_000)
         time.sleep(0.6)
-        if self.awi.current_step == 1 and self.awi.my_input_product == 0:
+        if self.awi.current_step == 1 and dies_in(self.awi._world.name):
             os._exit(7)
+
+def dies_in(world):  # the one that is the first to ask, whenever it asks
+    try:
+        with FIRST.open("x") as file:
+            file.write(world)
+    except FileExistsError:
+        pass
+    return FIRST.read_text() == world
 """
 
 
