@@ -3,8 +3,9 @@
     python benchmarks/restart.py [--rounds 5] [--tournaments 3] [--configs 4]
 
 First table: the worker is killed by SIGKILL, and the next task, which needs ``negmas.tournaments`` and ``scml.utils``,
-is waited for: seconds from the kill to its result, one pool after the other.  Second table: clean
-tournaments (``anac2024_std``, 10 steps), alternating: workers that are reused, and a fresh process for each world.
+is waited for: seconds from the kill to its result, one pool after the other.  Second table: clean tournaments
+(``anac2024_std``, 10 steps), alternating: workers that are reused, and a fresh process for each world; time, and CPU
+time, which varies less where other work goes on.
 It needs negmas and scml (``resilient-exec[scml]``); pebble is compared where it is installed.
 """
 
@@ -15,6 +16,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -116,8 +118,15 @@ if __name__ == "__main__":
 """
 
 
-def tournament(how: str, configs: int) -> float:
-    """Seconds per world of one tournament; raises if a world has no score."""
+def cpu_of_children() -> float:
+    """CPU seconds of all processes that have ended and were waited for, by us or by those that we have waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def tournament(how: str, configs: int) -> tuple[float, float]:
+    """Seconds and CPU seconds per world of one tournament; raises if a world has no score."""
+    before = cpu_of_children()
     with tempfile.TemporaryDirectory() as folder:
         script = os.path.join(folder, "tournament.py")
         with open(script, "w") as file:
@@ -126,7 +135,7 @@ def tournament(how: str, configs: int) -> float:
     told = json.loads(out.decode().strip().splitlines()[-1])
     if told["scored"] != told["planned"]:
         raise SystemExit(f"{told['scored']} of {told['planned']} worlds scored: nothing to compare")
-    return float(told["seconds"] / told["planned"])
+    return told["seconds"] / told["planned"], (cpu_of_children() - before) / told["planned"]
 
 
 def main() -> None:
@@ -149,13 +158,17 @@ def main() -> None:
         print(f"{name:28}{median:8.3f} s   x {median / base:.1f}")
     if not arguments.tournaments:
         return
-    print("seconds a world: workers reused, a fresh process for each, ratio")
+    print("seconds a world, and CPU seconds: workers reused, a fresh process for each, ratio")
     ratios = []
-    for _ in range(arguments.tournaments):
-        reused, fresh = tournament("reused", arguments.configs), tournament("fresh", arguments.configs)
-        ratios.append(fresh / reused)
-        print(f"{reused:8.2f}{fresh:8.2f}{ratios[-1]:8.3f}", flush=True)
-    print(f"median ratio {statistics.median(ratios):.3f}")
+    for index in range(arguments.tournaments):
+        order = ("reused", "fresh") if index % 2 else ("fresh", "reused")  # a machine's speed may drift
+        took = {how: tournament(how, arguments.configs) for how in order}
+        ratios.append([fresh / reused for reused, fresh in zip(took["reused"], took["fresh"], strict=True)])
+        for reused, fresh, ratio in zip(took["reused"], took["fresh"], ratios[-1], strict=True):
+            print(f"{reused:8.2f}{fresh:8.2f}{ratio:8.3f}", end="")
+        print(flush=True)
+    wall, cpu = (statistics.median(each) for each in zip(*ratios, strict=True))
+    print(f"median ratio: time {wall:.3f}, CPU time {cpu:.3f}")
 
 
 if __name__ == "__main__":
