@@ -68,13 +68,18 @@ def make(track: str, steps: int, seed: int) -> tuple[Any, list[str]]:
     return world, [f"{k.__module__}.{k.__name__}" for k in kinds]
 
 
-def side(steps_of: Any, track: str, steps: int, cpu: int, *, watched: bool) -> None:
-    """In a process of its own: a world to get warm, then one that takes a step whenever it is told to."""
+def prepare(cpu: int) -> None:
+    """Make this process one like a worker's, on that CPU, with negmas calmed."""
     warnings.simplefilter("ignore")
     os.sched_setaffinity(0, {cpu})
     os.chdir(tempfile.mkdtemp())
     importlib.import_module("negmas.mechanisms").random = Calm()  # type: ignore[attr-defined]
     context.set_notes(Register(register_file()))
+
+
+def side(steps_of: Any, track: str, steps: int, cpu: int, *, watched: bool) -> None:
+    """In a process of its own: a world to get warm, then one that takes a step whenever it is told to."""
+    prepare(cpu)
     make(track, steps, SEED)[0].run()
     world, types = make(track, steps, SEED)
     gc.collect()
@@ -144,11 +149,7 @@ class Between:
 
 def hook_in_place(steps_of: Any, track: str, steps: int, cpu: int) -> None:
     """In a process of its own: CPU seconds of a world, and seconds in the hooks, without and with."""
-    warnings.simplefilter("ignore")
-    os.sched_setaffinity(0, {cpu})
-    os.chdir(tempfile.mkdtemp())
-    importlib.import_module("negmas.mechanisms").random = Calm()  # type: ignore[attr-defined]
-    context.set_notes(Register(register_file()))
+    prepare(cpu)
     hooked = entries.hooked()
     told = []
     for watched in (False, False, True):  # the first one is to get warm

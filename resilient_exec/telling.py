@@ -6,6 +6,7 @@ lane.  Both are fed by queues that the supervisor never waits for.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -101,16 +102,11 @@ class Notifier:
 
     def _run_here(self) -> None:
         """Run what waits ahead of the word to end; without waiting, as a Ctrl-C may have kept that from coming back."""
-        while True:
-            try:
-                future = self._queue.get_nowait()
-            except queue.Empty:
-                return
-            if future is None:
-                self._queue.put(None)
-                return
-            future._run_callbacks(_report)
-            del future
+        with contextlib.suppress(queue.Empty):
+            while (future := self._queue.get_nowait()) is not None:
+                future._run_callbacks(_report)
+                del future
+            self._queue.put(None)
 
 
 def _report(error: BaseException) -> None:

@@ -14,6 +14,17 @@ from resilient_exec.future import ResilientFuture
 from resilient_exec.latch import Latch
 
 
+def interrupt_who_waits(waiters, ended_by_itself, end):
+    """Interrupt the main thread, but no system call; note whether it leaves the wait for that alone."""
+    until(lambda: len(waiters))
+    _thread.interrupt_main()
+    try:
+        until(lambda: not len(waiters), 20)
+        ended_by_itself.append(True)
+    finally:
+        end()
+
+
 def test_it_wakes_all_who_wait_and_those_who_come_later_do_not_wait():
     latch, seen = Latch(), []
     threads = [threading.Thread(target=lambda: seen.append(latch.wait())) for _ in range(4)]
@@ -42,16 +53,7 @@ def test_a_signal_that_wakes_no_system_call_still_ends_the_wait_of_the_main_thre
     """As one does that comes in the moment before the system call; the second wait shows that this did no harm."""
     latch, ended_by_itself = Latch(), []
 
-    def interrupt():
-        until(lambda: len(latch._waiters))
-        _thread.interrupt_main()
-        try:
-            until(lambda: not len(latch._waiters), 20)
-            ended_by_itself.append(True)
-        finally:
-            latch.set()
-
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=interrupt_who_waits, args=(latch._waiters, ended_by_itself, latch.set))
     with pytest.raises(KeyboardInterrupt):
         thread.start()
         latch.wait()
@@ -169,16 +171,8 @@ def test_ctrl_c_at_any_place_of_a_futures_methods_keeps_nobody_from_settling_it(
 def test_a_signal_that_wakes_no_system_call_ends_the_wait_for_a_result():
     future, ended_by_itself = ResilientFuture(0, "", "", Unasked()), []
 
-    def interrupt():
-        until(lambda: len(future._condition._waiters))
-        _thread.interrupt_main()
-        try:
-            until(lambda: not len(future._condition._waiters), 20)
-            ended_by_itself.append(True)
-        finally:
-            settle(future)
-
-    thread = threading.Thread(target=interrupt)
+    arguments = (future._condition._waiters, ended_by_itself, lambda: settle(future))
+    thread = threading.Thread(target=interrupt_who_waits, args=arguments)
     with pytest.raises(KeyboardInterrupt):
         thread.start()
         future.result()

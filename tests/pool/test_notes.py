@@ -141,7 +141,7 @@ def test_a_reader_sees_whole_notes_only_while_they_are_written(fd):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        seen = {read_note(fd) for _ in range(600)}
+        seen = {read_note(fd) for _ in range(1500)}
     finally:
         done.set()
         writer.join()

@@ -93,6 +93,7 @@ class _Actor:
     """One agent, or whoever else may come on stage.
 
     Attributes:
+        scenes: by the method, as it is called.
         proposes, responds: its scenes in the two methods that are entered most; ``None``: not yet made.
         cpu, wall: seconds on stage in this step, until the kernel was last asked for the CPU time.
         unshared: seconds on stage since then.
@@ -139,7 +140,7 @@ class Watch:
         notes: where it is noted who is on stage.
         scene: who is there, in what.
         since: when it came there, or came back.
-        due: when the CPU time is to be asked for again.
+        due: when to :meth:`watch_the_clock` again.
     """
 
     def __init__(self, names: dict[type, str]) -> None:
