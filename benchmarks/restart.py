@@ -1,11 +1,15 @@
 """What a fresh process costs with negmas and scml in it: after a kill, and for every world of a tournament.
 
-    python benchmarks/restart.py [--rounds 5] [--tournaments 3] [--configs 4]
+    python benchmarks/restart.py [--rounds 5] [--tournaments 10] [--configs 2]
 
 First table: the worker is killed by SIGKILL, and the next task, which needs ``negmas.tournaments`` and ``scml.utils``,
-is waited for: seconds from the kill to its result, one pool after the other.  Second table: clean tournaments
-(``anac2024_std``, 10 steps), alternating: workers that are reused, and a fresh process for each world; time, and CPU
-time, which varies less where other work goes on.
+is waited for: seconds from the kill to its result, one pool after the other.
+
+Second table: the same clean tournament (``anac2024_std``, 10 steps, all seeded, and the scores compared) twice: in one,
+workers are reused, in the other each world has a process of its own.  Both run at the same time on the same CPU, with
+one worker each, and CPU time is compared, of all processes: so what strikes the speed of the machine strikes both.  As
+worlds do nothing but compute, that is their wall time where each has a CPU.
+
 It needs negmas and scml (``resilient-exec[scml]``); pebble is compared where it is installed.
 """
 
@@ -13,21 +17,23 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import multiprocessing
 import os
+import random
 import resource
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from multiprocessing.connection import Connection
 
 PRELOAD = ("negmas.tournaments.tournaments", "scml.utils")
 
@@ -99,51 +105,84 @@ def restart(call: Callable[[], int]) -> float:
                 return time.perf_counter() - begin
 
 
-TOURNAMENT = """
-import json, sys, tempfile, time
-import resilient_exec.adapters.negmas as adapter
-from scml.std.agents import GreedyStdAgent, RandomStdAgent, SyncRandomStdAgent
-from scml.utils import anac2024_std
+def tournament(parent: Connection, how: str, configs: int, cpu: int) -> None:
+    """In a process of its own: a tournament on one CPU; sends the CPU seconds of all its processes."""
+    from scml.std import agents
+    from scml.utils import anac2024_std
 
-if __name__ == "__main__":
-    begin = time.perf_counter()
-    with adapter.options(fresh_process=sys.argv[1] == "fresh", seed=1), tempfile.TemporaryDirectory() as folder:
-        anac2024_std(
-            [GreedyStdAgent, RandomStdAgent, SyncRandomStdAgent], n_configs=int(sys.argv[2]), n_runs_per_world=1,
-            n_steps=10, n_competitors_per_world=2, tournament_path=folder, parallelism="resilient",
+    import resilient_exec.adapters.negmas as adapter
+
+    os.sched_setaffinity(0, {cpu})  # and with it all processes to come
+    parent.send("ready")
+    parent.recv()
+    random.seed(1)  # which worlds there are, and their names, is drawn here
+    np.random.seed(1)  # noqa: NPY002  it is the one that negmas draws from
+    before = cpu_seconds()
+    with adapter.options(max_workers=1, fresh_process=how == "fresh", seed=1), tempfile.TemporaryDirectory() as folder:
+        results = anac2024_std(
+            [agents.GreedyStdAgent, agents.RandomStdAgent, agents.SyncRandomStdAgent],
+            n_configs=configs,
+            n_runs_per_world=1,
+            n_steps=10,
+            n_competitors_per_world=2,
+            tournament_path=folder,
+            parallelism="resilient",
         )
-        seconds = time.perf_counter() - begin
         report = adapter.last_report()
-    print(json.dumps({"seconds": seconds, "scored": report.scored, "planned": report.planned}))
-"""
+    if report is None or report.scored != report.planned:
+        raise SystemExit("not all worlds scored: nothing to compare")
+    scores = sorted(results.scores["score"])
+    parent.send(((cpu_seconds() - before) / report.planned, scores))
 
 
-def cpu_of_children() -> float:
-    """CPU seconds of all processes that have ended and were waited for, by us or by those that we have waited for."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def cpu_seconds() -> float:
+    """CPU seconds of this process, and of those that have ended and were waited for, by it or by such a one."""
+    each = (resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(used.ru_utime + used.ru_stime for used in each)
 
 
-def tournament(how: str, configs: int) -> tuple[float, float]:
-    """Seconds and CPU seconds per world of one tournament; raises if a world has no score."""
-    before = cpu_of_children()
-    with tempfile.TemporaryDirectory() as folder:
-        script = os.path.join(folder, "tournament.py")
-        with open(script, "w") as file:
-            file.write(TOURNAMENT)
-        out = subprocess.run([sys.executable, script, how, str(configs)], check=True, stdout=subprocess.PIPE).stdout
-    told = json.loads(out.decode().strip().splitlines()[-1])
-    if told["scored"] != told["planned"]:
-        raise SystemExit(f"{told['scored']} of {told['planned']} worlds scored: nothing to compare")
-    return told["seconds"] / told["planned"], (cpu_of_children() - before) / told["planned"]
+def tournaments(configs: int, order: tuple[str, str]) -> dict[str, tuple[float, list[float]]]:
+    """Both kinds at the same time on the same CPU: CPU seconds for each world, and the scores."""
+    spawn = multiprocessing.get_context("spawn")
+    running = {}
+    for how in order:
+        near, far = spawn.Pipe()
+        process = spawn.Process(target=tournament, args=(far, how, configs, min(os.sched_getaffinity(0))))
+        process.start()
+        far.close()
+        running[how] = process, near
+    for _, near in running.values():
+        near.recv()
+    for _, near in running.values():
+        near.send("begin")
+    took: dict[str, tuple[float, list[float]]] = {}
+    for how, (process, near) in running.items():
+        took[how] = near.recv()
+        process.join()
+    return took
+
+
+def compare(rounds: int, configs: int) -> None:
+    """Print what a fresh process for each world costs."""
+    print("clean tournaments at the same time on the same CPU, CPU s a world: workers reused, a fresh process for each")
+    os.environ["PYTHONHASHSEED"] = "0"  # of the processes to come: what agents do depends on the order of sets
+    ratios = []
+    for index in range(rounds):
+        took = tournaments(configs, ("reused", "fresh") if index % 2 else ("fresh", "reused"))
+        (reused, scores), (fresh, same_scores) = took["reused"], took["fresh"]
+        if scores != same_scores:
+            raise SystemExit("the scores differ: the two have not done the same, and are not comparable")
+        ratios.append(fresh / reused)
+        print(f"{reused:8.3f}{fresh:8.3f}{ratios[-1]:8.3f}", flush=True)
+    print(f"ratio: median {statistics.median(ratios):.3f}, from {min(ratios):.3f} to {max(ratios):.3f}")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="kills of each pool's worker (default: %(default)s)")
-    parser.add_argument("--tournaments", type=int, default=3, help="of each kind; 0: none (default: %(default)s)")
-    parser.add_argument("--configs", type=int, default=4, help="n_configs of a tournament (default: %(default)s)")
+    parser.add_argument("--tournaments", type=int, default=10, help="rounds; 0: none (default: %(default)s)")
+    parser.add_argument("--configs", type=int, default=2, help="n_configs of a tournament (default: %(default)s)")
     arguments = parser.parse_args()
     contenders = {name: make for name, (module, make) in CONTENDERS.items() if importlib.util.find_spec(module)}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -158,17 +197,7 @@ def main() -> None:
         print(f"{name:28}{median:8.3f} s   x {median / base:.1f}")
     if not arguments.tournaments:
         return
-    print("seconds a world, and CPU seconds: workers reused, a fresh process for each, ratio")
-    ratios = []
-    for index in range(arguments.tournaments):
-        order = ("reused", "fresh") if index % 2 else ("fresh", "reused")  # a machine's speed may drift
-        took = {how: tournament(how, arguments.configs) for how in order}
-        ratios.append([fresh / reused for reused, fresh in zip(took["reused"], took["fresh"], strict=True)])
-        for reused, fresh, ratio in zip(took["reused"], took["fresh"], ratios[-1], strict=True):
-            print(f"{reused:8.2f}{fresh:8.2f}{ratio:8.3f}", end="")
-        print(flush=True)
-    wall, cpu = (statistics.median(each) for each in zip(*ratios, strict=True))
-    print(f"median ratio: time {wall:.3f}, CPU time {cpu:.3f}")
+    compare(arguments.tournaments, arguments.configs)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from resilient_exec.dossier import Dossier
-from resilient_exec.latch import Monitor
+from resilient_exec.latch import Flag, Monitor
 
 if TYPE_CHECKING:
     import queue
@@ -22,6 +23,7 @@ __all__ = ["Overseer", "ResilientFuture", "Settled"]
 _logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Overseer(Protocol):
@@ -40,6 +42,16 @@ class Overseer(Protocol):
         """Run the future's done-callbacks, on a thread that holds up nobody."""
 
 
+class _Waiters(list[Any]):
+    """The waiters of ``concurrent.futures.wait`` and ``as_completed``: they sleep on an ``Event`` that others set."""
+
+    def append(self, waiter: Any) -> None:
+        """Take one more; the locks of all futures that it waits for are held, so nobody sets its event meanwhile."""
+        if isinstance(waiter.event, threading.Event):
+            waiter.event = Flag()
+        super().append(waiter)
+
+
 class ResilientFuture(Future[T]):
     """A ``concurrent.futures.Future`` that also knows its attempts and its story, and can kill its task.
 
@@ -52,6 +64,7 @@ class ResilientFuture(Future[T]):
     def __init__(self, key: Hashable, label: str, arguments: str, overseer: Overseer) -> None:
         super().__init__()
         self._condition: Any = Monitor()  # a Ctrl-C inside its lock must not keep the supervisor from settling it
+        self._waiters = _Waiters()  # nor one inside theirs
         self.key = key
         self.label = label
         self._arguments = arguments
@@ -106,6 +119,14 @@ class ResilientFuture(Future[T]):
         except BaseException:  # SystemExit, too: it must not depend on the speed of the task whether that ends a thread
             _logger.exception("a done-callback raised")
 
+    def _insist(self, method: Callable[..., R], *args: Any) -> R:
+        """Call a method that takes its lock, and have the lock, whoever has lost it: for those who must not hang."""
+        self._condition.acquire()
+        try:
+            return method(*args)
+        finally:
+            self._condition.release()
+
     def _record(self, attempts: int, elapsed: float, story: tuple[Event, ...]) -> None:
         """Called once by the supervisor, just before the result or the exception is set."""
         self._attempts, self._elapsed, self._story = attempts, elapsed, story
@@ -115,10 +136,8 @@ class ResilientFuture(Future[T]):
 
     def _notify_if_cancelled(self) -> None:
         """Tell those who wait in ``wait`` and ``as_completed``: a future that is only cancelled does not wake them."""
-        with self._condition:
-            untold = self._state == CANCELLED
-        if untold:
-            self.set_running_or_notify_cancel()
+        if self._state == CANCELLED:  # and nobody but the caller goes on from there
+            self._insist(self.set_running_or_notify_cancel)
 
     def _invoke_callbacks(self) -> None:
         # The standard library calls this at the end of cancel(), set_result() and set_exception(), in whose thread
@@ -129,6 +148,7 @@ class ResilientFuture(Future[T]):
             self._overseer.call_back(self)
 
     def _run_callbacks(self, report: Callable[[BaseException], object]) -> None:
+        self._insist(self.done)  # a callback asks for the result, and finds the lock free now
         for callback in self._done_callbacks:
             try:
                 callback(self)

@@ -11,18 +11,25 @@ two instructions of the main thread:
 
 So each waiter here has a lock of its own, which nobody else waits for, and looks up from it twice a second; and a lock
 that is shared is entered and left by C functions, between which and the ``with`` statement no handler is run.
+
+That does not help where the standard library takes the locks of many futures one after the other
+(``concurrent.futures.wait`` and ``as_completed``): an exception there leaves those that it had taken to nobody.  Who
+must not hang takes such a lock from its owner, when that is seen to be elsewhere (:meth:`Monitor.acquire`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
+import sys
 import threading
 import time
 from typing import Any
 
-__all__ = ["Latch", "Monitor"]
+__all__ = ["Flag", "Latch", "Monitor"]
 
 _LOOK_UP = 0.5  # s: the longest wait for a handler to be run
+_BRIEF = 0.001  # s: who holds a monitor for longer is looked at
 _RLock: Any = type(threading.RLock())
 
 
@@ -65,6 +72,15 @@ class _Waiters:
                 self._locks.pop().release()
 
 
+_HOLDERS = {
+    "concurrent.futures._base",
+    "resilient_exec.future",
+    __name__,
+}  # whose functions hold a monitor, for moments
+_ASLEEP = {_Waiters.sleep.__code__, threading.Condition.wait.__code__}  # and where they, too, hold none
+_OWNER = re.compile(r"owner=(\d+)")
+
+
 class Latch:
     """In place of ``threading.Event``: is set once, and stays so."""
 
@@ -90,6 +106,14 @@ class Latch:
         return self._is_set
 
 
+class Flag(Latch):
+    """A latch that can be opened again, by whoever holds the lock without which nobody sets it."""
+
+    def clear(self) -> None:
+        """Make it as one that was never set."""
+        self._is_set = False
+
+
 class Monitor(_RLock):  # type: ignore[misc]
     """In place of the ``threading.Condition`` of a ``concurrent.futures.Future``, as far as that is used."""
 
@@ -111,3 +135,33 @@ class Monitor(_RLock):  # type: ignore[misc]
     def notify_all(self) -> None:
         """Wake all who wait; the lock is held."""
         self._waiters.wake()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002  as an RLock's
+        """As that of an ``RLock``, but the main thread loses it if it does not know any more that it holds it.
+
+        ``with`` does not use this, so as to stay in C: who must not hang acquires first.
+        """
+        if not blocking or timeout != -1:
+            return bool(super().acquire(blocking, timeout))
+        while not super().acquire(timeout=_BRIEF):
+            if self._is_forsaken():
+                self._take_away()
+        return True
+
+    def _is_forsaken(self) -> bool:
+        owner = int(_OWNER.findall(repr(self))[0])  # nothing else tells it; 0: just given back
+        if owner != threading.main_thread().ident:  # no other is interrupted by signals
+            return False
+        frame = sys._current_frames().get(owner)
+        while frame is not None and frame.f_code not in _ASLEEP:
+            if frame.f_globals.get("__name__") in _HOLDERS:
+                return False
+            frame = frame.f_back
+        return True
+
+    def _take_away(self) -> None:
+        try:
+            self._release_save()  # asks for no owner
+        except RuntimeError:  # given back just now, or a later Python, where it does ask
+            if self._is_forsaken():
+                self._at_fork_reinit()

@@ -97,7 +97,7 @@ class _Entry:
 def _claim(future: ResilientFuture[Any]) -> bool:
     """Mark it as running; ``False``: there is nothing to run it for any more."""
     try:
-        return future.set_running_or_notify_cancel()
+        return future._insist(future.set_running_or_notify_cancel)
     except RuntimeError:  # its holder has set its state himself: his affair, and no reason to fail everybody
         return not future.done()
 
@@ -338,11 +338,11 @@ class Supervisor:
         future._record(command.attempts, command.elapsed, command.story)
         with contextlib.suppress(InvalidStateError):  # cancelled by its holder in this very moment
             if outcome is None:
-                future._cancel_quietly()
+                future._insist(future._cancel_quietly)
             elif isinstance(outcome, Returned):
-                future.set_result(outcome.value)
+                future._insist(future.set_result, outcome.value)
             else:
-                future.set_exception(_error_of(command, future))
+                future._insist(future.set_exception, _error_of(command, future))
         future._notify_if_cancelled()
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -371,8 +371,9 @@ class Supervisor:
             with contextlib.suppress(Exception):
                 story = self.core.story(key)
             entry.future._record(sum(event.kind == "begun" for event in story), 0.0, story)
+            told = error if isinstance(error, PoolClosed) else _internal(key, error, story)
             with contextlib.suppress(InvalidStateError):
-                entry.future.set_exception(error if isinstance(error, PoolClosed) else _internal(key, error, story))
+                entry.future._insist(entry.future.set_exception, told)
             entry.future._notify_if_cancelled()
 
     def _end(self) -> None:

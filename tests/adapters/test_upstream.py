@@ -395,6 +395,25 @@ def test_a_ctrl_c_in_the_enter_of_a_condition_keeps_its_lock():
     assert kept, "a Condition gives its lock back when it is interrupted there: latch.Monitor may go"
 
 
+def test_a_ctrl_c_while_the_locks_of_futures_are_taken_keeps_them():
+    def interrupt(frame, event, argument):
+        if event == "c_return" and frame.f_code is futures._base._AcquireFutures.__enter__.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    future = futures.Future()
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            futures.wait([future], 0)
+    finally:
+        sys.setprofile(None)
+    kept = future._condition._is_owned()
+    if kept:
+        future._condition.release()
+    assert kept, "wait() gives back what it has taken: latch.Monitor.acquire and ResilientFuture._insist may go"
+
+
 def test_loky_registers_its_exit_hook_again_at_each_start(monkeypatch):
     """Its guard keeps what ``threading._register_atexit`` returns, which is ``None``."""
     from loky import process_executor

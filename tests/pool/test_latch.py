@@ -5,13 +5,14 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
+from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 
 import pytest
 from pool_interrupt import Interrupt
 from pool_wait import lines, until
 
 from resilient_exec.future import ResilientFuture
-from resilient_exec.latch import Latch
+from resilient_exec.latch import Latch, Monitor
 
 
 def interrupt_who_waits(waiters, ended_by_itself, end):
@@ -133,8 +134,9 @@ class Unasked:
 
 
 def settle(future):
-    if future.set_running_or_notify_cancel():
-        future.set_result(1)
+    """As the supervisor does."""
+    if future._insist(future.set_running_or_notify_cancel):
+        future._insist(future.set_result, 1)
 
 
 @pytest.mark.parametrize(
@@ -193,3 +195,180 @@ def test_all_who_wait_for_a_result_get_it_and_a_timeout_is_kept():
     for thread in threads:
         thread.join(60)
     assert seen == [1] * 4
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda futures: wait(futures, 0.002),
+        lambda futures: wait(futures, 0.002, FIRST_COMPLETED),
+        lambda futures: list(as_completed(futures, 0.002)),
+    ],
+    ids=["wait", "wait for the first", "as_completed"],
+)
+def test_ctrl_c_at_any_place_of_a_wait_for_several_keeps_nobody_from_settling_them(use):
+    """The standard library takes the locks of all of them, and loses those that it had taken."""
+    place, was_interrupted = 0, True
+    while was_interrupted:
+        futures, interrupt = [ResilientFuture(number, "", "", Unasked()) for number in range(3)], Interrupt(place)
+        sys.setprofile(interrupt)
+        try:
+            use(futures)
+        except (KeyboardInterrupt, TimeoutError):
+            pass
+        finally:
+            sys.setprofile(None)
+        thread = threading.Thread(target=lambda futures=futures: [*map(settle, futures)], daemon=True)
+        thread.start()
+        wait(futures, 20)  # by the same thread: it holds what it has lost
+        assert [future.done() for future in futures] == [True] * 3, f"after an interrupt at place {place}"
+        thread.join(60)
+        was_interrupted, place = interrupt.left < 0, place + 1
+    assert place > 20
+
+
+def test_ctrl_c_at_any_place_of_a_wait_for_several_tasks_hangs_no_pool(start_script):
+    script = start_script("""
+        import sys
+        from concurrent.futures import wait
+        from pathlib import Path
+        from pool_interrupt import Interrupt
+        from resilient_exec import ResilientPool
+        import pool_tasks as tasks
+
+        def interrupted(pool, place):
+            futures = [pool.submit(tasks.wait_for, f"go{place}") for _ in range(3)]  # one of which waits for a lane
+            interrupt = Interrupt(place)
+            sys.setprofile(interrupt)
+            try:
+                wait(futures, 0)
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.setprofile(None)
+            Path(f"go{place}").touch()
+            assert not wait(futures, 60).not_done, place
+            return interrupt.left < 0
+
+        if __name__ == "__main__":
+            with ResilientPool(2) as pool:
+                place = 0
+                while interrupted(pool, place):
+                    place += 1
+            print(place)
+    """)
+    assert script.wait() == 0
+    assert int(script.out) > 20
+    assert script.err == ""
+
+
+def test_a_signal_that_wakes_no_system_call_ends_the_wait_for_several():
+    future, ended_by_itself = ResilientFuture(0, "", "", Unasked()), []
+
+    def interrupt():
+        until(lambda: future._waiters)
+        interrupt_who_waits(future._waiters[0].event._waiters, ended_by_itself, lambda: settle(future))
+
+    thread = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        thread.start()
+        wait([future])
+    thread.join(60)
+    assert ended_by_itself == [True]
+    assert [*as_completed([future])] == [future]
+
+
+def test_futures_of_others_may_be_waited_for_together_with_ours():
+    ours, other = ResilientFuture(0, "", "", Unasked()), Future()
+    for futures in ([ours, other], [other, ours]):
+        assert wait(futures, 0.01).not_done == {ours, other}
+    thread = threading.Thread(target=lambda: [other.set_result(1), until(lambda: seen), settle(ours)])
+    seen = []
+    thread.start()
+    seen.extend(as_completed([ours, other], 60))
+    thread.join(60)
+    assert set(seen) == {ours, other}
+
+
+class Asking(Monitor):
+    """As the lock of a later Python may do, it is given back by its owner only."""
+
+    def _release_save(self):
+        if not self._is_owned():
+            raise RuntimeError("cannot release un-acquired lock")
+        return super()._release_save()
+
+
+@pytest.mark.parametrize("kind", [Monitor, Asking])
+def test_a_lock_is_taken_from_one_who_has_lost_it(kind):
+    monitor, taken = kind(), []
+
+    def take():
+        taken.append(monitor.acquire(blocking=False))  # by those who would not wait for it, it is not
+        taken.append(monitor.acquire(timeout=0.01))
+        taken.append(monitor.acquire())
+        monitor.release()
+
+    monitor.acquire()  # and loses it, as nothing here gives it back
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join(60)
+    assert taken == [False, False, True]
+    assert "count=0" in repr(monitor)
+
+
+def test_a_lock_is_not_taken_from_a_thread_that_no_ctrl_c_can_strike():
+    looks, taken, end = [], [], threading.Event()
+
+    class Looking(Monitor):
+        def _is_forsaken(self):
+            looks.append(super()._is_forsaken())
+            return looks[-1]
+
+    def hold():
+        with monitor:
+            taken.append(True)
+            end.wait(60)
+            taken.append("given back")
+
+    monitor = Looking()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    until(lambda: taken)
+    threading.Thread(target=lambda: until(lambda: len(looks) > 3) and end.set()).start()
+    monitor.acquire()
+    monitor.release()
+    holder.join(60)
+    assert taken == [True, "given back"]
+    assert not any(looks)
+
+
+def test_a_lock_is_not_taken_from_one_who_has_come_half_way_through_those_of_several_futures():
+    looks, others = [], []
+
+    class Looking(Monitor):
+        def _is_forsaken(self):
+            looks.append(super()._is_forsaken())
+            return looks[-1]
+
+    def look():
+        with last._condition:
+            until(lambda: "count=1" in repr(first._condition))
+            others.append(threading.Thread(target=lambda: first._insist(first.done)))
+            others[0].start()
+            until(lambda: len(looks) > 3)
+
+    first, last = ResilientFuture(0, "", "", Unasked()), Future()
+    while id(last) < id(first):  # they are taken in this order
+        others.append(last)
+        last = Future()
+    others.clear()
+    first._condition = Looking()
+    thread = threading.Thread(target=look)
+    thread.start()
+    until(lambda: "count=1" in repr(last._condition))
+    wait([first, last], 0)
+    thread.join(60)
+    others[0].join(60)
+    assert len(looks) > 3
+    assert not any(looks)
