@@ -1,16 +1,14 @@
-"""What it costs to note who is on stage: the same world with and without, step by step by turns.
+"""What it costs to note who is on stage: the same worlds with and without, at the same time on the same CPU.
 
-    python benchmarks/stage.py [--track std|oneshot] [--rounds 5] [--steps 10]
+    python benchmarks/stage.py [--track std|oneshot] [--rounds 7] [--worlds 6] [--steps 10]
 
-Two worlds that are the same (one seed, one order of sets; negmas' draw for each second that passes is calmed) take
-their steps by turns, each in a process of its own, one of them watched: what else the machine does strikes both.  Both
-keep to one CPU, as workers do when all of them are at work: negmas hands each offer to a thread, and what that costs on
-two CPUs depends on where the kernel puts it.  In each round the processes are new.  Times are CPU seconds, and include
-coming into force and ending.  Of each step the least time of all rounds counts.
+Worlds that are the same (one seed, one order of sets; negmas' draw for each second that passes is calmed) run in two
+processes at once, watched in one of them, and CPU seconds are compared.  Both keep to one CPU, which they share: what
+strikes the speed of the machine strikes both.  In each round the processes are new.
 
-A machine whose speed changes by the second hides a few percent.  So the same is then measured in place: clocks before
-and behind each of the hooked functions, outside and inside the hook; what passes between the two, less what passes
-there without a hook, is the hook's.  That is steady, and does not see what the rest of the world loses by it.
+The same is then measured in place: clocks before and behind each of the hooked functions, outside and inside the hook;
+what passes between the two, less what passes there without a hook, is the hook's.  That does not see what the rest of
+the world loses by it.
 """
 
 from __future__ import annotations
@@ -26,13 +24,16 @@ import statistics
 import tempfile
 import time
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from resilient_exec import context
 from resilient_exec.adapters.negmas import entries, stage
 from resilient_exec.evidence import Register, register_file
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 SEED = 7
 
@@ -77,45 +78,49 @@ def prepare(cpu: int) -> None:
     context.set_notes(Register(register_file()))
 
 
-def side(steps_of: Any, track: str, steps: int, cpu: int, *, watched: bool) -> None:
-    """In a process of its own: a world to get warm, then one that takes a step whenever it is told to."""
+def side(parent: Connection, track: str, steps: int, worlds: int, cpu: int, *, watched: bool) -> None:
+    """In a process of its own: a world to get warm, then those that count; sends their CPU seconds and scores."""
     prepare(cpu)
     make(track, steps, SEED)[0].run()
-    world, types = make(track, steps, SEED)
     gc.collect()
-    steps_of.recv()
-    before = time.process_time()
-    with stage.watch(types) if watched else contextlib.nullcontext():
-        for _ in range(steps):
-            world.step()
-            now = time.process_time()
-            steps_of.send(now - before)
-            steps_of.recv()
-            before = time.process_time()
-    steps_of.send(time.process_time() - before)
-    steps_of.recv()
+    parent.send("ready")
+    parent.recv()
+    seconds, scores = 0.0, []
+    for index in range(worlds):
+        world, types = make(track, steps, SEED + index)
+        before = time.process_time()
+        with stage.watch(types) if watched else contextlib.nullcontext():
+            world.run()
+        seconds += time.process_time() - before
+        scores.append(list(world.scores().values()))
+    parent.send((seconds, scores))
 
 
-def run(track: str, steps: int, cpu: int, index: int) -> tuple[list[float], list[float]]:
-    """CPU seconds of each step, and of the end, without and with."""
+def start(target: Any, *arguments: Any, **keywords: Any) -> tuple[Any, Connection]:
+    """A process of its own, and the way to talk with it."""
     spawn = multiprocessing.get_context("spawn")
-    ends, processes = [], []
-    for watched in (False, True):
-        near, far = spawn.Pipe()
-        process = spawn.Process(target=side, args=(far, track, steps, cpu), kwargs={"watched": watched})
-        process.start()
-        far.close()
-        ends.append(near)
-        processes.append(process)
-    times: tuple[list[float], list[float]] = ([], [])
-    for step in range(steps + 1):
-        for which in (0, 1) if (index + step) % 2 else (1, 0):
-            ends[which].send("step")
-            times[which].append(ends[which].recv())
-    for near, process in zip(ends, processes, strict=True):
-        near.send("end")
+    near, far = spawn.Pipe()
+    process = spawn.Process(target=target, args=(far, *arguments), kwargs=keywords)
+    process.start()
+    far.close()
+    return process, near
+
+
+def run(track: str, steps: int, worlds: int, cpu: int, *, swapped: bool) -> tuple[float, float]:
+    """CPU seconds of both sides, without and with."""
+    order = (True, False) if swapped else (False, True)
+    sides = {watched: start(side, track, steps, worlds, cpu, watched=watched) for watched in order}
+    for _, near in sides.values():
+        near.recv()
+    for _, near in sides.values():
+        near.send("begin")
+    told = {watched: near.recv() for watched, (_, near) in sides.items()}
+    for process, _ in sides.values():
         process.join()
-    return times
+    (without, scores), (with_, same_scores) = told[False], told[True]
+    if scores != same_scores:
+        raise SystemExit("the scores differ: the two have not done the same, and are not comparable")
+    return without, with_
 
 
 Hooked = tuple[Any, str]
@@ -147,7 +152,7 @@ class Between:
         return clocked
 
 
-def hook_in_place(steps_of: Any, track: str, steps: int, cpu: int) -> None:
+def hook_in_place(parent: Connection, track: str, steps: int, cpu: int) -> None:
     """In a process of its own: CPU seconds of a world, and seconds in the hooks, without and with."""
     prepare(cpu)
     hooked = entries.hooked()
@@ -165,16 +170,12 @@ def hook_in_place(steps_of: Any, track: str, steps: int, cpu: int) -> None:
             for _ in range(steps):
                 world.step()
             told.append((time.process_time() - before, between.seconds))
-    steps_of.send(told[1:])
+    parent.send(told[1:])
 
 
 def in_place(track: str, steps: int, cpu: int) -> tuple[float, float]:
     """Seconds that the hooks of a world cost, and CPU seconds of that world without them."""
-    spawn = multiprocessing.get_context("spawn")
-    near, far = spawn.Pipe()
-    process = spawn.Process(target=hook_in_place, args=(far, track, steps, cpu))
-    process.start()
-    far.close()
+    process, near = start(hook_in_place, track, steps, cpu)
     (_, without), (world, with_) = near.recv()
     process.join()
     return with_ - without, world - with_
@@ -184,20 +185,19 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--track", choices=TRACKS, default="std")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--worlds", type=int, default=6, help="of a round, for each side")
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
-    os.environ["PYTHONHASHSEED"] = "0"  # of the two processes
+    os.environ["PYTHONHASHSEED"] = "0"  # of the processes to come
     cpu = min(os.sched_getaffinity(0))
-    rounds = []
+    ratios = []
     for index in range(arguments.rounds):
-        rounds.append(run(arguments.track, arguments.steps, cpu, index))
-        print(f"round {index + 1}: without {sum(rounds[-1][0]):.3f} s, with {sum(rounds[-1][1]):.3f} s", flush=True)
-    without, with_ = (sum(map(min, zip(*(each[way] for each in rounds), strict=True))) for way in (0, 1))
-    print(
-        f"{arguments.track}, {arguments.steps} steps: without {without:.3f} s, with {with_:.3f} s; ratio "
-        f"{with_ / without:.4f} (the least time of each step, of {len(rounds)} rounds)"
-    )
+        without, with_ = run(arguments.track, arguments.steps, arguments.worlds, cpu, swapped=bool(index % 2))
+        ratios.append(with_ / without)
+        print(f"round {index + 1}: without {without:.3f} s, with {with_:.3f} s, ratio {ratios[-1]:.4f}", flush=True)
+    what = f"{arguments.track}, {arguments.worlds} worlds of {arguments.steps} steps"
+    print(f"{what}: median ratio {statistics.median(ratios):.4f}, from {min(ratios):.4f} to {max(ratios):.4f}")
     places = [in_place(arguments.track, arguments.steps, cpu) for _ in range(arguments.rounds)]
     ratios = [1 + hooks / world for hooks, world in places]
     print(

@@ -28,6 +28,7 @@ import contextlib
 import importlib
 import json
 import os
+import random
 import resource
 import shutil
 import statistics
@@ -51,6 +52,7 @@ BARE = ("scml-agents==0.5.2",)  # imports nothing but what is asked of it, unlik
 PARTS = {"old": OLD, "clean": NEW, "sabotaged": NEW}
 WORLDS_PER_CONFIG = 42  # 7 competitors: 21 pairs, each in both orders
 FULL = 18
+SEED = 1
 DECLARED = 900.0  # s: `time_limit` of SCML's worlds
 
 
@@ -67,17 +69,21 @@ def child_main(parallelism: str, configs: int, timeout: float, folder: Path) -> 
         "n_competitors_per_world": 2,
         "n_steps": 5,
     }
+    random.seed(SEED)  # which worlds there are, and their names, is drawn here
+    importlib.import_module("numpy").random.seed(SEED)
     arguments |= {"tournament_path": folder / "tournament", "parallelism": parallelism}
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         if parallelism == "resilient":
             adapter = importlib.import_module("resilient_exec.adapters.negmas")
             stack.enter_context(adapter.options(timeout=timeout, retry=1))
-        scored = int(utils.anac2024_std(list(agents.COMPETITORS), **arguments).scores["run_id"].nunique())
+        scores = utils.anac2024_std(list(agents.COMPETITORS), **arguments).scores
     seconds = time.monotonic() - began
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(one.ru_utime + one.ru_stime for one in spent)
-    stage.write_json(folder / "outcome.json", {"scored": scored, "seconds": seconds, "cpu": cpu})
+    outcome: dict[str, Any] = {"scored": int(scores["run_id"].nunique()), "seconds": seconds, "cpu": cpu}
+    outcome["scores"] = {str(name): sorted(world["score"]) for name, world in scores.groupby("world")}
+    stage.write_json(folder / "outcome.json", outcome)
 
 
 # --- outside -------------------------------------------------------------------------------------------------------
@@ -126,6 +132,7 @@ def run_one(part: str, through: str, python: Path, args: argparse.Namespace) -> 
     folder = Path(tempfile.mkdtemp(prefix="resilient-exec-tournament-"))
     places = {"DEFAULT_PATH": "config.json", "LOG_BASE": "logs", "TOURNAMENTS_BASE": "tournaments"}
     variables = {"TMPDIR": str(folder)} | {f"NEGMAS_{name}": str(folder / place) for name, place in places.items()}
+    variables |= {"PYTHONHASHSEED": "0", "NEGMAS_RAND_SEED": str(SEED)}
     if part == "sabotaged":
         variables["RESILIENT_EXEC_TOURNAMENT_SABOTAGED"] = "1"
     parallelism = "resilient" if through == "ours" else "parallel"
@@ -182,12 +189,20 @@ def is_sabotaged(name: str) -> bool:
     return zlib.crc32(name.encode()) % 20 == 0
 
 
+def _same_worlds(some: dict[str, list[float]], others: dict[str, list[float]]) -> int:
+    """How many worlds (their names begin with the moment of creation) have the same scores in both."""
+    some, others = ({name.partition("-")[2]: scores for name, scores in each.items()} for each in (some, others))
+    return sum(scores == others.get(name) for name, scores in some.items())
+
+
 def run_part(part: str, python: Path, args: argparse.Namespace) -> list[Run]:
     """All runs of a part, and what their comparison gives."""
     rounds = args.rounds if part == "clean" else 1
     runs = [run_one(part, through, python, args) for _ in range(rounds) for through in args.who]
     if part == "clean" and len(args.who) > 1 and all(run.outcome for run in runs):
         pairs = list(zip(runs[::2], runs[1::2], strict=True))
+        same = [_same_worlds(stock.outcome["scores"], ours.outcome["scores"]) for stock, ours in pairs]
+        print(f"worlds with the same scores through both: {', '.join(map(str, same))}")
         for name, ratios in (
             ("wall time", [ours.outcome["seconds"] / stock.outcome["seconds"] for stock, ours in pairs]),
             ("CPU time", [ours.outcome["cpu"] / stock.outcome["cpu"] for stock, ours in pairs]),
