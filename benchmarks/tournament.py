@@ -1,13 +1,14 @@
 """The case that this project started with, in full: a tournament of 756 short worlds, here and in stock negmas.
 
-What is run, each time in a process of its own, on all CPUs
+What is run, each time in a process of its own
     `anac2024_std` among seven competitors (three of the LitaAgents of scml-agents, four of scml's own agents), two in
     a world, 5 steps: 42 worlds for each of `--configs`; `--full` is 18 of them, 756 worlds. Stock is
     `parallelism="parallel"`, ours is "resilient". scml-agents is installed without what it depends on, several GB
     with PyTorch and TensorFlow: the LitaAgents use none of that.
       old        negmas 0.11.3, scml 0.7.7: stock, which hangs after 10 worlds a worker, and ours. Stock is ended when
                  for `--standstill` s no world has ended.
-      clean      negmas 0.16.0, scml 0.8.4: stock and ours in turn, `--rounds` times.
+      clean      negmas 0.16.0, scml 0.8.4: stock and ours at the same time, with a worker for every other CPU each, so
+                 that what strikes the speed of the machine strikes both; `--rounds` times.
       sabotaged  the same versions: in one of twenty worlds an agent kills its process by SIGKILL, exits, hangs or
                  raises KeyboardInterrupt. A hang costs `--timeout` s here; in stock what a world declares (900 s).
 
@@ -36,6 +37,7 @@ import sys
 import tempfile
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +76,7 @@ def child_main(parallelism: str, configs: int, timeout: float, folder: Path) -> 
     arguments |= {"tournament_path": folder / "tournament", "parallelism": parallelism}
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        if parallelism == "resilient":
+        if parallelism.startswith("resilient"):
             adapter = importlib.import_module("resilient_exec.adapters.negmas")
             stack.enter_context(adapter.options(timeout=timeout, retry=1))
         scores = utils.anac2024_std(list(agents.COMPETITORS), **arguments).scores
@@ -135,7 +137,7 @@ def run_one(part: str, through: str, python: Path, args: argparse.Namespace) -> 
     variables |= {"PYTHONHASHSEED": "0", "NEGMAS_RAND_SEED": str(SEED)}
     if part == "sabotaged":
         variables["RESILIENT_EXEC_TOURNAMENT_SABOTAGED"] = "1"
-    parallelism = "resilient" if through == "ours" else "parallel"
+    parallelism = ("resilient" if through == "ours" else "parallel") + (":0.5" if part == "clean" else "")
     call = ["--child", parallelism, str(args.configs), str(args.timeout), str(folder)]
     child = stage.start_marked(
         [str(python), "-W", "ignore", str(Path(__file__).resolve()), *call], folder, folder.name, variables
@@ -197,9 +199,13 @@ def _same_worlds(some: dict[str, list[float]], others: dict[str, list[float]]) -
 
 def run_part(part: str, python: Path, args: argparse.Namespace) -> list[Run]:
     """All runs of a part, and what their comparison gives."""
-    rounds = args.rounds if part == "clean" else 1
-    runs = [run_one(part, through, python, args) for _ in range(rounds) for through in args.who]
-    if part == "clean" and len(args.who) > 1 and all(run.outcome for run in runs):
+    if part != "clean":
+        return [run_one(part, through, python, args) for through in args.who]
+    runs: list[Run] = []
+    with ThreadPoolExecutor() as at_once:
+        for _ in range(args.rounds):
+            runs += at_once.map(lambda through: run_one(part, through, python, args), args.who)
+    if len(args.who) > 1 and all(run.outcome for run in runs):
         pairs = list(zip(runs[::2], runs[1::2], strict=True))
         same = [_same_worlds(stock.outcome["scores"], ours.outcome["scores"]) for stock, ours in pairs]
         print(f"worlds with the same scores through both: {', '.join(map(str, same))}")
