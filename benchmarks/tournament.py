@@ -7,8 +7,9 @@ What is run, each time in a process of its own
     with PyTorch and TensorFlow: the LitaAgents use none of that.
       old        negmas 0.11.3, scml 0.7.7: stock, which hangs after 10 worlds a worker, and ours. Stock is ended when
                  for `--standstill` s no world has ended.
-      clean      negmas 0.16.0, scml 0.8.4: stock and ours at the same time, with a worker for every other CPU each, so
-                 that what strikes the speed of the machine strikes both; `--rounds` times.
+      clean      negmas 0.16.0, scml 0.8.4: stock, ours and ours with `fresh_process=False` ("reused") at the same time,
+                 with a worker for every other CPU each, so that what strikes the speed of the machine strikes all;
+                 `--rounds` times.
       sabotaged  the same versions: in one of twenty worlds an agent kills its process by SIGKILL, exits, hangs or
                  raises KeyboardInterrupt. A hang costs `--timeout` s here; in stock what a world declares (900 s).
 
@@ -54,6 +55,7 @@ BARE = ("scml-agents==0.5.2",)  # imports nothing but what is asked of it, unlik
 PARTS = {"old": OLD, "clean": NEW, "sabotaged": NEW}
 WORLDS_PER_CONFIG = 42  # 7 competitors: 21 pairs, each in both orders
 FULL = 18
+THROUGH = ("stock", "ours", "reused")
 SEED = 1
 DECLARED = 900.0  # s: `time_limit` of SCML's worlds
 
@@ -137,7 +139,9 @@ def run_one(part: str, through: str, python: Path, args: argparse.Namespace) -> 
     variables |= {"PYTHONHASHSEED": "0", "NEGMAS_RAND_SEED": str(SEED)}
     if part == "sabotaged":
         variables["RESILIENT_EXEC_TOURNAMENT_SABOTAGED"] = "1"
-    parallelism = ("resilient" if through == "ours" else "parallel") + (":0.5" if part == "clean" else "")
+    parallelism = ("parallel" if through == "stock" else "resilient") + (":0.5" if part == "clean" else "")
+    if through == "reused":
+        variables["RESILIENT_EXEC_FRESH_PROCESS"] = "0"
     call = ["--child", parallelism, str(args.configs), str(args.timeout), str(folder)]
     child = stage.start_marked(
         [str(python), "-W", "ignore", str(Path(__file__).resolve()), *call], folder, folder.name, variables
@@ -200,22 +204,31 @@ def _same_worlds(some: dict[str, list[float]], others: dict[str, list[float]]) -
 def run_part(part: str, python: Path, args: argparse.Namespace) -> list[Run]:
     """All runs of a part, and what their comparison gives."""
     if part != "clean":
-        return [run_one(part, through, python, args) for through in args.who]
+        return [run_one(part, through, python, args) for through in args.who or THROUGH[:2]]
     runs: list[Run] = []
     with ThreadPoolExecutor() as at_once:
         for _ in range(args.rounds):
-            runs += at_once.map(lambda through: run_one(part, through, python, args), args.who)
-    if len(args.who) > 1 and all(run.outcome for run in runs):
-        pairs = list(zip(runs[::2], runs[1::2], strict=True))
-        same = [_same_worlds(stock.outcome["scores"], ours.outcome["scores"]) for stock, ours in pairs]
-        print(f"worlds with the same scores through both: {', '.join(map(str, same))}")
-        for name, ratios in (
-            ("wall time", [ours.outcome["seconds"] / stock.outcome["seconds"] for stock, ours in pairs]),
-            ("CPU time", [ours.outcome["cpu"] / stock.outcome["cpu"] for stock, ours in pairs]),
-            ("peak memory", [ours.peak / stock.peak for stock, ours in pairs]),
-        ):
-            print(f"ours / stock, {name}: {statistics.median(ratios):.3f} (median of {len(ratios)})")
+            runs += at_once.map(lambda through: run_one(part, through, python, args), args.who or THROUGH)
+        compare(runs)
     return runs
+
+
+def compare(runs: list[Run]) -> None:
+    """Print what the rounds so far give, of ours to stock."""
+    by = {through: [run for run in runs if run.through == through] for through in THROUGH}
+    for through in THROUGH[1:]:
+        pairs = [pair for pair in zip(by["stock"], by[through], strict=False) if all(run.outcome for run in pair)]
+        if pairs:
+            same = [_same_worlds(stock.outcome["scores"], ours.outcome["scores"]) for stock, ours in pairs]
+            ratios = {
+                "wall time": [ours.outcome["seconds"] / stock.outcome["seconds"] for stock, ours in pairs],
+                "CPU time": [ours.outcome["cpu"] / stock.outcome["cpu"] for stock, ours in pairs],
+                "peak memory": [ours.peak / stock.peak for stock, ours in pairs],
+            }
+            told = ", ".join(f"{name} {statistics.median(each):.3f}" for name, each in ratios.items())
+            print(
+                f"{through} / stock, medians of {len(pairs)}: {told}; worlds with the same scores: {same}", flush=True
+            )
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -231,7 +244,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--standstill", type=float, default=180, metavar="S", help="without a result ends a run (default: %(default)s)"
     )
-    parser.add_argument("--who", nargs="+", choices=("stock", "ours"), default=("stock", "ours"))
+    parser.add_argument("--who", nargs="+", choices=THROUGH, help="default: all that the part has")
     parser.add_argument("--limit", type=float, default=7200, metavar="S", help="of one run (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="make the environments anew")
     args = parser.parse_args(argv)
@@ -258,7 +271,7 @@ def main(argv: list[str]) -> int:
             print(problem)
             return 2
         runs += run_part(part, python, args)
-    return 0 if all(run.is_complete for run in runs if run.through == "ours") else 1
+    return 0 if all(run.is_complete for run in runs if run.through != "stock") else 1
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import sys
@@ -58,6 +59,24 @@ def test_what_cannot_be_imported_by_name_is_not_preloaded(monkeypatch):
 def generate_and_tell(*args, folder, **kwargs):
     (folder / f"{kwargs['world_params']['name'] if 'world_params' in kwargs else id(args)}.{os.getpid()}").touch()
     return anac2024_oneshot_world_generator(*args, **kwargs)
+
+
+def generate_and_tell_what_is_imported_later(*args, file, **kwargs):
+    before = set(sys.modules)
+    atexit.register(lambda: file.write_text("\n".join(set(sys.modules) - before)))
+    return anac2024_oneshot_world_generator(*args, **kwargs)
+
+
+@pytest.mark.slow
+def test_what_saves_the_tables_of_a_world_is_not_imported_for_each_world(tmp_path):
+    """It is some 0.02 s of CPU, and a good part of what a process of its own costs a short world."""
+    pytest.importorskip("pyarrow.parquet")
+    folder, file = make(tmp_path / "t", competitors=(Healthy, Thrifty), n_configs=1), tmp_path / "imported"
+    generator = functools.partial(generate_and_tell_what_is_imported_later, file=file)
+    with adapter.options(max_workers=1):
+        run_tournament(folder, world_generator=generator, parallelism="resilient", verbose=False)
+    assert adapter.last_report().scored == 2
+    assert not [name for name in file.read_text().splitlines() if name.startswith("pyarrow")]
 
 
 @pytest.mark.parametrize(("fresh", "processes"), [(None, 2), pytest.param(False, 1, marks=pytest.mark.slow)])

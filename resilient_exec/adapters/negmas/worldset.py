@@ -14,9 +14,10 @@ from resilient_exec.adapters.negmas.onstage import own_types
 from resilient_exec.context import task_context
 from resilient_exec.output import redirect_output
 
-if "pyarrow" in sys.modules:  # pandas has imported it, and will have this to save the world's tables with
-    with contextlib.suppress(Exception):  # then negmas says so, where it is needed
-        importlib.import_module("pyarrow.parquet")
+if "pyarrow" in sys.modules:  # pandas has imported it, and will have these to save the world's tables with
+    for _name in ("pyarrow.parquet", "pyarrow.pandas_compat", "pyarrow.vendored.version"):
+        with contextlib.suppress(Exception):  # then negmas says so, where it is needed
+            importlib.import_module(_name)
 
 __all__ = ["Played", "Refused", "prepare", "run_world_set"]
 
