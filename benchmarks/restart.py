@@ -1,6 +1,6 @@
 """What a fresh process costs with negmas and scml in it: after a kill, and for every world of a tournament.
 
-    python benchmarks/restart.py [--rounds 5] [--tournaments 10] [--configs 2]
+    python benchmarks/restart.py [--rounds 5] [--tournaments 10] [--track std|oneshot] [--steps 10] [--configs 2]
 
 First table: the worker is killed by SIGKILL, and the next task, which needs ``negmas.tournaments`` and ``scml.utils``,
 is waited for: seconds from the kill to its result, one pool after the other.
@@ -30,6 +30,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from _at_once import at_once, start, wait_for_the_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,25 +106,30 @@ def restart(call: Callable[[], int]) -> float:
                 return time.perf_counter() - begin
 
 
-def tournament(parent: Connection, how: str, configs: int, cpu: int) -> None:
-    """In a process of its own: a tournament on one CPU; sends the CPU seconds of all its processes."""
-    from scml.std import agents
-    from scml.utils import anac2024_std
+TRACKS = {
+    "std": ("anac2024_std", "scml.std.agents", ("GreedyStdAgent", "RandomStdAgent", "SyncRandomStdAgent")),
+    "oneshot": ("anac2024_oneshot", "scml.oneshot.agents", ("GreedyOneShotAgent", "RandomOneShotAgent")),
+}
+
+
+def tournament(parent: Connection, track: str, steps: int, configs: int, cpu: int, *, fresh: bool) -> None:
+    """In a process of its own: a tournament on one CPU; sends CPU seconds a world of all its processes, and scores."""
+    run, package, names = TRACKS[track]
+    competitors = [getattr(importlib.import_module(package), name) for name in names]
 
     import resilient_exec.adapters.negmas as adapter
 
     os.sched_setaffinity(0, {cpu})  # and with it all processes to come
-    parent.send("ready")
-    parent.recv()
+    wait_for_the_others(parent)
     random.seed(1)  # which worlds there are, and their names, is drawn here
     np.random.seed(1)  # noqa: NPY002  it is the one that negmas draws from
     before = cpu_seconds()
-    with adapter.options(max_workers=1, fresh_process=how == "fresh", seed=1), tempfile.TemporaryDirectory() as folder:
-        results = anac2024_std(
-            [agents.GreedyStdAgent, agents.RandomStdAgent, agents.SyncRandomStdAgent],
+    with adapter.options(max_workers=1, fresh_process=fresh, seed=1), tempfile.TemporaryDirectory() as folder:
+        results = getattr(importlib.import_module("scml.utils"), run)(
+            competitors,
             n_configs=configs,
             n_runs_per_world=1,
-            n_steps=10,
+            n_steps=steps,
             n_competitors_per_world=2,
             tournament_path=folder,
             parallelism="resilient",
@@ -141,35 +147,18 @@ def cpu_seconds() -> float:
     return sum(used.ru_utime + used.ru_stime for used in each)
 
 
-def tournaments(configs: int, order: tuple[str, str]) -> dict[str, tuple[float, list[float]]]:
-    """Both kinds at the same time on the same CPU: CPU seconds for each world, and the scores."""
-    spawn = multiprocessing.get_context("spawn")
-    running = {}
-    for how in order:
-        near, far = spawn.Pipe()
-        process = spawn.Process(target=tournament, args=(far, how, configs, min(os.sched_getaffinity(0))))
-        process.start()
-        far.close()
-        running[how] = process, near
-    for _, near in running.values():
-        near.recv()
-    for _, near in running.values():
-        near.send("begin")
-    took: dict[str, tuple[float, list[float]]] = {}
-    for how, (process, near) in running.items():
-        took[how] = near.recv()
-        process.join()
-    return took
-
-
-def compare(rounds: int, configs: int) -> None:
+def compare(rounds: int, track: str, steps: int, configs: int) -> None:
     """Print what a fresh process for each world costs."""
-    print("clean tournaments at the same time on the same CPU, CPU s a world: workers reused, a fresh process for each")
+    print(
+        f"{track}, {steps} steps, at the same time on the same CPU, CPU s a world: workers reused, fresh for each world"
+    )
     os.environ["PYTHONHASHSEED"] = "0"  # of the processes to come: what agents do depends on the order of sets
+    what = (track, steps, configs, min(os.sched_getaffinity(0)))
     ratios = []
     for index in range(rounds):
-        took = tournaments(configs, ("reused", "fresh") if index % 2 else ("fresh", "reused"))
-        (reused, scores), (fresh, same_scores) = took["reused"], took["fresh"]
+        order = (False, True) if index % 2 else (True, False)
+        told = at_once({fresh: start(tournament, *what, fresh=fresh) for fresh in order})
+        (reused, scores), (fresh, same_scores) = told[False], told[True]
         if scores != same_scores:
             raise SystemExit("the scores differ: the two have not done the same, and are not comparable")
         ratios.append(fresh / reused)
@@ -182,6 +171,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="kills of each pool's worker (default: %(default)s)")
     parser.add_argument("--tournaments", type=int, default=10, help="rounds; 0: none (default: %(default)s)")
+    parser.add_argument("--track", choices=TRACKS, default="std")
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--configs", type=int, default=2, help="n_configs of a tournament (default: %(default)s)")
     arguments = parser.parse_args()
     contenders = {name: make for name, (module, make) in CONTENDERS.items() if importlib.util.find_spec(module)}
@@ -197,7 +188,7 @@ def main() -> None:
         print(f"{name:28}{median:8.3f} s   x {median / base:.1f}")
     if not arguments.tournaments:
         return
-    compare(arguments.tournaments, arguments.configs)
+    compare(arguments.tournaments, arguments.track, arguments.steps, arguments.configs)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import gc
 import importlib
-import multiprocessing
 import os
 import random
 import statistics
@@ -27,6 +26,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from _at_once import at_once, start, wait_for_the_others
 
 from resilient_exec import context
 from resilient_exec.adapters.negmas import entries, stage
@@ -83,8 +83,7 @@ def side(parent: Connection, track: str, steps: int, worlds: int, cpu: int, *, w
     prepare(cpu)
     make(track, steps, SEED)[0].run()
     gc.collect()
-    parent.send("ready")
-    parent.recv()
+    wait_for_the_others(parent)
     seconds, scores = 0.0, []
     for index in range(worlds):
         world, types = make(track, steps, SEED + index)
@@ -96,27 +95,10 @@ def side(parent: Connection, track: str, steps: int, worlds: int, cpu: int, *, w
     parent.send((seconds, scores))
 
 
-def start(target: Any, *arguments: Any, **keywords: Any) -> tuple[Any, Connection]:
-    """A process of its own, and the way to talk with it."""
-    spawn = multiprocessing.get_context("spawn")
-    near, far = spawn.Pipe()
-    process = spawn.Process(target=target, args=(far, *arguments), kwargs=keywords)
-    process.start()
-    far.close()
-    return process, near
-
-
 def run(track: str, steps: int, worlds: int, cpu: int, *, swapped: bool) -> tuple[float, float]:
     """CPU seconds of both sides, without and with."""
     order = (True, False) if swapped else (False, True)
-    sides = {watched: start(side, track, steps, worlds, cpu, watched=watched) for watched in order}
-    for _, near in sides.values():
-        near.recv()
-    for _, near in sides.values():
-        near.send("begin")
-    told = {watched: near.recv() for watched, (_, near) in sides.items()}
-    for process, _ in sides.values():
-        process.join()
+    told = at_once({watched: start(side, track, steps, worlds, cpu, watched=watched) for watched in order})
     (without, scores), (with_, same_scores) = told[False], told[True]
     if scores != same_scores:
         raise SystemExit("the scores differ: the two have not done the same, and are not comparable")
