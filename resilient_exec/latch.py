@@ -72,12 +72,9 @@ class _Waiters:
                 self._locks.pop().release()
 
 
-_HOLDERS = {
-    "concurrent.futures._base",
-    "resilient_exec.future",
-    __name__,
-}  # whose functions hold a monitor, for moments
-_ASLEEP = {_Waiters.sleep.__code__, threading.Condition.wait.__code__}  # and where they, too, hold none
+# The functions of these hold a monitor, for moments; but not while they are asleep.
+_HOLDERS = {"concurrent.futures._base", "resilient_exec.future", __name__}
+_ASLEEP = {_Waiters.sleep.__code__, threading.Condition.wait.__code__}
 _OWNER = re.compile(r"owner=(\d+)")
 
 

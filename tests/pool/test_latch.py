@@ -262,6 +262,59 @@ def test_ctrl_c_at_any_place_of_a_wait_for_several_tasks_hangs_no_pool(start_scr
     assert script.err == ""
 
 
+@pytest.mark.slow
+def test_hundreds_of_ctrl_cs_while_two_thousand_tasks_are_waited_for_lose_nothing(start_script):
+    script = start_script("""
+        import os, random, signal, threading, time
+        from concurrent.futures import FIRST_COMPLETED, as_completed, wait
+        from resilient_exec import ResilientPool
+        import pool_tasks as tasks
+
+        def watch(futures, end):
+            while time.monotonic() < end:
+                wait(futures, 0.001)
+                wait(futures, 0.001, FIRST_COMPLETED)
+                try:
+                    list(as_completed(futures, 0.001))
+                except TimeoutError:
+                    pass
+
+        def strike(_, frame):
+            while frame is not None:
+                if frame.f_code is watch.__code__:
+                    raise KeyboardInterrupt
+                frame = frame.f_back
+
+        def pester(until):
+            while time.monotonic() < until:
+                time.sleep(random.uniform(0.002, 0.02))
+                os.kill(os.getpid(), signal.SIGINT)
+
+        if __name__ == "__main__":
+            signal.signal(signal.SIGINT, strike)
+            struck, lost, told, end = 0, 0, [], time.monotonic() + 10
+            with ResilientPool(2) as pool:
+                futures = [pool.submit(tasks.same, number) for number in range(2000)]
+                for future in futures:
+                    future.add_done_callback(lambda future: told.append(future.result()))
+                threading.Thread(target=pester, args=(end,)).start()
+                while time.monotonic() < end:
+                    try:
+                        watch(futures, end)
+                    except KeyboardInterrupt:
+                        struck += 1
+                        lost = max(lost, sum(future._condition._is_owned() for future in futures))
+                assert not wait(futures, 120).not_done
+            assert sorted(told) == list(range(2000))
+            print(struck, lost)
+    """)
+    assert script.wait() == 0
+    struck, lost = map(int, script.out.split())
+    assert struck > 20
+    assert lost > 0, "nothing was tried: no lock was lost"
+    assert script.err == ""
+
+
 def test_a_signal_that_wakes_no_system_call_ends_the_wait_for_several():
     future, ended_by_itself = ResilientFuture(0, "", "", Unasked()), []
 
