@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-from typing import TYPE_CHECKING, Any, TypeVar
+import statistics
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
-
-K = TypeVar("K")
 
 
 def start(target: Callable[..., None], *arguments: Any, **keywords: Any) -> tuple[BaseProcess, Connection]:
@@ -29,13 +28,27 @@ def wait_for_the_others(parent: Connection) -> None:
     parent.recv()
 
 
-def at_once(sides: dict[K, tuple[BaseProcess, Connection]]) -> dict[K, Any]:
-    """Let them begin, and take what each sends at its end."""
-    for _, near in sides.values():
+def at_once(target: Callable[..., None], *arguments: Any, sides: list[dict[str, Any]]) -> list[float]:
+    """What each side took: a process of its own, told apart by its keywords, that sends what it took and its scores."""
+    running = [start(target, *arguments, **keywords) for keywords in sides]
+    for _, near in running:
         near.recv()
-    for _, near in sides.values():
+    for _, near in running:
         near.send("begin")
-    told = {key: near.recv() for key, (_, near) in sides.items()}
-    for process, _ in sides.values():
+    took, scores = zip(*(near.recv() for _, near in running), strict=True)
+    for process, _ in running:
         process.join()
-    return told
+    if any(each != scores[0] for each in scores):
+        raise SystemExit("the scores differ: the sides have not done the same, and are not comparable")
+    return list(took)
+
+
+def compare(rounds: int, target: Callable[..., None], *arguments: Any, sides: list[dict[str, Any]]) -> None:
+    """Print what the two sides took, and the second one's in terms of the first one's, in each round."""
+    ratios = []
+    for index in range(rounds):
+        turn = -1 if index % 2 else 1  # who starts first is another one in each round
+        first, second = at_once(target, *arguments, sides=sides[::turn])[::turn]
+        ratios.append(second / first)
+        print(f"{first:8.3f}{second:8.3f}{ratios[-1]:8.3f}", flush=True)
+    print(f"ratio: median {statistics.median(ratios):.4f}, from {min(ratios):.4f} to {max(ratios):.4f}", flush=True)

@@ -5,10 +5,10 @@
 First table: the worker is killed by SIGKILL, and the next task, which needs ``negmas.tournaments`` and ``scml.utils``,
 is waited for: seconds from the kill to its result, one pool after the other.
 
-Second table: the same clean tournament (``anac2024_std``, 10 steps, all seeded, and the scores compared) twice: in one,
-workers are reused, in the other each world has a process of its own.  Both run at the same time on the same CPU, with
-one worker each, and CPU time is compared, of all processes: so what strikes the speed of the machine strikes both.  As
-worlds do nothing but compute, that is their wall time where each has a CPU.
+Second table: the same clean tournament (all seeded, and the scores compared) twice: in one, workers are reused, in the
+other each world has a process of its own.  Both run at the same time on the same CPU, with one worker each, and CPU
+time is compared, of all processes: so what strikes the speed of the machine strikes both.  As worlds do nothing but
+compute, that is their wall time where each has a CPU.
 
 It needs negmas and scml (``resilient-exec[scml]``); pebble is compared where it is installed.
 """
@@ -30,7 +30,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from _at_once import at_once, start, wait_for_the_others
+from _at_once import compare, wait_for_the_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,25 +147,6 @@ def cpu_seconds() -> float:
     return sum(used.ru_utime + used.ru_stime for used in each)
 
 
-def compare(rounds: int, track: str, steps: int, configs: int) -> None:
-    """Print what a fresh process for each world costs."""
-    print(
-        f"{track}, {steps} steps, at the same time on the same CPU, CPU s a world: workers reused, fresh for each world"
-    )
-    os.environ["PYTHONHASHSEED"] = "0"  # of the processes to come: what agents do depends on the order of sets
-    what = (track, steps, configs, min(os.sched_getaffinity(0)))
-    ratios = []
-    for index in range(rounds):
-        order = (False, True) if index % 2 else (True, False)
-        told = at_once({fresh: start(tournament, *what, fresh=fresh) for fresh in order})
-        (reused, scores), (fresh, same_scores) = told[False], told[True]
-        if scores != same_scores:
-            raise SystemExit("the scores differ: the two have not done the same, and are not comparable")
-        ratios.append(fresh / reused)
-        print(f"{reused:8.3f}{fresh:8.3f}{ratios[-1]:8.3f}", flush=True)
-    print(f"ratio: median {statistics.median(ratios):.3f}, from {min(ratios):.3f} to {max(ratios):.3f}")
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -188,7 +169,10 @@ def main() -> None:
         print(f"{name:28}{median:8.3f} s   x {median / base:.1f}")
     if not arguments.tournaments:
         return
-    compare(arguments.tournaments, arguments.track, arguments.steps, arguments.configs)
+    print(f"{arguments.track}, {arguments.steps} steps, CPU s a world: workers reused, a fresh process for each, ratio")
+    os.environ["PYTHONHASHSEED"] = "0"  # of the processes to come: what agents do depends on the order of sets
+    what = (arguments.track, arguments.steps, arguments.configs, min(os.sched_getaffinity(0)))
+    compare(arguments.tournaments, tournament, *what, sides=[{"fresh": False}, {"fresh": True}])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What it costs to note who is on stage: the same worlds with and without, at the same time on the same CPU.
 
-    python benchmarks/stage.py [--track std|oneshot] [--rounds 7] [--worlds 6] [--steps 10]
+    python benchmarks/stage.py [--track std|oneshot] [--rounds 7] [--worlds 6] [--steps 10] [--neither]
 
 Worlds that are the same (one seed, one order of sets; negmas' draw for each second that passes is calmed) run in two
 processes at once, watched in one of them, and CPU seconds are compared.  Both keep to one CPU, which they share: what
@@ -26,7 +26,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from _at_once import at_once, start, wait_for_the_others
+from _at_once import compare, start, wait_for_the_others
 
 from resilient_exec import context
 from resilient_exec.adapters.negmas import entries, stage
@@ -95,16 +95,6 @@ def side(parent: Connection, track: str, steps: int, worlds: int, cpu: int, *, w
     parent.send((seconds, scores))
 
 
-def run(track: str, steps: int, worlds: int, cpu: int, *, swapped: bool) -> tuple[float, float]:
-    """CPU seconds of both sides, without and with."""
-    order = (True, False) if swapped else (False, True)
-    told = at_once({watched: start(side, track, steps, worlds, cpu, watched=watched) for watched in order})
-    (without, scores), (with_, same_scores) = told[False], told[True]
-    if scores != same_scores:
-        raise SystemExit("the scores differ: the two have not done the same, and are not comparable")
-    return without, with_
-
-
 Hooked = tuple[Any, str]
 
 
@@ -170,16 +160,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--worlds", type=int, default=6, help="of a round, for each side")
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--neither", action="store_true", help="watch neither side: how far equal ones differ")
     arguments = parser.parse_args()
     os.environ["PYTHONHASHSEED"] = "0"  # of the processes to come
     cpu = min(os.sched_getaffinity(0))
-    ratios = []
-    for index in range(arguments.rounds):
-        without, with_ = run(arguments.track, arguments.steps, arguments.worlds, cpu, swapped=bool(index % 2))
-        ratios.append(with_ / without)
-        print(f"round {index + 1}: without {without:.3f} s, with {with_:.3f} s, ratio {ratios[-1]:.4f}", flush=True)
     what = f"{arguments.track}, {arguments.worlds} worlds of {arguments.steps} steps"
-    print(f"{what}: median ratio {statistics.median(ratios):.4f}, from {min(ratios):.4f} to {max(ratios):.4f}")
+    print(f"{what}, CPU s: without, {'without again' if arguments.neither else 'with'}, ratio")
+    sides = [{"watched": False}, {"watched": not arguments.neither}]
+    compare(arguments.rounds, side, arguments.track, arguments.steps, arguments.worlds, cpu, sides=sides)
+    if arguments.neither:
+        return
     places = [in_place(arguments.track, arguments.steps, cpu) for _ in range(arguments.rounds)]
     ratios = [1 + hooks / world for hooks, world in places]
     print(

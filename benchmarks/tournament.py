@@ -209,12 +209,12 @@ def run_part(part: str, python: Path, args: argparse.Namespace) -> list[Run]:
     with ThreadPoolExecutor() as at_once:
         for _ in range(args.rounds):
             runs += at_once.map(lambda through: run_one(part, through, python, args), args.who or THROUGH)
-        compare(runs)
+    compare(runs)
     return runs
 
 
 def compare(runs: list[Run]) -> None:
-    """Print what the rounds so far give, of ours to stock."""
+    """Print the ratios of ours, and of ours with reused workers, to stock."""
     by = {through: [run for run in runs if run.through == through] for through in THROUGH}
     for through in THROUGH[1:]:
         pairs = [pair for pair in zip(by["stock"], by[through], strict=False) if all(run.outcome for run in pair)]

@@ -112,6 +112,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "adapters.negmas.verification": {"adapters.negmas.checks", "adapters.negmas.worldset"},
     "adapters.negmas.preloading": {"pool"},
+    "adapters.negmas.tables": set(),
     "adapters.negmas.blame": {"adapters.negmas.onstage"},
     "adapters.negmas.disqualify": set(),
     "adapters.negmas.health": set(),

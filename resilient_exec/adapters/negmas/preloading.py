@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["NEGOTIATIONS", "WORLDS", "modules_for", "pool_for"]
 
-WORLDS = ("negmas.tournaments.tournaments", "resilient_exec.adapters.negmas.worldset")
+WORLDS = (
+    "negmas.tournaments.tournaments",
+    "resilient_exec.adapters.negmas.worldset",
+    "resilient_exec.adapters.negmas.tables",
+)
 NEGOTIATIONS = ("negmas.tournaments.neg.simple.cartesian", "resilient_exec.adapters.negmas.negotiations")
 _NEVER = {"__main__", "__mp_main__", "builtins"}
 _TRUSTED = {"negmas", "scml"}  # to try them first would cost seconds for nothing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import sys
 from dataclasses import dataclass, field
@@ -13,11 +12,6 @@ from resilient_exec.adapters.negmas import chronicle, markers, results, seeding,
 from resilient_exec.adapters.negmas.onstage import own_types
 from resilient_exec.context import task_context
 from resilient_exec.output import redirect_output
-
-if "pyarrow" in sys.modules:  # pandas has imported it, and will have these to save the world's tables with
-    for _name in ("pyarrow.parquet", "pyarrow.pandas_compat", "pyarrow.vendored.version"):
-        with contextlib.suppress(Exception):  # then negmas says so, where it is needed
-            importlib.import_module(_name)
 
 __all__ = ["Played", "Refused", "prepare", "run_world_set"]
 
