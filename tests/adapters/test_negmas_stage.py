@@ -131,6 +131,20 @@ def test_all_that_was_measured_is_somebodys(watch, clocks, cast):
     assert sum(actor.wall for actor in watch._cast) == pytest.approx(clocks.wall - 100)
 
 
+def test_memory_is_looked_at_behind_who_was_busy_for_long_and_not_who_waited_for_a_cpu(
+    watch, clocks, cast, monkeypatch
+):
+    looked = []
+    monkeypatch.setattr(watch, "look", lambda actor: looked.append(actor.agent))
+    a, b = cast
+    stay(watch, clocks, a, 0.02, 0.002)
+    clocks.pass_by(0.001)
+    stay(watch, clocks, b, 0.006)
+    clocks.pass_by(0.001)
+    stay(watch, clocks, a, 0.004)
+    assert looked == ["b"]
+
+
 def test_each_step_has_its_own_time(watch, clocks, cast):
     a, b = cast
     for step, took in ((0, 0.1), (1, 0.2), (3, 0.4)):

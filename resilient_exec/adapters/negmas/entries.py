@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["classes", "hook", "hooked", "missing"]
 
 _DIRECT = ("__init__", "before_step")  # which worlds call without any of negmas' functions in between
-_CALLED = 3  # arguments of World.call: the world, the agent, the method; by their places, as negmas does
 _NOT_THEIRS = ("negmas.", "scml.")  # called many times a round, and no code of an agent's own
 
 
@@ -104,21 +103,43 @@ def _answers() -> list[tuple[type, str]]:
 
 
 def _call(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
-    actors, thread = watch.actors, watch.thread
+    actors, thread, clock = watch.actors, watch.thread, watch.clock
+    which, put = watch.notes.which, watch.notes.put
 
     @functools.wraps(original)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if get_ident() != thread or len(args) < _CALLED:
-            return original(*args, **kwargs)
-        world, agent, method = args[:_CALLED]
+    def call(self: Any, agent: Any, method: Any, *args: Any, **kwargs: Any) -> Any:  # names of negmas, for keywords
+        if get_ident() != thread:
+            return original(self, agent, method, *args, **kwargs)
         key = id(agent)
-        actor = actors[key] if key in actors else watch.meet(agent, world)
+        actor = actors[key] if key in actors else watch.meet(agent, self)
         if actor is None:
-            return original(*args, **kwargs)
-        step = world.current_step
+            return original(self, agent, method, *args, **kwargs)
+        name, calls = getattr(method, "__name__", "?"), actor.calls
+        scene = calls[name] if name in calls else actor.called(agent, method)
+        if scene is None:
+            return original(self, agent, method, *args, **kwargs)
+        step = self.current_step
         if step != watch.step:
             watch.begin_step(step)
-        return watch.perform(actor, getattr(method, "__name__", "?"), original, args, kwargs)
+        before = watch.scene  # from here on it is Watch.perform, written out
+        now = clock()
+        before.actor.unshared += now - watch.since
+        if now > watch.due:
+            watch.watch_the_clock(now)
+        watch.since, watch.scene = now, scene
+        which[WHICH] = scene.place or put(scene)
+        try:
+            return original(self, agent, method, *args, **kwargs)
+        except BaseException as error:
+            watch.threw(error)
+            raise
+        finally:
+            now = clock()
+            actor.unshared += now - watch.since
+            if now > watch.due:
+                watch.watch_the_clock(now)
+            watch.since, watch.scene = now, before
+            which[WHICH] = before.place or put(before)
 
     return call
 
@@ -186,13 +207,17 @@ def _answer(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _add(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+    seen: set[type] = set()
+
     @functools.wraps(original)
     def add(mechanism: Any, negotiator: Any, *args: Any, **kwargs: Any) -> Any:
         actor = watch.meet_negotiator(negotiator) if get_ident() == watch.thread else None
         if actor is None:
             return original(mechanism, negotiator, *args, **kwargs)
-        watch.hook_callbacks(type(negotiator))
-        watch.hook_callbacks(type(getattr(negotiator, "parent", None)))
+        for kind in (type(negotiator), type(getattr(negotiator, "parent", None))):
+            if kind not in seen:
+                watch.hook_callbacks(kind)
+                seen.add(kind)
         return watch.perform(actor, "join", original, (mechanism, negotiator, *args), kwargs)
 
     return add

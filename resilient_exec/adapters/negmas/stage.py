@@ -3,7 +3,7 @@
 While :func:`watch` is in force, five functions of negmas note in the worker's register who comes on stage, and who is
 back when it leaves (also by an exception).  A process that is killed then leaves behind who it was:
 
-* ``World.call``: every callback of an agent;
+* ``World.call``: every callback of an agent in which there is something (:mod:`.empty`);
 * ``SAOMechanism._safe_counter``: its negotiators' ``propose`` and ``respond``, told apart by whether there is an offer,
   and by negmas' own ``propose_``;
 * ``Mechanism.add``: joining a negotiation;
@@ -14,8 +14,8 @@ agents' ``__init__`` and ``before_step``, too, which worlds call directly, and t
 The time and the CPU time between an entry and the next one or the exit are the agent's; when it calls the world,
 which calls another agent, those are the other's.  CPU time is the whole process's: threads of an agent count.  It is
 asked for when somebody leaves after more than 5 ms, and every 20 ms, and shared out by the time that each was on stage
-since then.  The resident set is looked at when a step begins and after 5 ms without a change: what it has grown by is
-laid at the door of who was there, which may be the world's own.
+since then.  The resident set is looked at when a step begins and after 5 ms without a change, 4 of them on the CPU:
+what it has grown by is laid at the door of who was there, which may be the world's own.
 
 Only the thread that runs the world comes on stage: what an agent does in a thread of its own, behind the world's
 back, happens under whoever is on stage then.
@@ -31,6 +31,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.adapters.negmas.empty import is_empty
 from resilient_exec.adapters.negmas.onstage import BEFORE, NOBODY, OnStage, head
 from resilient_exec.context import notes
 from resilient_exec.evidence import WHICH, Note
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["Measured", "Watch", "watch"]
 
 _OFTEN = 0.005  # s after which it is asked whether somebody has been on stage for long
-_LONG_ENOUGH = 0.005  # s on stage after which the resident set is looked at, and the CPU clock read
+_LONG = 0.005  # s on stage after which the CPU clock is read
+_BUSY = 0.004  # s of CPU time in these after which the resident set is looked at: who waits for a CPU takes no memory
 _SELDOM = 0.02  # s after which it is read anyhow: in a process with threads asking the kernel is dear
 _EXACT = 6  # digits behind the point of what is kept, in seconds: it is also written down, as text
 _now = time.perf_counter
@@ -95,16 +97,18 @@ class _Actor:
     Attributes:
         scenes: by the method, as it is called.
         proposes, responds: its scenes in the two methods that are entered most; ``None``: not yet made.
+        calls: its scene in what ``World.call`` has called; ``None``: there is nothing in it.
         cpu, wall: seconds on stage in this step, until the kernel was last asked for the CPU time.
         unshared: seconds on stage since then.
     """
 
-    __slots__ = ("agent", "cpu", "measured", "name", "proposes", "responds", "scenes", "unshared", "wall")
+    __slots__ = ("agent", "calls", "cpu", "measured", "name", "proposes", "responds", "scenes", "unshared", "wall")
 
     def __init__(self, name: str, agent: str) -> None:
         self.name, self.agent = name, agent
         self.measured = Measured(name)
         self.scenes: dict[str, _Scene] = {}
+        self.calls: dict[str, _Scene | None] = {}
         self.proposes: _Scene | None = None
         self.responds: _Scene | None = None
         self.cpu = self.wall = self.unshared = 0.0
@@ -120,6 +124,12 @@ class _Actor:
         """It, in that method."""
         scenes = self.scenes
         return scenes[method] if method in scenes else self._enter(method)
+
+    def called(self, agent: Any, method: Any) -> _Scene | None:
+        """It, in that bound method, which the world calls for the first time; ``None``: there is nothing in it."""
+        name = getattr(method, "__name__", "?")
+        scene = self.calls[name] = None if is_empty(agent, method) else self.scene(name)
+        return scene
 
     def _enter(self, method: str) -> _Scene:
         scene = self.scenes[method] = _Scene(self, method)
@@ -171,7 +181,7 @@ class Watch:
     #
     # A world comes through here some thousand times a second, each time from code that has driven these lines out of
     # the processor's caches: a call costs ten times what it costs in a loop.  So the way in and the way out are written
-    # out, and so is Notes.hold, here and in entries, where a mechanism asks its negotiators.
+    # out, and so is Notes.hold, here and in entries, where a mechanism asks its negotiators and a world its agents.
 
     def perform(self, actor: _Actor, method: str, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call what is the actor's, with it on stage; what passes until then is that of who was there before."""
@@ -200,21 +210,24 @@ class Watch:
     def watch_the_clock(self, now: float) -> None:
         """Some time has passed: lay it at the right doors, before the next one has its turn."""
         self.due = now + _OFTEN
-        if now - self.since > _LONG_ENOUGH:
-            self.look(self.scene.actor)
-        elif now - self._sampled < _SELDOM:
+        stayed = now - self.since
+        if stayed <= _LONG and now - self._sampled < _SELDOM:
             return
-        self._share(now)
+        if stayed * self._share(now) > _BUSY:
+            self.look(self.scene.actor)
 
-    def _share(self, now: float) -> None:
-        # The CPU time since the last time, shared out by the time that each has been there.
+    def _share(self, now: float) -> float:
+        # The CPU time since the last time, shared out by the time that each has been there; returns CPU s in one s.
         cpu = time.process_time()
         rate = (cpu - self._cpu) / (now - self._sampled) if now > self._sampled else 0.0
         self._cpu, self._sampled, self.due = cpu, now, now + _OFTEN
         for actor in self._cast:
-            actor.cpu += actor.unshared * rate
-            actor.wall += actor.unshared
-            actor.unshared = 0.0
+            stayed = actor.unshared
+            if stayed:
+                actor.cpu += stayed * rate
+                actor.wall += stayed
+                actor.unshared = 0.0
+        return rate
 
     def look(self, actor: _Actor) -> None:
         """Measure what the process holds; what came on top since the last time is ``actor``'s."""
