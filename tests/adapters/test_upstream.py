@@ -21,6 +21,9 @@ import pytest
 import upstream_stage as stage
 from negmas.tournaments import tournaments
 from negmas.tournaments.neg.simple import cartesian
+from scml.oneshot.adapter import OneShotSCML2020Adapter
+from scml.oneshot.sysagents import DefaultOneShotAdapter
+from scml.scml2020 import DoNothingAgent
 from scml.std.agents import GreedyStdAgent, RandomStdAgent
 from scml.utils import anac2024_oneshot, anac2024_std
 
@@ -350,6 +353,41 @@ def test_std_worlds_of_fewer_steps_than_products_cannot_be_made(tmp_path):
     found(
         "zero-size array" in str(error.value),
         "the catalog price of a product is the largest of none where there are fewer steps than products",
+        workaround="nothing",
+        package=SCML,
+    )
+
+
+def test_agents_of_oneshot_and_std_worlds_are_not_told_that_a_contract_is_executed():
+    executed = []
+
+    class Told(GreedyStdAgent):
+        def on_contract_executed(self, contract):
+            executed.append(contract)
+
+    DefaultOneShotAdapter(obj=Told(), name="told").on_contract_executed("a contract")
+    found(
+        not executed,
+        "the adapter of one-shot and std worlds has an empty on_contract_executed, and hands it on to no agent",
+        workaround="nothing",
+        package=SCML,
+    )
+
+
+def test_an_agent_in_scml_s_older_adapter_is_told_that_an_accepted_request_is_rejected():
+    told = []
+
+    class Told(DoNothingAgent):
+        def on_neg_request_accepted(self, req_id, mechanism):
+            told.append("accepted")
+
+        def on_neg_request_rejected(self, req_id, by):
+            told.append("rejected")
+
+    OneShotSCML2020Adapter(obj=Told(), name="told").on_neg_request_accepted("a request", None)
+    found(
+        told == ["rejected"],
+        "OneShotSCML2020Adapter.on_neg_request_accepted calls on_neg_request_rejected",
         workaround="nothing",
         package=SCML,
     )
