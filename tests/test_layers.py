@@ -95,7 +95,7 @@ ALLOWED: dict[str, set[str]] = {
     "adapters.negmas.provenance": {"adapters.negmas.seeding"},
     "adapters.negmas.onstage": set(),
     "adapters.negmas.entries": {"adapters.negmas.onstage", "context", "evidence"},
-    "adapters.negmas.empty": set(),
+    "adapters.negmas.empty": {"adapters.negmas.onstage"},
     "adapters.negmas.stage": {
         "adapters.negmas.empty",
         "adapters.negmas.entries",

@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, NamedTuple
 
-from resilient_exec.adapters.negmas.onstage import LONGEST_TYPE, OnStage, read
+from resilient_exec.adapters.negmas.onstage import LONGEST_TYPE, NOT_THEIRS, OnStage, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ __all__ = ["FAULTS", "Source", "on_stage", "source_of"]
 FAULTS = {"raised", "died", "timed_out", "out_of_memory", "not_sent"}
 """Ends of an attempt that may be somebody's fault."""
 _FRAME = re.compile(r'File "(?P<file>.+?)", line (?P<line>\d+),? in (?P<function>.+)')
-_NOT_THEIRS = ("negmas.", "scml.", "builtins.")
+_NOT_THEIRS = (*NOT_THEIRS, "builtins.")
 _TASK_THREAD = " in run_world_set"
 # A frame of negmas in newer versions, else of ours.
 _NEGOTIATORS_THREAD = (

@@ -9,12 +9,13 @@ from __future__ import annotations
 from types import FunctionType
 from typing import Any
 
+from resilient_exec.adapters.negmas.onstage import NOT_THEIRS
+
 __all__ = ["is_empty"]
 
 # With "_" behind them these are negmas' own, which keeps its books and calls the one without.  Of others that can't be
 # said: on_negotiation_success_ and the like are an adapter's, too, which asks its agent for more than that.
 _PLAIN = frozenset({"on_contract_executed", "on_contract_signed"})
-_THEIRS = ("negmas.", "scml.")
 
 
 def is_empty(agent: Any, method: Any) -> bool:
@@ -30,7 +31,7 @@ def is_empty(agent: Any, method: Any) -> bool:
     if plain not in _PLAIN or plain in getattr(agent, "__dict__", {}) or not isinstance(own, FunctionType):
         return False
     called = getattr(method, "__func__", None)
-    if called is not own and not (getattr(called, "__module__", None) or "").startswith(_THEIRS):
+    if called is not own and not (getattr(called, "__module__", None) or "").startswith(NOT_THEIRS):
         return False
     return own.__code__.co_code in _NOTHING
 

@@ -13,7 +13,7 @@ from threading import get_ident
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas.onstage import OnStage
+from resilient_exec.adapters.negmas.onstage import NOT_THEIRS, OnStage
 from resilient_exec.evidence import WHICH, Note
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["classes", "hook", "hooked", "missing"]
 
 _DIRECT = ("__init__", "before_step")  # which worlds call without any of negmas' functions in between
-_NOT_THEIRS = ("negmas.", "scml.")  # called many times a round, and no code of an agent's own
 
 
 def classes(watch: Watch, types: Iterable[str]) -> dict[type, str]:
@@ -207,17 +206,13 @@ def _answer(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _add(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
-    seen: set[type] = set()
-
     @functools.wraps(original)
     def add(mechanism: Any, negotiator: Any, *args: Any, **kwargs: Any) -> Any:
         actor = watch.meet_negotiator(negotiator) if get_ident() == watch.thread else None
         if actor is None:
             return original(mechanism, negotiator, *args, **kwargs)
-        for kind in (type(negotiator), type(getattr(negotiator, "parent", None))):
-            if kind not in seen:
-                watch.hook_callbacks(kind)
-                seen.add(kind)
+        watch.hook_callbacks(type(negotiator))
+        watch.hook_callbacks(type(getattr(negotiator, "parent", None)))
         return watch.perform(actor, "join", original, (mechanism, negotiator, *args), kwargs)
 
     return add
@@ -236,12 +231,14 @@ class _Callbacks:
 
     def hook(self, kind: type) -> None:
         """Hook the callbacks of that class and its bases which are neither negmas' nor scml's, each once."""
-        for base in kind.__mro__ if kind not in self._seen else ():
-            if base in self._seen or base.__module__.startswith(_NOT_THEIRS):
+        if kind in self._seen:
+            return
+        for base in kind.__mro__:
+            if base in self._seen or base.__module__.startswith(NOT_THEIRS):
                 continue
             for name, function in list(vars(base).items()):
                 is_callback = name.startswith("on_") and isinstance(function, FunctionType)
-                if is_callback and not (function.__module__ or "").startswith(_NOT_THEIRS):
+                if is_callback and not (function.__module__ or "").startswith(NOT_THEIRS):
                     with contextlib.suppress(Exception):  # a metaclass does not allow it
                         _replace(base, name, _callback(self._watch, function), self._undo)
         self._seen.update(kind.__mro__)

@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["BEFORE", "LONGEST_TYPE", "NOBODY", "OnStage", "head", "own_types", "read"]
+__all__ = ["BEFORE", "LONGEST_TYPE", "NOBODY", "NOT_THEIRS", "OnStage", "head", "own_types", "read"]
 
 NOBODY = "on stage: nobody"
 """Noted when an agent has returned to the world: what happens then is none of its doing."""
+NOT_THEIRS = ("negmas.", "scml.")
+"""What the modules' names begin with in which there is no code of a competitor's own."""
 LONGEST_TYPE = 240  # characters: with the agent's id it stays within a note, whatever the alphabet
 _LONGEST = 60
 _NOTE = re.compile(
