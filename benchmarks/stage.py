@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from _at_once import compare, start, wait_for_the_others
 
-from resilient_exec import context
-from resilient_exec.adapters.negmas import entries, stage
-from resilient_exec.evidence import Register, register_file
+from resilient_exec.adapters.negmas.blame import entries, stage
+from resilient_exec.wire.register import Register, register_file
+from resilient_exec.worker import context
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

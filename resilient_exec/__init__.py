@@ -10,9 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resilient_exec.context import TaskContext, task_context
-    from resilient_exec.dossier import AttemptReport, Dossier
-    from resilient_exec.errors import (
+    from resilient_exec.model.dossier import AttemptReport, Dossier
+    from resilient_exec.model.errors import (
         AttemptError,
         InternalError,
         MemoryLimitExceeded,
@@ -25,36 +24,37 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerDied,
     )
-    from resilient_exec.events import Event
-    from resilient_exec.future import ResilientFuture, Settled
-    from resilient_exec.policies import RetryPolicy
-    from resilient_exec.pool import ResilientPool
-    from resilient_exec.reusable import get_reusable_pool
+    from resilient_exec.model.events import Event
+    from resilient_exec.model.policies import RetryPolicy
+    from resilient_exec.pool.future import ResilientFuture, Settled
+    from resilient_exec.pool.pool import ResilientPool
+    from resilient_exec.pool.reusable import get_reusable_pool
+    from resilient_exec.worker.context import TaskContext, task_context
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "AttemptError": "errors",
-    "AttemptReport": "dossier",
-    "Dossier": "dossier",
-    "Event": "events",
-    "InternalError": "errors",
-    "MemoryLimitExceeded": "errors",
-    "NotSendable": "errors",
-    "PoolBroken": "errors",
-    "PoolClosed": "errors",
-    "ResilientError": "errors",
-    "ResilientFuture": "future",
-    "ResilientPool": "pool",
-    "RetryPolicy": "policies",
-    "Settled": "future",
-    "SoftTimeout": "errors",
-    "TaskContext": "context",
-    "TaskKilled": "errors",
-    "TaskTimeout": "errors",
-    "WorkerDied": "errors",
-    "get_reusable_pool": "reusable",
-    "task_context": "context",
+    "AttemptError": "model.errors",
+    "AttemptReport": "model.dossier",
+    "Dossier": "model.dossier",
+    "Event": "model.events",
+    "InternalError": "model.errors",
+    "MemoryLimitExceeded": "model.errors",
+    "NotSendable": "model.errors",
+    "PoolBroken": "model.errors",
+    "PoolClosed": "model.errors",
+    "ResilientError": "model.errors",
+    "ResilientFuture": "pool.future",
+    "ResilientPool": "pool.pool",
+    "RetryPolicy": "model.policies",
+    "Settled": "pool.future",
+    "SoftTimeout": "model.errors",
+    "TaskContext": "worker.context",
+    "TaskKilled": "model.errors",
+    "TaskTimeout": "model.errors",
+    "WorkerDied": "model.errors",
+    "get_reusable_pool": "pool.reusable",
+    "task_context": "worker.context",
 }
 
 __all__ = [

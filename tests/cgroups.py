@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from resilient_exec import memory
+from resilient_exec.process import memory
 
 MIB = 1 << 20
 

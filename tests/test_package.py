@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
@@ -48,13 +49,11 @@ def test_dir_shows_the_public_names():
 def test_every_module_says_its_job_in_its_first_line_and_keeps_to_the_size_of_one(path):
     source = path.read_text()
     assert re.match(r'"""\S.*\S', source), "the first line of a module's docstring is its job"
-    # The core is one state machine: it is not split in the middle of its table.
-    assert len(source.splitlines()) <= (560 if path.name == "core.py" else 400)
+    # One that has to be longer says so at its top, and why.
+    assert len(source.splitlines()) <= 400 or "Longer than 400 lines: " in (ast.get_docstring(ast.parse(source)) or "")
 
 
 def test_no_function_is_longer_than_sixty_lines():
-    import ast
-
     long = []
     for path in (ROOT / "resilient_exec").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

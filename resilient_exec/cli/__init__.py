@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from resilient_exec.cli.pool_options import add_pool_options, seconds, usage, whole
-from resilient_exec.options import WrongSetting
+from resilient_exec.pool.options import WrongSetting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from resilient_exec.adapters.negmas import Report, TaskReport
-    from resilient_exec.adapters.negmas.health import Health
+    from resilient_exec.adapters.negmas.blame.health import Health
 
 __all__ = ["Probe", "check", "probe", "verdicts"]
 
@@ -89,7 +89,7 @@ def probe(module_name: str, class_name: str, folder: str) -> Probe:
 
 
 def _keeps(one: object) -> list[str]:
-    from resilient_exec import payload
+    from resilient_exec.wire import payload
 
     try:
         payload.pack_value(one, fresh_locks=False)
@@ -147,7 +147,7 @@ def _say(text: str) -> None:
 
 def _probe(module_name: str, class_name: str, timeout: float, memory_limit: int | None) -> Probe:
     from resilient_exec import AttemptError, ResilientPool
-    from resilient_exec.errors import MemoryLimitExceeded, TaskTimeout
+    from resilient_exec.model.errors import MemoryLimitExceeded, TaskTimeout
 
     with ResilientPool(1, output="discard", memory_limit=memory_limit, timeout=timeout, retry=1) as pool:
         error = (future := pool.submit(probe, module_name, class_name, str(Path.cwd()))).exception()

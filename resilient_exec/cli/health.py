@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from resilient_exec.adapters.negmas.health import Health
+    from resilient_exec.adapters.negmas.blame.health import Health
 
 __all__ = ["table"]
 

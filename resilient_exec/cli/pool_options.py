@@ -10,7 +10,7 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.options import LONGEST, size
+from resilient_exec.pool.options import LONGEST, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resilient_exec.cli.pool_options import variables
-from resilient_exec.options import WrongSetting
+from resilient_exec.pool.options import WrongSetting
 
 if TYPE_CHECKING:
     import argparse

@@ -91,7 +91,7 @@ def check_steps(track: str, steps: int) -> None:
 
 
 def _start(arguments: argparse.Namespace, utils: Any) -> Any:
-    from resilient_exec.adapters.negmas.seeding import reseed
+    from resilient_exec.adapters.negmas.worlds.seeding import reseed
 
     competitors = _competitors(arguments)
     if len(competitors) < 2:
@@ -154,7 +154,7 @@ def _generator(folder: Path, track: str, utils: Any) -> Any:
     Raises:
         CommandError: the folder holds a tournament of another track.
     """
-    from resilient_exec.adapters.negmas import provenance
+    from resilient_exec.adapters.negmas.worlds import provenance
 
     stored = json.loads((folder / "params.json").read_text(encoding="utf-8")).get("world_generator_name")
     other = next((name for name in _DEFAULT if name != track and f"_{name}_" in f"{stored}"), None)

@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     import scml.utils  # noqa: F401
 
     import resilient_exec.adapters.negmas as adapter
-    from resilient_exec.adapters.negmas import seam
+    from resilient_exec.adapters.negmas import installation
 
 
 def pytest_collection_modifyitems(items):
@@ -28,6 +28,6 @@ def pytest_collection_modifyitems(items):
 def as_imported():
     """Each test begins with what a plain import installs."""
     yield
-    if seam._seam.parallel or set(seam._seam.patches) != {"run_tournament", "_run_parallel"}:
+    if installation._seam.parallel or set(installation._seam.patches) != {"run_tournament", "_run_parallel"}:
         adapter.uninstall()
         adapter.install()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from resilient_exec.adapters.negmas.blame import Source, on_stage, source_of
-from resilient_exec.adapters.negmas.conduct import Conduct
-from resilient_exec.adapters.negmas.disqualify import Disqualification
-from resilient_exec.adapters.negmas.health import percentile
-from resilient_exec.adapters.negmas.onstage import NOBODY, OnStage, read
-from resilient_exec.adapters.negmas.report import TaskReport
-from resilient_exec.dossier import AttemptReport
+from resilient_exec.adapters.negmas.blame.conduct import Conduct
+from resilient_exec.adapters.negmas.blame.culprit import Source, on_stage, source_of
+from resilient_exec.adapters.negmas.blame.disqualify import Disqualification
+from resilient_exec.adapters.negmas.blame.health import percentile
+from resilient_exec.adapters.negmas.blame.notes import NOBODY, OnStage, read
+from resilient_exec.adapters.negmas.report.report import TaskReport
+from resilient_exec.model.dossier import AttemptReport
 
 A = Source("pack.team_a.agent.A", frozenset({"/s/pack/team_a/agent.py"}), package="/s/pack/team_a", top="/s/pack")
 B = Source("pack.team_b.agent.B", frozenset({"/s/pack/team_b/agent.py"}), package="/s/pack/team_b", top="/s/pack")

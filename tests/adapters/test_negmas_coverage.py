@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from resilient_exec.adapters.negmas import report
-from resilient_exec.adapters.negmas.coverage import Coverage, coverage, remark
+from resilient_exec.adapters.negmas.report import report
+from resilient_exec.adapters.negmas.report.coverage import Coverage, coverage, remark
 
 BIASED = "the ranking is biased: competitors were scored in different shares of their worlds"
 

@@ -13,8 +13,9 @@ from negmas.situated import World
 from negmas_agents import Healthy, Thrifty
 
 import resilient_exec.adapters.negmas as adapter
-from resilient_exec.adapters.negmas import entries, report
-from resilient_exec.adapters.negmas.stage import Watch
+from resilient_exec.adapters.negmas.blame import entries
+from resilient_exec.adapters.negmas.blame.stage import Watch
+from resilient_exec.adapters.negmas.report import report
 
 GONE = ("negmas.situated.World.summon", "negmas.no_such_module.Stage.enter", "negmas.sao.Nobody.call")
 

@@ -12,8 +12,8 @@ from negmas_agents import Healthy
 from negmas_guilty import Heir, Model
 
 import resilient_exec.adapters.negmas as adapter
-from resilient_exec.adapters.negmas import seeding
-from resilient_exec.adapters.negmas.chronicle import Chronicle, measured_in
+from resilient_exec.adapters.negmas.blame.history import Chronicle, measured_in
+from resilient_exec.adapters.negmas.worlds import seeding
 
 HEIR, MODEL = "negmas_guilty.Heir", "negmas_guilty.Model"
 DOES = (

@@ -11,7 +11,7 @@ from socket import gethostname
 
 import pytest
 
-from resilient_exec.adapters.negmas import markers
+from resilient_exec.adapters.negmas.worlds import markers
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 from negmas.helpers.inout import dump
 from negmas.tournaments import tournaments
 
-from resilient_exec.adapters.negmas import provenance
-from resilient_exec.adapters.negmas.provenance import FILE_NAME, describe, rebuild, settle
-from resilient_exec.adapters.negmas.seeding import Seeded
+from resilient_exec.adapters.negmas.worlds import provenance
+from resilient_exec.adapters.negmas.worlds.provenance import FILE_NAME, describe, rebuild, settle
+from resilient_exec.adapters.negmas.worlds.seeding import Seeded
 
 
 def generator(*, year, world_params=None, **more):

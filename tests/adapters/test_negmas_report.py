@@ -8,8 +8,8 @@ import warnings
 import pytest
 
 from resilient_exec import Event, NotSendable, TaskTimeout, WorkerDied
-from resilient_exec.adapters.negmas import report
-from resilient_exec.payload import RemoteTraceback
+from resilient_exec.adapters.negmas.report import report
+from resilient_exec.wire.payload import RemoteTraceback
 
 
 def death(exitcode):

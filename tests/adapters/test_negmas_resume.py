@@ -20,7 +20,7 @@ from negmas.tournaments import evaluate_tournament
 from negmas_agents import Healthy, Saboteur
 
 import resilient_exec.adapters.negmas as adapter
-from resilient_exec.adapters.negmas.provenance import FILE_NAME
+from resilient_exec.adapters.negmas.worlds.provenance import FILE_NAME
 
 SCRIPT = Path(__file__).with_name("script_to_be_killed.py")
 

@@ -12,8 +12,8 @@ import pytest
 from negmas.mechanisms import Mechanism
 from negmas.sao import SAOMechanism
 
-from resilient_exec.adapters.negmas import seeding
-from resilient_exec.adapters.negmas.seeding import Seeded, hash_seed, serially, world_seed
+from resilient_exec.adapters.negmas.worlds import seeding
+from resilient_exec.adapters.negmas.worlds.seeding import Seeded, hash_seed, serially, world_seed
 
 TRIED = "_Mechanism__last_second_tried"
 

@@ -8,7 +8,7 @@ import pytest
 
 from resilient_exec import RetryPolicy
 from resilient_exec.adapters.negmas import install, options, settings
-from resilient_exec.options import WrongSetting
+from resilient_exec.pool.options import WrongSetting
 
 SIZE = 'a number of bytes or a text such as "2GiB", at least 1 MiB and at most 1024 TiB, or None'
 ENVIRONMENT = {

@@ -9,9 +9,9 @@ import pytest
 from negmas.preferences import LinearAdditiveUtilityFunction
 from negmas.sao import RandomNegotiator, SAOController, SAOMechanism
 
-from resilient_exec.adapters.negmas import entries, stage
-from resilient_exec.adapters.negmas.onstage import NOBODY, read
-from resilient_exec.evidence import REGISTER_SIZE, WHICH, Notes, unpack_note
+from resilient_exec.adapters.negmas.blame import entries, stage
+from resilient_exec.adapters.negmas.blame.notes import NOBODY, read
+from resilient_exec.wire.register import REGISTER_SIZE, WHICH, Notes, unpack_note
 
 
 class Clocks:

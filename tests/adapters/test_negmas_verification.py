@@ -12,8 +12,8 @@ import pytest
 from negmas_agents import Hasher, Healthy, Thrifty, Watcher
 
 import resilient_exec.adapters.negmas as adapter
-from resilient_exec.adapters.negmas.seeding import Seeded
-from resilient_exec.adapters.negmas.verification import compare, is_told_by_hashes
+from resilient_exec.adapters.negmas.worlds.seeding import Seeded
+from resilient_exec.adapters.negmas.worlds.verification import compare, is_told_by_hashes
 
 
 @pytest.mark.slow

@@ -19,9 +19,11 @@ from scml.utils import anac2024_oneshot, anac2024_std
 
 import resilient_exec.adapters.negmas as adapter
 from resilient_exec import NotSendable, PoolBroken, ResilientPool
-from resilient_exec.adapters.negmas import markers, travel, worldset
-from resilient_exec.adapters.negmas.plan import competitors_of, world_timeout
-from resilient_exec.output import WorkerOutput
+from resilient_exec.adapters.negmas import travel
+from resilient_exec.adapters.negmas.worlds import markers
+from resilient_exec.adapters.negmas.worlds import task as worldset
+from resilient_exec.adapters.negmas.worlds.plan import competitors_of, world_timeout
+from resilient_exec.adapters.worker_output import WorkerOutput
 
 
 @pytest.mark.parametrize(

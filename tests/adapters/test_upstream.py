@@ -28,7 +28,7 @@ from scml.std.agents import GreedyStdAgent, RandomStdAgent
 from scml.utils import anac2024_oneshot, anac2024_std
 
 import resilient_exec.adapters.negmas as adapter
-from resilient_exec.adapters.negmas import plan
+from resilient_exec.adapters.negmas.worlds import plan
 
 NEGMAS, SCML = stage.version("negmas"), stage.version("scml")
 EVER = (10**6,)

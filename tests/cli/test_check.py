@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("negmas")
 
-from resilient_exec.adapters.negmas.health import Health
-from resilient_exec.adapters.negmas.onstage import OnStage
-from resilient_exec.adapters.negmas.report import Report, TaskReport
+from resilient_exec.adapters.negmas.blame.health import Health
+from resilient_exec.adapters.negmas.blame.notes import OnStage
+from resilient_exec.adapters.negmas.report.report import Report, TaskReport
 from resilient_exec.cli import main
 from resilient_exec.cli.check import verdicts
 

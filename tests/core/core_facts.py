@@ -9,9 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from resilient_exec.admission import MemoryLevel
-from resilient_exec.core import Core
-from resilient_exec.messages import (
+from resilient_exec.core.admission import MemoryLevel
+from resilient_exec.core.machine import Core
+from resilient_exec.core.messages import (
     Command,
     Stimulus,
     TimePassed,
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from fake_lane import Call, FakeLane
 
-    from resilient_exec.events import Event
-    from resilient_exec.states import Limits
-    from resilient_exec.task import Task
+    from resilient_exec.core.states import Limits
+    from resilient_exec.model.events import Event
+    from resilient_exec.model.task import Task
 
 
 @dataclass

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from core_limit_laws import LimitLaws
 
-from resilient_exec.admission import MemoryLevel
-from resilient_exec.core import Core
-from resilient_exec.errors import ResilientError
-from resilient_exec.events import Event
-from resilient_exec.messages import (
+from resilient_exec.core.admission import MemoryLevel
+from resilient_exec.core.machine import Core
+from resilient_exec.core.messages import (
     Abandon,
     AttemptEnded,
     Command,
@@ -28,12 +26,14 @@ from resilient_exec.messages import (
     TimePassed,
     WorkerGone,
 )
-from resilient_exec.states import LaneRecord, LaneState, Record, State
+from resilient_exec.core.states import LaneRecord, LaneState, Record, State
+from resilient_exec.model.errors import ResilientError
+from resilient_exec.model.events import Event
 
 if TYPE_CHECKING:
     from core_facts import Truth
 
-    from resilient_exec.ports import Failure
+    from resilient_exec.model.ports import Failure
 
 
 class Laws(LimitLaws):

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 from core_facts import Facts
 
-from resilient_exec.admission import MemoryLevel
-from resilient_exec.errors import SoftTimeout
-from resilient_exec.events import Event
-from resilient_exec.messages import (
+from resilient_exec.core.admission import MemoryLevel
+from resilient_exec.core.messages import (
     AttemptEnded,
     Command,
     Kill,
@@ -22,7 +20,9 @@ from resilient_exec.messages import (
     StopWorker,
     WorkerGone,
 )
-from resilient_exec.task import Raised, Returned
+from resilient_exec.model.errors import SoftTimeout
+from resilient_exec.model.events import Event
+from resilient_exec.model.task import Raised, Returned
 
 if TYPE_CHECKING:
     from core_facts import Truth

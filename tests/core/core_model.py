@@ -9,8 +9,7 @@ from core_facts import Truth
 from core_laws import Laws
 from fake_lane import FakeLane
 
-from resilient_exec.events import Event
-from resilient_exec.messages import (
+from resilient_exec.core.messages import (
     Abandon,
     AttemptEnded,
     Begun,
@@ -37,13 +36,14 @@ from resilient_exec.messages import (
     TimePassed,
     WorkerGone,
 )
-from resilient_exec.task import Returned, Task
+from resilient_exec.model.events import Event
+from resilient_exec.model.task import Returned, Task
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from resilient_exec.ports import Failure
-    from resilient_exec.states import Limits
+    from resilient_exec.core.states import Limits
+    from resilient_exec.model.ports import Failure
 
 
 class Granting:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.admission import MemoryLevel
-from resilient_exec.core import Core
-from resilient_exec.events import Event
-from resilient_exec.messages import (
+from resilient_exec.core.admission import MemoryLevel
+from resilient_exec.core.machine import Core
+from resilient_exec.core.messages import (
     Abandon,
     AttemptEnded,
     Begun,
@@ -40,13 +39,14 @@ from resilient_exec.messages import (
     TimePassed,
     WorkerGone,
 )
-from resilient_exec.states import LaneState, Limits, State
-from resilient_exec.task import NO_EVIDENCE, Died, Evidence, NotSent, Outcome, Raised, Returned, Task
+from resilient_exec.core.states import LaneState, Limits, State
+from resilient_exec.model.events import Event
+from resilient_exec.model.task import NO_EVIDENCE, Died, Evidence, NotSent, Outcome, Raised, Returned, Task
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from resilient_exec.ports import Failure
+    from resilient_exec.model.ports import Failure
 
 DIED = Died(-9, 4000, why="SIGKILL")
 VALUE = Returned("value")

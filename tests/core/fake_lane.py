@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.errors import SoftTimeout
-from resilient_exec.messages import (
+from resilient_exec.core.messages import (
     AttemptEnded,
     Begun,
     CloseLane,
@@ -29,7 +28,8 @@ from resilient_exec.messages import (
     StopWorker,
     WorkerGone,
 )
-from resilient_exec.task import Died, Evidence, Outcome, Raised, Returned
+from resilient_exec.model.errors import SoftTimeout
+from resilient_exec.model.task import Died, Evidence, Outcome, Raised, Returned
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -56,7 +56,7 @@ def read_plants() -> list[Plant]:
     plants = []
     for block in re.split(r"^## ", BUGS.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         head, *lines = block.splitlines()
-        about, name, module = re.fullmatch(r"([\w ]+): (.+) \((\w+\.py)\)", head).groups()
+        about, name, module = re.fullmatch(r"([\w ]+): (.+) \(([\w/]+\.py)\)", head).groups()
         old, new = ("".join(f"{line[1:]}\n" for line in lines if line.startswith(sign)) for sign in "-+")
         found = f"\n{(PACKAGE / module).read_text(encoding='utf-8')}".count(f"\n{old}")
         if found != 1 or not old:
@@ -126,8 +126,8 @@ def try_sound_copy() -> None:
         _copy(folder)
         probe = folder / "test_where.py"
         probe.write_text(
-            "import resilient_exec.core\n\n"
-            f"def test_the_copy_is_tested():\n    assert resilient_exec.core.__file__.startswith({name!r})\n"
+            "import resilient_exec.core.machine\n\n"
+            f"def test_the_copy_is_tested():\n    assert resilient_exec.core.machine.__file__.startswith({name!r})\n"
         )
         for patterns in (UNIT_TESTS, GAME):
             status, output = _run_tests(folder, patterns, str(probe))

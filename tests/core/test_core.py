@@ -7,10 +7,10 @@ import weakref
 
 from core_play import DIED, NEVER, RAISED, VALUE, Grant, Play
 
-from resilient_exec.events import Event
-from resilient_exec.messages import LaneReady, Send, Settle, StartWorker, Submitted
-from resilient_exec.states import State
-from resilient_exec.task import Killed, NotSent, Raised, Task
+from resilient_exec.core.messages import LaneReady, Send, Settle, StartWorker, Submitted
+from resilient_exec.core.states import State
+from resilient_exec.model.events import Event
+from resilient_exec.model.task import Killed, NotSent, Raised, Task
 
 # -- the good way ----------------------------------------------------------------------------------------------------
 

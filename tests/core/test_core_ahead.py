@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from core_play import Grant, Play
 
-from resilient_exec.messages import Send
-from resilient_exec.states import State
+from resilient_exec.core.messages import Send
+from resilient_exec.core.states import State
 
 
 def _loaded(depth: int = 2, tasks: str = "abc", **limits: object) -> Play:

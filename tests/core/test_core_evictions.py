@@ -6,13 +6,13 @@ import itertools
 
 from core_play import DIED, GIB, RAISED, Grant, Play
 
-from resilient_exec.admission import Admission, MemoryLevel
-from resilient_exec.errors import SoftTimeout
-from resilient_exec.events import Event
-from resilient_exec.messages import Kill, MachineMemory
-from resilient_exec.policies import RetryPolicy
-from resilient_exec.states import State
-from resilient_exec.task import Evicted, Evidence, Killed, Raised
+from resilient_exec.core.admission import Admission, MemoryLevel
+from resilient_exec.core.messages import Kill, MachineMemory
+from resilient_exec.core.states import State
+from resilient_exec.model.errors import SoftTimeout
+from resilient_exec.model.events import Event
+from resilient_exec.model.policies import RetryPolicy
+from resilient_exec.model.task import Evicted, Evidence, Killed, Raised
 
 SOFT = Raised(SoftTimeout("5 s are over"), Evidence(traceback="File x.py"))
 STACKS = Evidence(stacks="File x.py")

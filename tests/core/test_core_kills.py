@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from core_play import RAISED, VALUE, Grant, Play
 
-from resilient_exec.messages import AttemptEnded, Begun, Kill, Progress, StartFailed, WorkerGone
-from resilient_exec.states import State
-from resilient_exec.task import Killed, TimedOut
+from resilient_exec.core.messages import AttemptEnded, Begun, Kill, Progress, StartFailed, WorkerGone
+from resilient_exec.core.states import State
+from resilient_exec.model.task import Killed, TimedOut
 
 
 def _doomed(**task: object) -> Play:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from core_play import RAISED, Grant, Play
 
-from resilient_exec.errors import PoolBroken
+from resilient_exec.model.errors import PoolBroken
 
 # -- recycling ---------------------------------------------------------------------------------------------------------
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from core_play import DIED, GIB, RAISED, VALUE, Grant, Play
 
-from resilient_exec.errors import SoftTimeout
-from resilient_exec.events import Event
-from resilient_exec.messages import AttemptEnded, MemoryExceeded, Stalled
-from resilient_exec.policies import RetryPolicy
-from resilient_exec.states import State
-from resilient_exec.task import NO_EVIDENCE, Died, Evidence, Killed, OutOfMemory, Raised
+from resilient_exec.core.messages import AttemptEnded, MemoryExceeded, Stalled
+from resilient_exec.core.states import State
+from resilient_exec.model.errors import SoftTimeout
+from resilient_exec.model.events import Event
+from resilient_exec.model.policies import RetryPolicy
+from resilient_exec.model.task import NO_EVIDENCE, Died, Evidence, Killed, OutOfMemory, Raised
 
 SOFT = Raised(SoftTimeout("5 s are over"), Evidence(traceback="File x.py"))
 STACKS = Evidence(stacks="File x.py")

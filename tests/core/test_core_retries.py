@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from core_play import RAISED, Grant, Play
 
-from resilient_exec.events import Event
-from resilient_exec.messages import Send
-from resilient_exec.policies import RetryPolicy, as_policy, default_wait
-from resilient_exec.task import Lost, TimedOut
+from resilient_exec.core.messages import Send
+from resilient_exec.model.events import Event
+from resilient_exec.model.policies import RetryPolicy, as_policy, default_wait
+from resilient_exec.model.task import Lost, TimedOut
 
 # -- retries -----------------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from core_play import RAISED, Grant, Play
 
-from resilient_exec.errors import PoolClosed
-from resilient_exec.messages import CloseLane
-from resilient_exec.task import Killed, NotSent
+from resilient_exec.core.messages import CloseLane
+from resilient_exec.model.errors import PoolClosed
+from resilient_exec.model.task import Killed, NotSent
 
 
 def test_shutdown_of_an_unused_pool_finishes_at_once() -> None:

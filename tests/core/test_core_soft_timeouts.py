@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from core_play import DIED, RAISED, VALUE, Grant, Play
 
-from resilient_exec.errors import SoftTimeout
-from resilient_exec.events import Event
-from resilient_exec.messages import RaiseSoftTimeout
-from resilient_exec.states import State
-from resilient_exec.task import Evidence, Outcome, Raised, TimedOut
+from resilient_exec.core.messages import RaiseSoftTimeout
+from resilient_exec.core.states import State
+from resilient_exec.model.errors import SoftTimeout
+from resilient_exec.model.events import Event
+from resilient_exec.model.task import Evidence, Outcome, Raised, TimedOut
 
 SOFT = Raised(SoftTimeout("5 s are over"), Evidence(traceback="File x.py"))
 STACKS = Evidence(stacks="File x.py")

@@ -23,9 +23,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from resilient_exec.admission import MemoryLevel
-from resilient_exec.errors import SoftTimeout
-from resilient_exec.messages import (
+from resilient_exec.core.admission import MemoryLevel
+from resilient_exec.core.messages import (
     AttemptEnded,
     Begun,
     CancelAsked,
@@ -39,8 +38,9 @@ from resilient_exec.messages import (
     TimePassed,
     WorkerGone,
 )
-from resilient_exec.states import LaneState, Limits, State
-from resilient_exec.task import NotSent, Raised, Returned
+from resilient_exec.core.states import LaneState, Limits, State
+from resilient_exec.model.errors import SoftTimeout
+from resilient_exec.model.task import NotSent, Raised, Returned
 
 KEYS = tuple("abcdefgh")
 FATES = ("returns", "grows", "raises", "hangs", "stalls", "dies", "dies mute")

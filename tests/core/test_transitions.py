@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from core_play import NEVER, Grant, Play
 
-from resilient_exec.errors import IllegalTransition
-from resilient_exec.events import Event
-from resilient_exec.states import TRANSITIONS, Record, State
-from resilient_exec.task import NotSent, Task
+from resilient_exec.core.states import TRANSITIONS, Record, State
+from resilient_exec.model.errors import IllegalTransition
+from resilient_exec.model.events import Event
+from resilient_exec.model.task import NotSent, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable

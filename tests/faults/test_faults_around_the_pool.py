@@ -5,7 +5,7 @@ test_shutdown.py``); exceptions in a done-callback, ``submit`` from one, callbac
 (``test_contract_futures.py``); an exception in an observer, observers that block or print to a pipe that nobody reads,
 the parent stopped beyond every deadline and continued (``test_laws_waiting.py``); the interpreter's exit without
 shutdown, a dropped pool, a forked parent (``test_contract_end.py``); SIGCHLD ignored, no pidfd, no /proc
-(``tests/lane/test_fallbacks.py``); the death of the guard (``tests/lane/test_guard.py``).
+(``tests/lane/test_fallbacks.py``); the death of the guard (``tests/process/test_orphan_guard.py``).
 """
 
 from __future__ import annotations
@@ -265,7 +265,8 @@ def test_callbacks_and_observers_that_block_for_ever_keep_no_program_from_ending
     """They are waited for, at the end, for as long as is said here."""
     script = start_script(f"""
         import threading
-        from resilient_exec import ResilientPool, supervisor
+        from resilient_exec import ResilientPool
+        from resilient_exec.supervisor import loop as supervisor
         import fault_script as faults, fault_tasks as tasks
 
         called = threading.Semaphore(0)

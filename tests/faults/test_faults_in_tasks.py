@@ -19,11 +19,11 @@ import fault_tasks as tasks
 import pytest
 from fault_table import FAULTS, HANDS, LINUX, NO_START, TOO_LONG, File
 
-import resilient_exec.pool
+import resilient_exec.pool.pool
 from resilient_exec import PoolBroken, RetryPolicy, TaskKilled
-from resilient_exec.errors import signal_name
-from resilient_exec.events import render
-from resilient_exec.states import Limits
+from resilient_exec.core.states import Limits
+from resilient_exec.model.errors import signal_name
+from resilient_exec.model.events import render
 
 DEADLINE = 120  # s, for whatever must come; under load it takes longer
 BESIDE = 4  # healthy tasks before the faulty one, and as many behind it
@@ -135,7 +135,9 @@ def goes_on(pool, path):
 def impatient(monkeypatch):
     """A worker that does not begin, or does not end in peace, is given up after a second: the tests wait for that."""
     monkeypatch.setattr(
-        resilient_exec.pool, "Limits", lambda **given: Limits(**{**given, "begin_timeout": 1.0, "stop_timeout": 1.0})
+        resilient_exec.pool.pool,
+        "Limits",
+        lambda **given: Limits(**{**given, "begin_timeout": 1.0, "stop_timeout": 1.0}),
     )
 
 

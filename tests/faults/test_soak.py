@@ -16,7 +16,7 @@ import pytest
 import soak_tasks as tasks
 
 from resilient_exec import ResilientPool, RetryPolicy
-from resilient_exec.memory import resident
+from resilient_exec.process.memory import resident
 
 pytestmark = [
     pytest.mark.slow,

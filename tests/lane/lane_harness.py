@@ -21,11 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import lane_tasks
 import pytest
 
-from resilient_exec import payload
-from resilient_exec.evidence import read_register
-from resilient_exec.lane import LaneSettings, LokyLane
-from resilient_exec.lease import WorkerSettings
-from resilient_exec.messages import (
+from resilient_exec.core.messages import (
     AttemptEnded,
     Begun,
     Kill,
@@ -36,9 +32,13 @@ from resilient_exec.messages import (
     StartFailed,
     WorkerGone,
 )
-from resilient_exec.ports import Parcel
-from resilient_exec.process import state
-from resilient_exec.task import Died, Outcome, Raised, Returned
+from resilient_exec.lane.lane import LaneSettings, LokyLane
+from resilient_exec.lane.lease import WorkerSettings
+from resilient_exec.model.ports import Parcel
+from resilient_exec.model.task import Died, Outcome, Raised, Returned
+from resilient_exec.process.tree import state
+from resilient_exec.wire import payload
+from resilient_exec.wire.register import read_register
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

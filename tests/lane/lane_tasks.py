@@ -270,7 +270,7 @@ def start_method():
 
 
 def context_of_task():
-    from resilient_exec.context import task_context
+    from resilient_exec.worker.context import task_context
 
     return task_context()
 

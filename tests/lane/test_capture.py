@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient_exec import capture as module
-from resilient_exec.capture import Capture
+from resilient_exec.lane import capture as module
+from resilient_exec.lane.capture import Capture
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ import lane_tasks as tasks
 import pytest
 from lane_harness import PATIENCE, Harness, alive, lines, linux_only, until
 
-from resilient_exec import guard, process
-from resilient_exec.messages import AttemptEnded, Begun, LaneClosed, Progress
-from resilient_exec.task import NotSent, Returned
+from resilient_exec.core.messages import AttemptEnded, Begun, LaneClosed, Progress
+from resilient_exec.model.task import NotSent, Returned
+from resilient_exec.process import orphan_guard
+from resilient_exec.process import tree as process
 
 
 def without_pidfd(monkeypatch):
@@ -26,7 +27,7 @@ def without_pidfd(monkeypatch):
 
 def without_proc(monkeypatch):
     without_pidfd(monkeypatch)
-    for module in (process, guard):
+    for module in (process, orphan_guard):
         monkeypatch.setattr(module, "ON_LINUX", False)
 
 

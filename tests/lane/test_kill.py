@@ -11,9 +11,9 @@ import lane_tasks as tasks
 import pytest
 from lane_harness import alive, lines, linux_only, until
 
-from resilient_exec.messages import Begun
-from resilient_exec.process import state
-from resilient_exec.task import Returned
+from resilient_exec.core.messages import Begun
+from resilient_exec.model.task import Returned
+from resilient_exec.process.tree import state
 
 MEGABYTE = 1 << 20
 

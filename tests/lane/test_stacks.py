@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from resilient_exec import stacks
-from resilient_exec.evidence import anonymous_file
+from resilient_exec.lane import stacks
+from resilient_exec.wire.register import anonymous_file
 
 NUMBER = 10
 

@@ -17,8 +17,8 @@ import lane_tasks as tasks
 import pytest
 from lane_harness import Harness, alive, lines, linux_only, until
 
-from resilient_exec.messages import LaneClosed, LaneReady, StartFailed
-from resilient_exec.worker import CHANNEL_LOST_STATUS, STRAY_STATUS
+from resilient_exec.core.messages import LaneClosed, LaneReady, StartFailed
+from resilient_exec.worker.main import CHANNEL_LOST_STATUS, STRAY_STATUS
 
 SILENT = "its interpreter did not come up"
 
@@ -181,7 +181,7 @@ def test_an_interpreter_that_is_stopped_before_our_code_is_ended_on_request(lane
 
 
 def test_serving_without_a_channel_ends_the_process_instead_of_waiting_for_ever(lane, monkeypatch):
-    monkeypatch.setattr("resilient_exec.lease.bootstrap", pickles.give)
+    monkeypatch.setattr("resilient_exec.lane.lease.bootstrap", pickles.give)
     assert f"exit code {STRAY_STATUS}" in lane.failed_start()
 
 
@@ -268,7 +268,7 @@ OUT_OF_DESCRIPTORS = """
     import lane_leavings as leavings
     import lane_tasks as tasks
     from lane_harness import Harness, alive, lines, until
-    from resilient_exec.messages import WorkerGone
+    from resilient_exec.core.messages import WorkerGone
 
     harness = Harness()
     harness.start()

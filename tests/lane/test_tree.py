@@ -13,8 +13,8 @@ import lane_tasks as tasks
 import pytest
 from lane_harness import Harness, alive, lines, linux_only, until
 
-from resilient_exec.messages import LaneClosed
-from resilient_exec.task import Raised, Returned
+from resilient_exec.core.messages import LaneClosed
+from resilient_exec.model.task import Raised, Returned
 
 pytestmark = linux_only
 

@@ -11,9 +11,9 @@ import lane_tasks as tasks
 import pytest
 from lane_harness import alive, linux_only, until
 
-from resilient_exec.errors import NotSendable
-from resilient_exec.payload import RemoteTraceback
-from resilient_exec.task import Died, NotSent, Raised, Returned
+from resilient_exec.model.errors import NotSendable
+from resilient_exec.model.task import Died, NotSent, Raised, Returned
+from resilient_exec.wire.payload import RemoteTraceback
 
 DEATHS = {
     "SIGKILL": (-signal.SIGKILL, tasks.signal_itself, signal.SIGKILL),

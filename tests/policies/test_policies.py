@@ -11,8 +11,8 @@ import tenacity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilient_exec.policies import RetryPolicy, as_policy, default_wait, hashed_fraction
-from resilient_exec.ports import Failure
+from resilient_exec.model.policies import RetryPolicy, as_policy, default_wait, hashed_fraction
+from resilient_exec.model.ports import Failure
 
 CAUSES = {"died": "deaths", "timed_out": "timeouts", "out_of_memory": "memory", "raised": "errors"}
 
@@ -266,7 +266,7 @@ def _raises(_: object) -> float:
 
 @pytest.mark.parametrize("name", ["wait", "stop", "retry_if"])
 def test_a_strategy_that_raises_is_logged_and_the_failure_stands(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.ERROR, logger="resilient_exec.policies"):
+    with caplog.at_level(logging.ERROR, logger="resilient_exec.model.policies"):
         assert RetryPolicy(errors=3, **{name: _raises}).next_delay(failure("raised")) is None
     assert "task 'a' is not tried again" in caplog.text
     assert "ZeroDivisionError: mine" in caplog.text

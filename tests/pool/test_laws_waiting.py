@@ -13,10 +13,10 @@ import pool_tasks as tasks
 import pytest
 from pool_wait import lines, meet_all, until, wait_lines
 
-import resilient_exec.pool
+import resilient_exec.pool.pool
 from resilient_exec import RetryPolicy, TaskTimeout
-from resilient_exec.clock import SteadyClock
-from resilient_exec.states import Limits
+from resilient_exec.core.states import Limits
+from resilient_exec.supervisor.clock import SteadyClock
 
 NOW = RetryPolicy(wait=lambda _: 0.0)  # tried again without a pause
 
@@ -69,7 +69,7 @@ def test_law_3_an_observer_that_prints_to_a_pipe_that_nobody_reads_delays_nobody
 
 
 def test_law_3_an_observer_that_is_far_behind_loses_events_which_are_counted(make_pool, monkeypatch):
-    monkeypatch.setattr("resilient_exec.telling._BACKLOG", 5)
+    monkeypatch.setattr("resilient_exec.supervisor.callbacks._BACKLOG", 5)
     let_go, told = threading.Event(), []
 
     def observer(event):
@@ -103,7 +103,7 @@ def test_law_3_an_observer_that_raises_is_logged_and_told_nothing_more(make_pool
 def test_law_3_a_result_that_hangs_as_it_is_unpickled_holds_only_its_own_lane(make_pool, monkeypatch):
     """In the parent alone: in the worker it has proved itself.  Its timeout ends it."""
     monkeypatch.setattr(
-        resilient_exec.pool, "Limits", lambda **given: Limits(**{**given, "kill_timeout": 0.5})
+        resilient_exec.pool.pool, "Limits", lambda **given: Limits(**{**given, "kill_timeout": 0.5})
     )  # a lane that does not answer is given up after that
     odd.parent_may_go_on.clear()
     pool = make_pool(2, retry=1)

@@ -21,8 +21,8 @@ from resilient_exec import (
     WorkerDied,
     task_context,
 )
-from resilient_exec.memory import Machine
-from resilient_exec.pressure import Pressure
+from resilient_exec.process.memory import Machine
+from resilient_exec.supervisor.memory_guard import Pressure
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measured by Linux's own means")
 MIB = 1 << 20
@@ -167,7 +167,7 @@ class FakeMachine:
 @pytest.fixture
 def machine(monkeypatch):
     fake = FakeMachine()
-    monkeypatch.setattr("resilient_exec.pool._pressure", lambda _: Pressure(1 << 30, fake))
+    monkeypatch.setattr("resilient_exec.pool.pool._pressure", lambda _: Pressure(1 << 30, fake))
     return fake
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient_exec import TaskTimeout, WorkerDied, task_context
-from resilient_exec.evidence import (
+from resilient_exec.wire.register import (
     REGISTER_SIZE,
     SMALL_REGISTER,
     WHICH,

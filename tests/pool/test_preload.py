@@ -17,7 +17,8 @@ import pool_tasks
 import pytest
 from pool_wait import lines, until, wait_lines
 
-from resilient_exec import PoolBroken, TaskTimeout, WorkerDied, forking
+from resilient_exec import PoolBroken, TaskTimeout, WorkerDied
+from resilient_exec.lane import forkserver_client
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a forkserver on Linux only")
 
@@ -151,7 +152,7 @@ def test_a_module_that_hangs_is_named_when_the_start_timeout_is_over(make_pool, 
     begun = tmp_path / "begun"
     name = module(f"import os, time\nwith open({str(begun)!r}, 'a') as f: f.write('1\\n')\ntime.sleep(600)")
     leaping = SimpleNamespace(monotonic=lambda: time.monotonic() + 1000 * len(lines(begun)), sleep=time.sleep)
-    monkeypatch.setattr(forking, "time", leaping)
+    monkeypatch.setattr(forkserver_client, "time", leaping)
     words = broken(make_pool(1, preload=(name,), start_timeout=500))
     assert f"the forkserver was still importing {name} after" in words
     assert len(lines(begun)) == 3
@@ -210,7 +211,7 @@ def test_preloaded_waits_for_it_and_names_what_was_left_out(make_pool, module, m
 
 
 def test_without_a_forkserver_workers_are_started_as_without_it_and_the_log_says_so(make_pool, monkeypatch, caplog):
-    monkeypatch.setattr(forking, "can_fork", lambda: False)
+    monkeypatch.setattr(forkserver_client, "can_fork", lambda: False)
     pool = make_pool(1, preload=("json",))
     assert pool.submit(os.getppid).result(60) == os.getpid()
     assert "there is no forkserver on this system" in caplog.text
@@ -223,7 +224,7 @@ def test_without_a_forkserver_workers_are_started_as_without_it_and_the_log_says
 def test_a_forkserver_that_is_killed_or_stopped_costs_no_attempt_and_is_replaced(
     make_pool, monkeypatch, tmp_path, number
 ):
-    monkeypatch.setattr(forking, "_REPLY_TIMEOUT", 0.5)
+    monkeypatch.setattr(forkserver_client, "_REPLY_TIMEOUT", 0.5)
     pool = make_pool(2, preload=("json",), max_tasks_per_worker=1, retry=1)
     first = server_of(pool)
     here, go = tmp_path / "here", tmp_path / "go"

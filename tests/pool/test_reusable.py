@@ -9,7 +9,8 @@ import pool_tasks as tasks
 import pytest
 from pool_wait import lines, until, wait_lines
 
-from resilient_exec import PoolBroken, PoolClosed, RetryPolicy, WorkerDied, get_reusable_pool, reusable
+from resilient_exec import PoolBroken, PoolClosed, RetryPolicy, WorkerDied, get_reusable_pool
+from resilient_exec.pool import reusable
 
 
 @pytest.fixture(autouse=True)

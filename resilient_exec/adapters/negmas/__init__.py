@@ -21,21 +21,19 @@ Things to know: ``tournament_progress_callback`` is called in this process, in t
 ``__main__`` and of notebooks travel by value.  What workers print arrives on this process's stdout and stderr as
 far as somebody reads it.
 
-The modules: :mod:`.seam` (how it gets into negmas), :mod:`.worlds` (a world tournament, in the parent),
-:mod:`.worldset` (one world set, in the worker), :mod:`.markers` (negmas' marks of who runs what), :mod:`.travel`
-(how ``__main__`` gets to the worker), :mod:`.plan` (one world set, before it runs), :mod:`.results` (when it is
-finished), :mod:`.preloading` (what workers find imported), :mod:`.seeding` and :mod:`.verification` (scores that can be
-had again), :mod:`.provenance` (what a folder remembers, for resuming), :mod:`.coverage` (what a ranking is worth),
-:mod:`.checks` and :mod:`.claim` (what is looked at before the first world), :mod:`.stage`, :mod:`.conduct`,
-:mod:`.health` and :mod:`.chronicle` (who was on stage, how each competitor did, and what a later run knows of it),
-:mod:`.negotiations`, :mod:`.settings`, :mod:`.report`.
+The modules: :mod:`.installation` (how it gets into negmas), :mod:`.settings`, :mod:`.checks` and :mod:`.folder_lock`
+(what is looked at before the first world), :mod:`.travel` (how ``__main__`` gets to the worker), :mod:`.preloading`
+(what workers find imported).  The folders: :mod:`.worlds` (world tournaments: ``runner`` in the parent, ``task`` in the
+worker), :mod:`.negotiations` (the same for negotiation tournaments), :mod:`.blame` (who was on stage when a world
+failed, and how each competitor did), :mod:`.report` (what is told at the end).
 """
 
 from __future__ import annotations
 
 from resilient_exec.adapters.negmas.checks import CheckFailed
-from resilient_exec.adapters.negmas.report import Report, ResilientWarning, TaskReport, last_report
-from resilient_exec.adapters.negmas.seam import install, uninstall
+from resilient_exec.adapters.negmas.installation import install, uninstall
+from resilient_exec.adapters.negmas.report.report import Report, ResilientWarning, last_report
+from resilient_exec.adapters.negmas.report.task_report import TaskReport
 from resilient_exec.adapters.negmas.settings import Settings, options
 
 __all__ = [

@@ -6,7 +6,7 @@
 * :func:`check_plots`: plots of a negotiation tournament that cannot be drawn here.
 * :func:`check_begun`: a half-done negotiation tournament, of which negmas would count twice what is done.
 
-(:mod:`.claim` has one more: a folder in which somebody else is at work.)  Each says what is wrong and the remedy.
+(:mod:`.folder_lock` has one more: a folder in which somebody else is at work.)  Each says what is wrong and the remedy.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import time
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.errors import PoolBroken
+from resilient_exec.model.errors import PoolBroken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from resilient_exec.front import Front
+    from resilient_exec.pool.submission import Front
 
 __all__ = [
     "CheckFailed",

@@ -16,7 +16,7 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.pool import ResilientPool
+from resilient_exec.pool.pool import ResilientPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,10 +27,10 @@ __all__ = ["NEGOTIATIONS", "WORLDS", "modules_for", "pool_for"]
 
 WORLDS = (
     "negmas.tournaments.tournaments",
-    "resilient_exec.adapters.negmas.worldset",
-    "resilient_exec.adapters.negmas.tables",
+    "resilient_exec.adapters.negmas.worlds.task",
+    "resilient_exec.adapters.negmas.worlds.tables",
 )
-NEGOTIATIONS = ("negmas.tournaments.neg.simple.cartesian", "resilient_exec.adapters.negmas.negotiations")
+NEGOTIATIONS = ("negmas.tournaments.neg.simple.cartesian", "resilient_exec.adapters.negmas.negotiations.runner")
 _NEVER = {"__main__", "__mp_main__", "builtins"}
 _TRUSTED = {"negmas", "scml"}  # to try them first would cost seconds for nothing
 

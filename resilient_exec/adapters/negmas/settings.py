@@ -13,8 +13,8 @@ option                    environment                          default
 ``preload``               ``RESILIENT_EXEC_PRELOAD``           yes: workers are forked with negmas and scml imported
 ``marker_wait``           ``RESILIENT_EXEC_MARKER_WAIT``       30 s
 ``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB
-``seed``                  ``RESILIENT_EXEC_SEED``              none: each world draws as it comes (:mod:`.seeding`)
-``verify``                ``RESILIENT_EXEC_VERIFY``            0 world sets are run twice (:mod:`.verification`)
+``seed``                  ``RESILIENT_EXEC_SEED``              none: worlds draw as they come (:mod:`.worlds.seeding`)
+``verify``                ``RESILIENT_EXEC_VERIFY``            0 world sets are run twice (:mod:`.worlds.verification`)
 ``step_timeout``          ``RESILIENT_EXEC_STEP_TIMEOUT``      none; steps of an agent that took longer are counted
 ``disqualify_after``      ``RESILIENT_EXEC_DISQUALIFY_AFTER``  never; worlds that a competitor may spoil
 ``take_over``             ``RESILIENT_EXEC_TAKE_OVER``         no: a folder that another host claims is refused
@@ -37,7 +37,7 @@ the night had no timeout.
 
 Wrong values are refused where they are given: by the call of ``options`` (a ``ValueError``, or a ``TypeError``), or,
 for the environment, when the adapter is imported and again before the first world (a
-:class:`~resilient_exec.options.WrongSetting`, which is a ``ValueError``, too; the commands print it and end with 2).
+:class:`~resilient_exec.pool.options.WrongSetting`, a ``ValueError``, too; the commands print it and end with 2).
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
-from resilient_exec.options import LONGEST, WrongSetting, size
-from resilient_exec.output import DEFAULT_LIMIT
-from resilient_exec.policies import RetryPolicy, as_policy
+from resilient_exec.adapters.worker_output import DEFAULT_LIMIT
+from resilient_exec.model.policies import RetryPolicy, as_policy
+from resilient_exec.pool.options import LONGEST, WrongSetting, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from resilient_exec.events import Event
+    from resilient_exec.model.events import Event
 
 __all__ = ["UNSET", "Settings", "current", "options"]
 

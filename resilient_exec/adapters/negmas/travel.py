@@ -19,7 +19,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.errors import NotSendable
+from resilient_exec.model.errors import NotSendable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -1,0 +1,1 @@
+"""Who was running when a world failed, and how each competitor did.  Touches negmas' classes."""

@@ -1,0 +1,1 @@
+"""Negotiation tournaments: how they run, and their seeds."""

@@ -1,0 +1,357 @@
+"""Negotiation tournaments: what takes the place of the process pool under ``cartesian_tournament``.
+
+Since 0.15.7 negmas runs negotiations by a function, ``run_isolated_tasks``; before, by a ``ProcessPoolExecutor``.
+There is a stand-in for each.  Both leave to negmas what negmas documents: its records, its callbacks, its seeds, its
+limits of time; an ``options(timeout=...)`` counts where it is the shorter one.
+
+A negotiation that fails for good becomes negmas' own failure record, for whatever reason it failed.  (Older stock
+negmas drops it, and its handler of timeouts calls ``failed_run_record`` without the arguments that it needs.)
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import queue
+import sys
+import time
+from concurrent.futures import Future
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from resilient_exec.adapters.negmas import checks, preloading, settings
+from resilient_exec.adapters.negmas.negotiations import seeding as negotiation_seeds
+from resilient_exec.adapters.negmas.report import report
+from resilient_exec.adapters.negmas.worlds import seeding
+from resilient_exec.adapters.worker_output import WorkerOutput, redirect_output
+from resilient_exec.model.errors import AttemptError, NotSendable, PoolBroken, TaskTimeout
+from resilient_exec.pool.pool import ResilientPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from resilient_exec.pool.future import ResilientFuture
+
+__all__ = ["NegotiationPool", "run_isolated_tasks"]
+
+_TASKS_PER_WORKER = 50  # negmas' own DEFAULT_MAX_TASKS_PER_WORKER, since 0.15.7
+_LONGEST_WAIT = 60.0  # s without looking at the clock
+
+
+class _Session:
+    """A pool for one tournament, with its output and its report."""
+
+    def __init__(self, max_workers: int, timeout: float | None, max_tasks: int | None) -> None:
+        chosen = settings.current()
+        self.timeout = _shorter(timeout, chosen.timeout)
+        self.lanes = chosen.max_workers or max_workers
+        self.seeds = negotiation_seeds.current()
+        with ExitStack() as stack:
+            output = stack.enter_context(WorkerOutput(chosen.output_limit))
+            self.pool = ResilientPool(
+                self.lanes,
+                timeout=self.timeout,
+                start_timeout=chosen.start_timeout,
+                memory_limit=chosen.memory_limit,
+                retry=chosen.retry,
+                max_tasks_per_worker=chosen.max_tasks_per_worker or max_tasks or None,
+                initializer=redirect_output,
+                initargs=(output.folder,),
+                preload=preloading.NEGOTIATIONS if chosen.preload else (),
+                observers=chosen.observers,
+                env=self.seeds.environment if self.seeds is not None else None,
+            )
+            self._stack = stack.pop_all()
+        self.recorder: report.Recorder | None = None
+        self._known: set[Any] = set()
+
+    def check(self, competitors: Iterable[Any]) -> None:
+        """Refuse, before the first negotiation, competitors that do not arrive in a worker.
+
+        One that cannot even be sent is left to whoever runs the tournament, since negmas has words for that.
+        """
+        new = {kind for kind in competitors if isinstance(kind, type) and kind not in self._known}
+        self._known |= new
+        view = self.pool.options(timeout=settings.current().start_timeout, retry=1, label="import of a competitor")
+        asked = {f"{kind.__module__}.{kind.__qualname__}": view.submit(checks.arrives, kind) for kind in new}
+        why = {}
+        for name, future in asked.items():
+            error = future.exception()
+            if isinstance(error, PoolBroken):
+                raise error
+            if error is not None and not (isinstance(error, NotSendable) and not future.attempts):
+                why[name] = str(error) if isinstance(error, AttemptError) else f"{type(error).__name__}: {error}"
+        checks.refuse_unusable(why)
+
+    def settled(self, future: ResilientFuture[Any], info: dict[str, Any], planned: int) -> BaseException | None:
+        """Note what became of a negotiation; its error, if it failed."""
+        error = future.exception()
+        if isinstance(error, PoolBroken):
+            raise error
+        fields: dict[str, Any] = {"attempts": future.attempts, "history": report.history(future.story)}
+        if error is not None:
+            fields |= {"status": "failed", **report.failure(error, future.story)}
+        self.note(info, planned, **fields)
+        return error
+
+    def note(self, info: dict[str, Any], planned: int, **fields: Any) -> None:
+        """Add a negotiation to the report."""
+        if self.recorder is None:
+            path = info.get("path")
+            folder = Path(path) if path else None
+            name = folder.name if folder is not None else "cartesian_tournament"
+            self.recorder = report.Recorder("negotiations", name, folder, planned, self.lanes)
+        scenario = getattr(getattr(info.get("s"), "outcome_space", None), "name", None)
+        competitors = report.named(info.get("partner_names") or info.get("partners") or ())
+        name = str(info.get("run_id", ""))
+        worlds = (str(scenario),) if scenario else ()
+        self.recorder.add(report.TaskReport(name=name, worlds=worlds, competitors=competitors, **fields))
+
+    def close(self, *, kill: bool, ended_by: str = "") -> None:
+        """End the pool and tell what became of the negotiations."""
+        try:
+            self.pool.shutdown(wait=True, cancel_futures=kill, kill=kill)
+        finally:
+            self._stack.close()
+            if self.recorder is not None:
+                self.recorder.ended_by = ended_by
+                told = self.recorder.finish()
+        if self.recorder is not None and ended_by in {"", "total_timeout"}:
+            report.warn(told)
+
+
+def _shorter(timeout: float | None, given: object) -> float | None:
+    limits = [limit for limit in (timeout, given) if isinstance(limit, int | float) and 0 < limit < math.inf]
+    return min(limits, default=None)
+
+
+# -- negmas 0.15.7 and later
+
+
+def run_isolated_tasks(
+    tasks: Iterable[tuple[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]]],
+    *,
+    max_workers: int,
+    timeout: float | None = None,
+    total_timeout: float | None = None,
+    max_tasks: int | None = None,
+    window: int | None = None,
+    on_result: Callable[[Any, Any, int, int], None] | None = None,
+    on_timeout: Callable[[Any, int, int], None] | None = None,
+    on_error: Callable[[BaseException, Any, int, int], None] | None = None,
+    track: Callable[..., Iterable[Any]] | None = None,
+    description: str = "Running",
+    allow_inline_fallback: bool | None = None,
+) -> int:
+    """The function of this name in negmas, on a resilient pool; see there for the arguments.
+
+    Tasks that cannot be pickled are left to negmas' own function, which runs them in this process or fails them,
+    as ``allow_inline_fallback`` says.
+    """
+    run = _IsolatedTasks(list(tasks), window or 4 * max(1, max_workers), on_result, on_timeout, on_error)
+    negotiations = run.negotiations()
+    if path := next((info["path"] for info in negotiations if info.get("path")), None):
+        checks.check_begun(Path(path), negotiations)
+    limit = _shorter(total_timeout, None)
+    session = _Session(max(1, max_workers), timeout, max_tasks)
+    ended_by = ""
+    try:
+        session.check(run.competitors())
+        steps: Iterable[Any] = run.steps(session, math.inf if limit is None else time.perf_counter() + limit)
+        for _ in track(steps, total=len(run.tasks), description=description) if track is not None else steps:
+            pass
+        ended_by = "" if run.is_complete else "total_timeout"
+    except BaseException as error:
+        ended_by = type(error).__name__
+        raise
+    finally:
+        session.close(kill=bool(ended_by), ended_by=ended_by)
+    # 0.15.7 does not have it, and does not give it.
+    how = {} if allow_inline_fallback is None else {"allow_inline_fallback": allow_inline_fallback}
+    run.leave_to_negmas(timeout, track, description, **how)
+    return len(run.tasks)
+
+
+class _IsolatedTasks:
+    """One call of :func:`run_isolated_tasks` under way; everything happens in the caller's thread."""
+
+    def __init__(
+        self,
+        tasks: list[tuple[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]]],
+        window: int,
+        on_result: Callable[[Any, Any, int, int], None] | None,
+        on_timeout: Callable[[Any, int, int], None] | None,
+        on_error: Callable[[BaseException, Any, int, int], None] | None,
+    ) -> None:
+        self.tasks = tasks
+        self.is_complete = False
+        self._window = window
+        self._on_result = on_result or (lambda *_: None)
+        self._on_timeout = on_timeout or (lambda *_: None)
+        self._on_error = on_error or (lambda *_: None)
+        self._waiting = iter(range(len(tasks)))
+        self._running: dict[ResilientFuture[Any], int] = {}
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of futures
+        self._unsendable: list[int] = []
+
+    def negotiations(self) -> list[dict[str, Any]]:
+        """What is known of each task that is a negotiation."""
+        return [info for i in range(len(self.tasks)) if "partners" in (info := self._info(i))]
+
+    def competitors(self) -> list[Any]:
+        """Of all tasks that are negotiations."""
+        return [kind for info in self.negotiations() for kind in info["partners"] or ()]
+
+    def steps(self, session: _Session, deadline: float) -> Iterator[None]:
+        """Yield after each task that has settled."""
+        self._submit(session)
+        while self._running:
+            now = time.perf_counter()
+            if now > deadline:
+                self._give_up(session)
+                return
+            try:
+                future = self._inbox.get(timeout=min(_LONGEST_WAIT, deadline - now))
+            except queue.Empty:
+                continue
+            self._take(session, future)
+            yield
+            self._submit(session)
+        self.is_complete = True
+
+    def _submit(self, session: _Session) -> None:
+        while len(self._running) < self._window and (i := next(self._waiting, None)) is not None:
+            _, _, args, kwargs = self.tasks[i]
+            future = session.pool.submit(self._seeded(i), *args, **kwargs)
+            self._running[future] = i
+            future.add_done_callback(self._inbox.put)
+
+    def _give_up(self, session: _Session) -> None:
+        for i in [*self._running.values(), *self._waiting]:
+            session.note(self._info(i), len(self.tasks), status="not run", reason="total_timeout was over")
+
+    def _info(self, i: int) -> dict[str, Any]:
+        info = self.tasks[i][0]
+        return info if isinstance(info, dict) else {}
+
+    def _take(self, session: _Session, future: ResilientFuture[Any]) -> None:
+        i = self._running.pop(future)
+        info, n = self.tasks[i][0], len(self.tasks)
+        unsent = future.exception()
+        if isinstance(unsent, NotSendable) and not future.attempts:
+            self._unsendable.append(i)
+            session.note(self._info(i), n, status="left to negmas", reason=str(unsent))
+            return
+        error = session.settled(future, self._info(i), n)
+        if error is None:
+            self._on_result(info, future.result(), i, n)
+        elif isinstance(error, TaskTimeout):
+            self._on_timeout(info, i, n)
+        else:
+            self._on_error(error, info, i, n)
+
+    def _seeded(self, i: int) -> Callable[..., Any]:
+        """The function of a task, with the seed that the options or, else, negmas' own setting give it."""
+        fn, seeds = self.tasks[i][1], negotiation_seeds.current()
+        if seeds is not None:
+            return seeds.task(fn, self._info(i))
+        seed = seeding.negmas_seed(i)
+        return fn if seed is None else functools.partial(_run_seeded, seed, fn)
+
+    def leave_to_negmas(self, timeout: float | None, track: Any, description: str, **how: Any) -> None:
+        """Give negmas' own function the tasks that cannot be pickled, under their own numbers and seeds."""
+        if not self._unsendable:
+            return
+        from negmas.helpers.parallel import run_isolated_tasks as stock
+
+        numbers, n = self._unsendable, len(self.tasks)
+        left = []
+        for i in numbers:
+            info, _, args, kwargs = self.tasks[i]
+            left.append((info, self._seeded(i), args, kwargs))
+        stock(
+            left,
+            max_workers=1,
+            timeout=timeout,
+            on_result=lambda info, result, j, _: self._on_result(info, result, numbers[j], n),
+            on_timeout=lambda info, j, _: self._on_timeout(info, numbers[j], n),
+            on_error=lambda error, info, j, _: self._on_error(error, info, numbers[j], n),
+            track=track,
+            description=description,
+            **how,
+        )
+
+
+def _run_seeded(seed: int, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    seeding.reseed(seed)
+    return fn(*args, **kwargs)
+
+
+# -- negmas 0.11 to 0.15.0
+
+
+class NegotiationPool:
+    """In place of ``concurrent.futures.ProcessPoolExecutor`` in negmas' module ``cartesian``.
+
+    Args:
+        cartesian: that module.
+        max_workers: as there.
+        max_tasks_per_child: whether workers are to be replaced now and then.  negmas says 10, and a new worker costs
+            seconds of imports; it is done after 50 negotiations, as negmas itself came to do it.
+    """
+
+    def __init__(self, cartesian: Any, max_workers: int | None = None, max_tasks_per_child: int | None = None) -> None:
+        import loky  # with negotiations only
+
+        # cartesian_tournament derives the limit of a negotiation and keeps it to itself, to wait with.
+        limit = sys._getframe(1).f_locals.get("timeout")
+        self._cartesian = cartesian
+        self._planned = 0
+        max_tasks = max_tasks_per_child and max(max_tasks_per_child, _TASKS_PER_WORKER)
+        self._session = _Session(max_workers or loky.cpu_count(), limit, max_tasks)
+
+    def submit(self, fn: Callable[..., Any], /, **info: Any) -> Future[Any]:
+        """Submit a negotiation; its arguments are what a failure record is made of."""
+        self._session.check(info.get("partners") or ())
+        self._planned += 1
+        seeds = self._session.seeds
+        call = fn if seeds is None else seeds.task(fn, info)
+        return _Negotiation(self, self._session.pool.submit(call, **info), info)
+
+    def record(self, future: ResilientFuture[Any], info: dict[str, Any]) -> Any:
+        """The record of a negotiation that has settled: its own, or one of failure."""
+        error = self._session.settled(future, info, self._planned)
+        if error is None:
+            return future.result()
+        accepted = inspect.signature(self._cartesian.failed_run_record).parameters
+        fields = {name: value for name, value in info.items() if name in accepted}
+        return self._cartesian.failed_run_record(**fields, timeout=self._session.timeout or 0.0, error=str(error))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+        """As in the standard library."""
+        self._session.pool.shutdown(wait, cancel_futures=cancel_futures)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.close(kill=kind is not None, ended_by=kind.__name__ if kind is not None else "")
+
+
+class _Negotiation(Future[Any]):
+    """A future of :class:`NegotiationPool`: done when the negotiation has settled, however that was."""
+
+    def __init__(self, pool: NegotiationPool, inner: ResilientFuture[Any], info: dict[str, Any]) -> None:
+        super().__init__()
+        self._pool, self._inner, self._info = pool, inner, info
+        inner.add_done_callback(lambda _: self.set_result(None))
+
+    def result(self, timeout: float | None = None) -> Any:
+        # Made here, in the caller's thread, because a failure record runs constructors of the competitors.
+        super().result(timeout)
+        return self._pool.record(self._inner, self._info)

@@ -1,0 +1,1 @@
+"""World tournaments: the plan, the run, the results, seeds and verification."""

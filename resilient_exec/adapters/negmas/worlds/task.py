@@ -1,0 +1,123 @@
+"""In the worker: one world set, with negmas' own ``_run_worlds``, on ground that is clean before and after."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from resilient_exec.adapters.negmas import travel
+from resilient_exec.adapters.negmas.blame import history, stage
+from resilient_exec.adapters.negmas.blame.notes import own_types
+from resilient_exec.adapters.negmas.worlds import markers, results, seeding
+from resilient_exec.adapters.worker_output import redirect_output
+from resilient_exec.worker.context import task_context
+
+__all__ = ["Played", "Refused", "prepare", "run_world_set"]
+
+
+@dataclass(frozen=True)
+class Played:
+    """The world set was run: what negmas' ``_run_worlds`` returned, what each agent took, and the bytes printed."""
+
+    result: Any
+    measured: list[stage.Measured] = field(default_factory=list)
+    printed: int = 0
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The world set was not run, for this reason."""
+
+    reason: str
+
+
+_shared: dict[str, Any] = {}
+
+
+def prepare(output_folder: str, packed: bytes) -> None:
+    """Initializer of a worker: where its output goes, and what all world sets share."""
+    redirect_output(output_folder)
+    _shared.update(travel.unpack(packed))
+
+
+def run_world_set(
+    worlds: list[dict[str, Any]], *, tournament: str, seed: int | None, max_attempts: float, verbose: bool
+) -> Any:
+    """Run the worlds of one set and save their results; a :class:`Played`, or :class:`Refused`.
+
+    Args:
+        worlds: the set's configurations.
+        tournament: its name.
+        seed: what negmas wants this task seeded with; ``None``: nothing.
+        max_attempts: how often the set may be started, over all runs of the tournament.
+        verbose: as in negmas.
+
+    Returns:
+        That, or :class:`Refused`.
+    """
+    negmas = _tournaments()
+    folder = markers.set_folder(worlds)
+    standing = markers.clear_markers(folder, dead=task_context().previous_pids)
+    if standing:
+        return Refused(running_elsewhere(standing))
+    # An attempt before this one may have died on its way home, with everything saved.
+    is_finished = results.read(negmas, folder) is not None
+    if not is_finished:
+        (folder / negmas.RESULTS_FILE).unlink(missing_ok=True)
+        markers.clear_leftovers(worlds)
+    if seed is not None:
+        seeding.reseed(seed)
+    before = _printed()
+    try:
+        with stage.watch([kind for kind in own_types(worlds) if isinstance(kind, str)]) as watch:
+            result = negmas._run_worlds(
+                worlds,
+                _shared["world_generator"],
+                _shared["score_calculator"],
+                _shared["world_progress_callback"],
+                False,  # dry_run
+                True,  # save_world_stats
+                False,  # override_ran_worlds: negmas never looks at it
+                1,  # save_progress_every
+                folder / "attempts",
+                max_attempts,
+                verbose,
+            )
+            # Nothing was played again: what was measured then counts.
+            measured = history.measured_in(folder) if is_finished else watch.measured()
+        if result[2] is None:
+            return Refused("negmas refused to run it: another process took it up at the same moment")
+        if not is_finished:
+            history.save_measured(folder, measured)
+            results.save(negmas, tournament, result)
+    finally:
+        # negmas leaves it when a world raises, and would then refuse that world for ever.
+        markers.clear_own_marker(folder)
+    return Played(result, measured, max(0, _printed() - before))
+
+
+def _printed() -> int:
+    """Bytes in the files that this worker's output goes to (:mod:`resilient_exec.adapters.worker_output`)."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a world may have left anything there
+            stream.flush()
+    size = 0
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):
+            size += os.fstat(fd).st_size
+    return size
+
+
+def running_elsewhere(standing: list[markers.Marker]) -> str:
+    """Why a world with markers that stand is not run."""
+    who = ", ".join(map(str, standing))
+    return f"{who} is running it, by the marker in {standing[0].path.parent}; if that is not so, remove the marker"
+
+
+def _tournaments() -> Any:
+    from negmas.tournaments import tournaments  # seconds; and a broken negmas is the task's failure
+
+    return tournaments

@@ -1,0 +1,117 @@
+"""The lanes as the core sees them: which are up, which can take an attempt, which may be started.
+
+Book-keeping for :mod:`resilient_exec.core.machine`, as pure as the core itself: no lane is touched here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.core.states import LaneRecord, LaneState, Limits, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from resilient_exec.core.timers import Timers
+
+__all__ = ["Roster"]
+
+
+class Roster:
+    """All lanes of a pool, by number and by what can be done with them."""
+
+    def __init__(self, limits: Limits, timers: Timers) -> None:
+        self.starting = 0
+        self._limits = limits
+        self._timers = timers
+        self._lanes: dict[int, LaneRecord] = {}
+        self._next_number = 0
+        self._idle: dict[int, LaneRecord] = {}
+        self._ahead: dict[int, LaneRecord] = {}  # busy, with room to send ahead
+        self._down: dict[int, LaneRecord] = {}
+
+    def __iter__(self) -> Iterator[LaneRecord]:
+        return iter(self._lanes.values())
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def get(self, number: int) -> LaneRecord | None:
+        """The lane of that number; ``None`` for one that was closed or given up."""
+        return self._lanes.get(number)
+
+    def pick(self) -> LaneRecord | None:
+        """A lane that can take an attempt now: an idle one (the last used: it is warm), else one with room ahead."""
+        listed = self._idle or self._ahead
+        return next(reversed(listed.values())) if listed else None
+
+    def pick_down(self) -> LaneRecord | None:
+        """A lane that may be started: one without a worker, else a new one while there may be more."""
+        if self._down:
+            return next(reversed(self._down.values()))
+        lane = None
+        if len(self._lanes) < self._limits.lanes:
+            lane = self._lanes[self._next_number] = LaneRecord(self._next_number)
+            self._next_number += 1
+        return lane
+
+    def alive(self) -> bool:
+        """Whether any lane has a worker, or one on its way."""
+        return any(lane.state not in (LaneState.DOWN, LaneState.CLOSING) for lane in self._lanes.values())
+
+    def set(self, lane: LaneRecord, state: LaneState, due: float | None = None) -> None:
+        """The only place where a lane's state changes; it is to be looked at again at ``due`` (s)."""
+        number = lane.number
+        self.starting += (state is LaneState.STARTING) - (lane.state is LaneState.STARTING)
+        for listed in (self._idle, self._ahead, self._down):
+            listed.pop(number, None)
+        lane.state = state
+        if state is LaneState.IDLE:
+            self._idle[number] = lane
+        elif state is LaneState.BUSY and self._has_room(lane):
+            self._ahead[number] = lane
+        elif state is LaneState.DOWN and not lane.closing:
+            self._down[number] = lane
+        if due is None:
+            lane.timer = 0
+        else:
+            self._timers.set(lane, due)
+
+    def _has_room(self, lane: LaneRecord) -> bool:
+        limits = self._limits
+        if len(lane.holds) >= limits.depth or self._is_unfit(lane):
+            return False
+        to_come = sum(not record.has_begun for record in lane.holds)
+        return limits.max_tasks_per_worker is None or lane.begun + to_come < limits.max_tasks_per_worker
+
+    def worn_out(self, lane: LaneRecord) -> bool:
+        """Whether the lane's worker is to be replaced: it has run as many attempts as it may, or is unfit for more."""
+        limit = self._limits.max_tasks_per_worker
+        return (limit is not None and lane.begun >= limit) or self._is_unfit(lane)
+
+    def _is_unfit(self, lane: LaneRecord) -> bool:
+        limit = self._limits.max_memory_per_worker
+        return lane.unfit or (limit is not None and lane.memory > limit)
+
+    def remove(self, lane: LaneRecord) -> None:
+        """Forget the lane: it has ended, or was given up."""
+        lane.closing = True
+        self.set(lane, LaneState.DOWN)
+        del self._lanes[lane.number]
+
+    def describe(self, now: float) -> list[dict[str, Any]]:
+        """For each lane: its number, state and pid, the key it runs, which attempt, and for how long (s)."""
+        return [_describe(lane, now) for lane in list(self._lanes.values())]
+
+
+def _describe(lane: LaneRecord, now: float) -> dict[str, Any]:
+    head: Record | None = lane.holds[0] if lane.holds else None
+    begun = [e.at for e in head.story if e.kind == "begun"] if head is not None and head.has_begun else []
+    return {
+        "lane": lane.number,
+        "state": str(lane.state),
+        "pid": lane.pid if lane.state is not LaneState.DOWN else None,  # of the dead one, until another is started
+        "key": head.task.key if head is not None else None,
+        "attempt": head.attempt if head is not None else 0,
+        "elapsed": now - begun[-1] if begun else None,
+    }

@@ -1,0 +1,554 @@
+"""Decides; never acts.  Stimuli go in, commands come out, and the shell performs them in order.
+
+This module sees no clock, thread, file, process or random number (a test enforces it): the time is an
+argument, so the same stimuli give the same commands, and everything here is tested without a process.
+
+The table of a task's moves is in :mod:`resilient_exec.core.states`.  Three rules explain most of what follows:
+
+* **Only what had begun is charged.**  Whatever else a worker held goes back to the queue at its old place.
+* **A late word is ignored.**  A stimulus about an attempt that its lane does not hold comes from the past.
+* **What came back before the death stands.**  A doomed attempt that returned after all keeps its value.
+
+Longer than 400 lines: it is one state machine, and is not split in the middle of its table.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.core.admission import Admission
+from resilient_exec.core.lane_table import Roster
+from resilient_exec.core.messages import (
+    Abandon,
+    AttemptEnded,
+    Begun,
+    CancelAsked,
+    CloseLane,
+    Command,
+    Finish,
+    Kill,
+    KillAsked,
+    LaneClosed,
+    LaneReady,
+    MachineMemory,
+    MemoryExceeded,
+    Progress,
+    RaiseSoftTimeout,
+    Send,
+    Settle,
+    ShutdownAsked,
+    Stalled,
+    StartFailed,
+    StartWorker,
+    Stimulus,
+    StopWorker,
+    Submitted,
+    TimePassed,
+    WorkerGone,
+)
+from resilient_exec.core.restart_budget import Starts
+from resilient_exec.core.states import LaneRecord, LaneState, Limits, Record, State
+from resilient_exec.core.timers import Timers
+from resilient_exec.core.verdicts import death_of, soft_limit, softened
+from resilient_exec.model.errors import PoolBroken, PoolClosed, ResilientError
+from resilient_exec.model.events import Event
+from resilient_exec.model.ports import Failure
+from resilient_exec.model.task import (
+    NO_EVIDENCE,
+    Died,
+    Evicted,
+    Evidence,
+    Killed,
+    Lost,
+    Outcome,
+    OutOfMemory,
+    Raised,
+    Returned,
+    TimedOut,
+    detail_of,
+    evidence_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable
+
+__all__ = ["Core"]
+
+
+class Core:
+    """The state of one pool.  ``handle`` is the only way in, its commands the only way out."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.counts: Counter[State] = Counter()  # unsettled tasks by state
+        self.ended: Counter[str] = Counter()  # settled tasks: done, failed, cancelled
+        self.broken: str | None = None  # why, once no worker can be started
+        self.finished = False  # Finish has been given
+        self._now = 0.0
+        self._out: list[Command] = []
+        self._records: dict[Hashable, Record] = {}
+        self._queue: list[Record] = []  # a heap; records that have left the state `queued` are skipped
+        self._timers = Timers()
+        self._lanes = Roster(limits, self._timers)
+        self._starts = Starts(limits)
+        self._admission = Admission()
+        self._orders = 0
+        self._closing = False
+        self._no_retries = False
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Submitted: self._submitted,
+            CancelAsked: self._cancel_asked,
+            KillAsked: self._kill_asked,
+            LaneReady: self._lane_ready,
+            StartFailed: self._start_failed,
+            Progress: self._progress,
+            Begun: self._attempt_begun,
+            AttemptEnded: self._attempt_ended,
+            MemoryExceeded: self._memory_exceeded,
+            Stalled: self._stalled,
+            MachineMemory: self._machine_memory,
+            WorkerGone: self._worker_gone,
+            LaneClosed: self._lane_closed,
+            TimePassed: self._time_passed,
+            ShutdownAsked: self._shutdown_asked,
+        }
+
+    # -- the way in ------------------------------------------------------------------------------------------------
+
+    def handle(self, stimulus: Stimulus, now: float) -> list[Command]:
+        """Take one stimulus at ``now`` (s) and give the commands that follow from it, in order."""
+        self._now = now
+        commands: list[Command] = []
+        self._out = commands
+        self._handlers[type(stimulus)](stimulus)
+        if self._queue:
+            self._fill()
+        if self._closing and not self._records:
+            self._close_lanes()
+        return commands
+
+    def next_due(self) -> float | None:
+        """When ``TimePassed`` is wanted next (s), or ``None``: nothing waits for the clock."""
+        return self._timers.next_due()
+
+    def story(self, key: Hashable) -> tuple[Event, ...]:
+        """The events so far of an unsettled task; empty for one that is not known."""
+        record = self._records.get(key)
+        return tuple(record.story) if record is not None else ()
+
+    def unsettled(self) -> tuple[Hashable, ...]:
+        """Keys of all tasks that have not settled."""
+        return tuple(self._records)
+
+    def lanes(self, now: float) -> list[dict[str, Any]]:
+        """For each lane: its number, state and pid, the key it runs, which attempt, and for how long (s)."""
+        return self._lanes.describe(now)
+
+    # -- stimuli about tasks ---------------------------------------------------------------------------------------
+
+    def _submitted(self, s: Submitted) -> None:
+        self._orders += 1
+        record = self._records[s.task.key] = Record(s.task, self._orders)
+        if s.problem is not None:
+            self._settle(record, s.problem)
+        elif self.broken is not None:
+            self._settle(record, PoolBroken(self.broken))
+        elif self._closing:
+            self._settle(record, PoolClosed("the pool was shut down before this task came in"))
+        else:
+            self._tell("queued", record)
+            self._enqueue(record)
+
+    def _cancel_asked(self, s: CancelAsked) -> None:
+        record = self._records.get(s.key)
+        # A future can be cancelled only before its first attempt was sent, so this finds it queued; or sent,
+        # where the shell found the future cancelled just when it was about to send it.
+        if record is None or record.begun or record.state not in (State.QUEUED, State.SENT):
+            return
+        lane = record.lane
+        if lane is not None:
+            was_head = lane.holds[0] is record
+            lane.holds.remove(record)
+            if lane.state is LaneState.BUSY:
+                if was_head:
+                    self._go_on(lane)
+                else:
+                    self._lanes.set(lane, LaneState.BUSY)  # it has room again; the head and its deadline stay
+        self._settle(record, None)
+
+    def _kill_asked(self, s: KillAsked) -> None:
+        record = self._records.get(s.key)
+        if record is None:
+            return
+        if record.state is State.DOOMED:
+            record.doom = Killed(s.why)  # beats the retry that a timeout would have been granted
+        elif record.state in (State.SENT, State.RUNNING):
+            self._doom(record, Killed(s.why), s.why)
+        else:
+            self._settle(record, Killed(s.why))
+
+    # -- stimuli about attempts ------------------------------------------------------------------------------------
+
+    def _head(self, number: int, key: Hashable, attempt: int) -> Record | None:
+        """The attempt at the head of that lane, if it is the one named; else the word is late, and is ignored."""
+        lane = self._lanes.get(number)
+        if lane is None or not lane.holds:
+            return None
+        record = lane.holds[0]
+        return record if record.task.key == key and record.attempt == attempt else None
+
+    def _progress(self, s: Progress) -> None:
+        lane = self._lanes.get(s.lane)
+        if lane is not None and lane.holds and lane.holds[0].state is State.SENT:
+            self._wake(lane.holds[0], self.limits.begin_timeout)
+
+    def _attempt_begun(self, s: Begun) -> None:
+        record = self._head(s.lane, s.key, s.attempt)
+        if record is None or record.has_begun or record.lane is None:
+            return
+        record.begun = record.attempt
+        record.lost = record.timer = 0
+        record.begun_at = self._now
+        if record.begun == 1:
+            record.first_begun_at = self._now
+        record.lane.begun += 1
+        self._tell("begun", record, {"pid": s.pid})
+        if record.state is State.DOOMED:
+            return  # asked to be killed before it began: that kill is on its way
+        self._move(record, State.RUNNING)
+        if record.lane.state is LaneState.KILLING:  # was taken for frozen; that kill spares what has begun
+            self._lanes.set(record.lane, LaneState.BUSY)
+        soft = soft_limit(record.task)
+        first = record.task.timeout if soft is None else soft
+        if first is not None:
+            self._wake(record, first)
+
+    def _attempt_ended(self, s: AttemptEnded) -> None:
+        record = self._head(s.lane, s.key, s.attempt)
+        if record is None or record.lane is None or not record.has_begun:
+            return
+        lane = record.lane
+        lane.memory = s.memory
+        # An exception out of nowhere may have left an import or a lock half-way: nobody else is to find that.
+        lane.unfit = s.unfit or record.soft_told == record.attempt
+        del lane.holds[0]
+        self._conclude(record, s.outcome)
+        self._go_on(lane)
+
+    def _memory_exceeded(self, s: MemoryExceeded) -> None:
+        record = self._head(s.lane, s.key, s.attempt)
+        if record is None or record.state is not State.RUNNING or record.task.memory_limit is None:
+            return
+        if s.inherited:
+            why = f"its worker still held {s.inherited / 2**20:.0f} MiB of earlier tasks"
+            self._doom(record, Evicted(why), why)
+        else:
+            self._doom(record, OutOfMemory(record.task.memory_limit, s.used), "memory_limit")
+
+    def _stalled(self, s: Stalled) -> None:
+        record = self._head(s.lane, s.key, s.attempt)
+        if record is None or record.state is not State.RUNNING:
+            return
+        self._tell("stalled", record, {"idle": s.idle}, s.evidence)
+        if self.limits.kill_stalled:
+            self._doom(record, TimedOut(s.idle, what="stall_timeout"), "stall_timeout")
+
+    def _machine_memory(self, s: MachineMemory) -> None:
+        if s.level is not self._admission.level:
+            self._admission.level = s.level
+            self._out.append(Event(self._now, f"memory_{s.level}", detail={"available": s.available}))
+        victim = self._admission.victim(record for lane in self._lanes for record in lane.holds[:1])
+        if victim is not None:
+            why = f"the machine had {s.available / 2**20:.0f} MiB of memory left"
+            self._doom(victim, Evicted(why), why)
+
+    def _worker_gone(self, s: WorkerGone) -> None:
+        lane = self._lanes.get(s.lane)
+        if lane is None or lane.state in (LaneState.DOWN, LaneState.STARTING):
+            return
+        if s.outcome is not None:  # what ended had begun, even where the worker died before it could say so
+            self._attempt_begun(Begun(s.lane, s.key, s.attempt, lane.pid or 0))
+        self._tell_lane("lane_lost", lane, {"pid": lane.pid, "why": s.why})
+        held = self._empty(lane)
+        if held and s.outcome is not None and held[0].task.key == s.key and held[0].attempt == s.attempt:
+            self._conclude(held.pop(0), s.outcome)
+        self._release(held, lane, s.why)
+        if lane.closing:
+            self._lanes.set(lane, LaneState.CLOSING, self._now + self.limits.stop_timeout)
+        else:
+            self._lanes.set(lane, LaneState.DOWN)
+
+    @staticmethod
+    def _empty(lane: LaneRecord) -> list[Record]:
+        held, lane.holds = lane.holds, []
+        return held
+
+    def _release(self, held: Iterable[Record], lane: LaneRecord, why: str) -> None:
+        """The worker that held these is gone: conclude the one that had begun, queue the others again, uncharged."""
+        for record in held:
+            if record.has_begun or record.state is State.DOOMED:
+                self._conclude(record, Died(None, lane.pid, why=why))
+                continue
+            record.lost += 1
+            self._tell("lost", record, {"why": why})
+            record.lane = None
+            if record.lost >= self.limits.uncharged:
+                self._settle(record, Lost(f"{record.lost} times in a row; {why}"))
+            else:
+                self._enqueue(record)
+
+    # -- what becomes of a task ------------------------------------------------------------------------------------
+
+    def _conclude(self, record: Record, outcome: Outcome) -> None:
+        """One attempt is over: settle, or back off until the next."""
+        outcome = softened(record, death_of(record, outcome))
+        self._tell(outcome.kind, record, detail_of(outcome), evidence_of(outcome))
+        record.lane = None
+        delay = None if isinstance(outcome, Returned) else self._next_delay(record, outcome)
+        if delay is None:
+            self._settle(record, outcome)
+            return
+        self._move(record, State.BACKING_OFF)
+        self._tell("backing_off", record, {"delay": delay})
+        self._wake(record, delay)
+
+    def _next_delay(self, record: Record, outcome: Outcome) -> float | None:
+        doom, record.doom = record.doom, None
+        if isinstance(doom, Killed) or self._no_retries or self.broken is not None:
+            return None
+        if isinstance(outcome, Evicted):
+            record.evictions += 1
+            return None if record.evictions >= self.limits.uncharged else self._admission.delay(record.evictions)
+        if record.failures is None:
+            record.failures = Counter()
+        record.failures[outcome.kind] += 1
+        exception = outcome.exception if isinstance(outcome, Raised) else None
+        elapsed, charged = self._now - record.first_begun_at, record.begun - record.evictions
+        failure = Failure(record.task.key, outcome.kind, record.failures, charged, elapsed, exception)
+        return record.task.retry.next_delay(failure)
+
+    def _enqueue(self, record: Record) -> None:
+        self._move(record, State.QUEUED)
+        record.timer = 0
+        heapq.heappush(self._queue, record)
+
+    def _settle(self, record: Record, outcome: Outcome | ResilientError | None) -> None:
+        self._move(record, State.SETTLED)
+        record.timer = 0
+        task = record.task
+        del self._records[task.key]
+        how = "cancelled" if outcome is None else "done" if isinstance(outcome, Returned) else "failed"
+        self.ended[how] += 1
+        self._tell("settled", record, {"how": how})
+        elapsed = self._now - record.first_begun_at if record.begun else 0.0
+        self._out.append(Settle(task.key, outcome, record.begun, elapsed, tuple(record.story), task.label))
+
+    def _doom(self, record: Record, doom: Outcome, why: str) -> None:
+        self._move(record, State.DOOMED)
+        record.doom, record.timer = doom, 0
+        self._tell("doomed", record, {"why": why})
+        lane = record.lane
+        if lane is not None and lane.holds[0] is record:  # one that was sent ahead is killed when it becomes the head
+            self._kill(lane, record)
+
+    def _kill(self, lane: LaneRecord, record: Record, *, unless_begun: bool = False) -> None:
+        self._lanes.set(lane, LaneState.KILLING, self._now + self.limits.kill_timeout)
+        self._out.append(Kill(lane.number, record.task.key, record.attempt, unless_begun))
+
+    def _move(self, record: Record, state: State) -> None:
+        before = record.state
+        record.move(state)
+        if before is not State.NEW:
+            self.counts[before] -= 1
+        if state is not State.SETTLED:
+            self.counts[state] += 1
+
+    # -- stimuli about lanes ---------------------------------------------------------------------------------------
+
+    def _lane_ready(self, s: LaneReady) -> None:
+        lane = self._lanes.get(s.lane)
+        # `killing`: it became ready just when its start was given up; such a kill spares a worker that is ready.
+        if lane is None or lane.closing or lane.holds or lane.state not in (LaneState.STARTING, LaneState.KILLING):
+            return
+        self._starts.succeeded()
+        lane.pid = s.pid
+        lane.begun = lane.memory = 0
+        lane.unfit = False
+        self._tell_lane("lane_ready", lane, {"pid": s.pid})
+        self._go_on(lane)
+
+    def _start_failed(self, s: StartFailed) -> None:
+        lane = self._lanes.get(s.lane)
+        if lane is None or lane.closing or lane.state not in (LaneState.STARTING, LaneState.KILLING):
+            return
+        self._lanes.set(lane, LaneState.DOWN)
+        self._tell_lane("lane_failed", lane, {"why": s.words})
+        self._count_failed_start(s.words)
+
+    def _count_failed_start(self, words: str) -> None:
+        broken = self._starts.failed(words, hopeless=bool(self._records) and not self._lanes.alive())
+        if broken is None:
+            self._wake(self._starts, self._starts.wait())
+            return
+        self.broken = broken
+        self._out.append(Event(self._now, "pool_broken", detail={"why": words}))
+        for record in list(self._records.values()):
+            self._settle(record, PoolBroken(broken))
+
+    def _lane_closed(self, s: LaneClosed) -> None:
+        lane = self._lanes.get(s.lane)
+        if lane is None:
+            return
+        was_starting = lane.pid is None and not lane.closing and lane.state is not LaneState.DOWN
+        self._tell_lane("lane_closed", lane)
+        self._lanes.remove(lane)
+        self._release(self._empty(lane), lane, "its lane has ended")
+        if was_starting:  # a lane that ends by itself on every start must not be replaced for ever
+            self._count_failed_start("its lane ended while it was starting")
+
+    def _go_on(self, lane: LaneRecord) -> None:
+        """The head of the lane is free for what comes next."""
+        if lane.holds:
+            head = lane.holds[0]
+            self._lanes.set(lane, LaneState.BUSY)
+            if head.state is State.DOOMED:
+                self._kill(lane, head)
+            else:
+                self._wake(head, self.limits.begin_timeout)
+        elif self._lanes.worn_out(lane):
+            self._lanes.set(lane, LaneState.STOPPING, self._now + self.limits.stop_timeout)
+            self._tell_lane("lane_stopping", lane, {"pid": lane.pid})
+            self._out.append(StopWorker(lane.number))
+        else:
+            self._lanes.set(lane, LaneState.IDLE)
+
+    def _fill(self) -> None:
+        """Send what is queued to lanes that can take it; start lanes for what is left."""
+        counts = self.counts
+        room = self._admission.room(counts)
+        while room and counts[State.QUEUED] and (lane := self._lanes.pick()) is not None:
+            record = heapq.heappop(self._queue)
+            if record.state is State.QUEUED:
+                room -= 1
+                self._send(record, lane)
+        if not counts[State.QUEUED]:
+            self._queue.clear()  # what is left in it was cancelled
+        elif not self._starts.timer:
+            for _ in range(min(room, counts[State.QUEUED]) - self._lanes.starting):
+                if not self._start_lane():
+                    break
+
+    def _send(self, record: Record, lane: LaneRecord) -> None:
+        self._move(record, State.SENT)
+        record.attempt = record.begun + 1
+        record.lane = lane
+        lane.holds.append(record)
+        self._lanes.set(lane, LaneState.BUSY)
+        if lane.holds[0] is record:
+            self._wake(record, self.limits.begin_timeout)
+        self._tell("sent", record)
+        self._out.append(Send(lane.number, record.task.key, record.attempt))
+
+    def _start_lane(self) -> bool:
+        lane = self._lanes.pick_down()
+        if lane is None:
+            return False
+        lane.pid = None
+        self._lanes.set(lane, LaneState.STARTING, self._now + self.limits.start_timeout)
+        self._tell_lane("lane_starting", lane)
+        self._out.append(StartWorker(lane.number))
+        return True
+
+    # -- the clock -------------------------------------------------------------------------------------------------
+
+    def _wake(self, owner: Record | Starts, delay: float) -> None:
+        self._timers.set(owner, self._now + delay)
+
+    def _time_passed(self, _: TimePassed) -> None:
+        while (owner := self._timers.pop_due(self._now)) is not None:
+            if isinstance(owner, Record):
+                self._task_due(owner)
+            elif isinstance(owner, LaneRecord):
+                self._lane_due(owner)
+            # else it was the starts': `_fill` finds them free
+
+    def _task_due(self, record: Record) -> None:
+        if record.state is State.RUNNING:
+            self._time_is_up(record)
+        elif record.state is State.BACKING_OFF:
+            self._enqueue(record)
+        elif record.state is State.SENT and record.lane is not None:
+            # The worker has not begun what it was sent: frozen, most likely. The task is not to blame.
+            self._tell("frozen", record)
+            self._kill(record.lane, record, unless_begun=True)
+
+    def _time_is_up(self, record: Record) -> None:
+        task, lane, soft = record.task, record.lane, soft_limit(record.task)
+        if soft is not None and record.soft_told != record.attempt and lane is not None:
+            record.soft_told = record.attempt
+            self._tell("soft_timeout", record, {"limit": soft})
+            self._out.append(RaiseSoftTimeout(lane.number, task.key, record.attempt))
+            if task.timeout is not None:
+                self._timers.set(record, record.begun_at + task.timeout)
+        elif task.timeout is not None:
+            self._doom(record, TimedOut(task.timeout), "timeout")
+
+    def _lane_due(self, lane: LaneRecord) -> None:
+        if lane.state is LaneState.KILLING:
+            self._abandon(lane)
+        else:
+            self._tell_lane("lane_overdue", lane, {"pid": lane.pid, "what": str(lane.state)})
+            self._lanes.set(lane, LaneState.KILLING, self._now + self.limits.kill_timeout)
+            self._out.append(Kill(lane.number))
+
+    def _abandon(self, lane: LaneRecord) -> None:
+        """The lane has not answered a kill: give it up, whatever it holds, and go on without it."""
+        was_starting = lane.pid is None and not lane.closing
+        self._tell_lane("lane_abandoned", lane, {"pid": lane.pid})
+        self._lanes.remove(lane)
+        self._out.append(Abandon(lane.number))
+        self._release(self._empty(lane), lane, "its lane did not answer")
+        if was_starting:
+            self._count_failed_start(f"nothing within {self.limits.start_timeout:g} s, nor could the start be ended")
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _shutdown_asked(self, s: ShutdownAsked) -> None:
+        if not self._closing:
+            self._closing = True
+            self._out.append(Event(self._now, "pool_closing", detail={"why": s.why}))
+        if s.cancel or s.kill:
+            self._no_retries = True
+            for record in [r for r in self._records.values() if r.state in (State.QUEUED, State.BACKING_OFF)]:
+                # None cancels. A future that was sent once can't be cancelled any more, only ended.
+                self._settle(record, Killed(s.why) if record.attempt else None)
+        if s.kill:
+            for key in self.unsettled():
+                self._kill_asked(KillAsked(key, s.why))
+
+    def _close_lanes(self) -> None:
+        for lane in self._lanes:
+            if not lane.closing and lane.state is not LaneState.KILLING:
+                lane.closing = True
+                self._lanes.set(lane, LaneState.CLOSING, self._now + self.limits.stop_timeout)
+                self._out.append(CloseLane(lane.number))
+        if not len(self._lanes) and not self.finished:
+            self.finished = True
+            self._out.append(Finish())
+
+    # -- telling ---------------------------------------------------------------------------------------------------
+
+    def _tell(
+        self, kind: str, record: Record, detail: dict[str, Any] | None = None, evidence: Evidence = NO_EVIDENCE
+    ) -> None:
+        lane = record.lane.number if record.lane is not None else None
+        event = Event(self._now, kind, record.task.key, record.attempt, lane)
+        if detail:
+            event.detail, event.evidence = detail, evidence
+        record.story.append(event)
+        self._out.append(event)
+
+    def _tell_lane(self, kind: str, lane: LaneRecord, detail: dict[str, Any] | None = None) -> None:
+        self._out.append(Event(self._now, kind, lane=lane.number, detail=detail or {}))

@@ -1,0 +1,159 @@
+"""The states of a task and of a lane, the table of a task's moves, and the core's record of each.
+
+A task moves by ``TRANSITIONS``::
+
+    queued ──> sent ──> running ──> settled
+      ^ ^       │ │        │ │
+      │ └─lost──┘ └─> doomed <┘     a kill is under way; what it ends as is decided by what comes back:
+      │                │            a result that beats the kill is kept
+      └── backing_off <┴── running  the attempt failed and the task's policy granted another
+
+(and from each of them to ``settled``).  A move that is not in the table raises ``IllegalTransition`` with the
+task's story, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from resilient_exec.model.errors import IllegalTransition
+from resilient_exec.model.events import Event, render
+from resilient_exec.model.summary import named
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from resilient_exec.model.task import Outcome, Task
+
+__all__ = ["TRANSITIONS", "LaneRecord", "LaneState", "Limits", "Record", "State"]
+
+
+class State(StrEnum):
+    """Where a task stands."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    SENT = "sent"
+    RUNNING = "running"
+    DOOMED = "doomed"
+    BACKING_OFF = "backing_off"
+    SETTLED = "settled"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.NEW: frozenset({State.QUEUED, State.SETTLED}),
+    State.QUEUED: frozenset({State.SENT, State.SETTLED}),
+    State.SENT: frozenset({State.RUNNING, State.QUEUED, State.DOOMED, State.SETTLED}),
+    State.RUNNING: frozenset({State.SETTLED, State.BACKING_OFF, State.DOOMED}),
+    State.DOOMED: frozenset({State.SETTLED, State.BACKING_OFF}),
+    State.BACKING_OFF: frozenset({State.QUEUED, State.SETTLED}),
+    State.SETTLED: frozenset(),
+}
+
+
+class LaneState(StrEnum):
+    """Where a lane stands."""
+
+    DOWN = "down"  # has no worker
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    KILLING = "killing"  # a kill has been ordered and not yet answered
+    STOPPING = "stopping"  # its worker is to end in peace
+    CLOSING = "closing"  # the lane itself is to end
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the core is to respect; times in seconds.
+
+    Attributes:
+        lanes: how many lanes at most.
+        depth: attempts in one worker at most: the one that runs and those sent ahead.
+        max_tasks_per_worker: attempts after which a worker is replaced; ``None``: never.
+        start_timeout: from ordering a worker to its being ready.
+        begin_timeout: for a sent attempt to begin, since the last byte of its call was accepted.
+        kill_timeout: for a lane to answer a kill, before the lane is given up.
+        stop_timeout: for a worker to end in peace, before it is killed.
+        start_failures: in a row, with no other worker alive or on its way: then the pool is broken.
+        uncharged: attempts of one task in a row that were lost before they began, or evicted in all.
+        first_start_wait, longest_start_wait: back-off between failed starts.
+        max_memory_per_worker: bytes; a worker that holds more between two attempts is replaced; ``None``: never.
+        kill_stalled: whether an attempt that has stalled is killed.
+    """
+
+    lanes: int = 1
+    depth: int = 1
+    max_tasks_per_worker: int | None = None
+    start_timeout: float = 120.0
+    begin_timeout: float = 10.0
+    kill_timeout: float = 10.0
+    stop_timeout: float = 5.0
+    start_failures: int = 3
+    uncharged: int = 10
+    first_start_wait: float = 0.1
+    longest_start_wait: float = 10.0
+    max_memory_per_worker: int | None = None
+    kill_stalled: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """What is known of one unsettled task."""
+
+    task: Task
+    order: int
+    state: State = State.NEW
+    lane: LaneRecord | None = None
+    attempt: int = 0  # the number of the attempt last sent
+    begun: int = 0  # attempts that began
+    first_begun_at: float = 0.0
+    begun_at: float = 0.0  # the attempt last begun
+    soft_told: int = 0  # the attempt in which SoftTimeout was last raised
+    doom: Outcome | None = None  # while doomed: what its death will be called
+    failures: Counter[str] | None = None  # made at the first failure: most tasks have none
+    lost: int = 0  # in a row
+    evictions: int = 0
+    timer: int = 0
+    story: list[Event] = field(default_factory=list)
+
+    def __lt__(self, other: Record) -> bool:
+        return (-self.task.priority, self.order) < (-other.task.priority, other.order)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the attempt last sent has begun."""
+        return self.begun == self.attempt
+
+    def move(self, state: State) -> None:
+        """The only place where a task's state changes.
+
+        Raises:
+            IllegalTransition: the move is not in the table; nothing was changed.
+        """
+        if state not in TRANSITIONS[self.state]:
+            raise IllegalTransition(
+                f"task {named(self.task.key)} cannot go from {self.state} to {state}. This is a bug in resilient_exec: "
+                f"please report it with this story:\n{render(self.story)}"
+            )
+        self.state = state
+
+
+@dataclass(slots=True, eq=False)
+class LaneRecord:
+    """What is known of one lane.
+
+    ``holds`` are the attempts in its worker: the head runs or is next, the others were sent ahead.
+    """
+
+    number: int
+    state: LaneState = LaneState.DOWN
+    holds: list[Record] = field(default_factory=list)
+    begun: int = 0  # attempts begun in the present worker
+    memory: int = 0  # bytes that it held after the last one, where that is asked for
+    unfit: bool = False  # it is not to run another: the last one was interrupted, or has left too much
+    pid: int | None = None
+    closing: bool = False  # CloseLane has been given
+    timer: int = 0

@@ -1,0 +1,389 @@
+"""One worker for as long as a lane holds it: started by loky, watched by the kernel, ended by us.
+
+loky starts the process and reaps it.  Its future is only a hint and is never waited for: it fails 6 s late when a
+forked child holds loky's sentinel pipe, and not at all while a process is stopped.  Nor is loky's
+``shutdown(wait=True)`` ever called: it joins under one lock of the whole process, so that one slow worker would
+delay all lanes.  We kill the tree ourselves, then tell loky (``wait=False``) to clean up behind it.
+
+A lease belongs to its lane's thread.  loky's reusable executors are one per thread, so the executor, too, is the
+lane's own; and the kernel's parent-death signal follows the thread that started the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.lane.capture import Capture
+from resilient_exec.lane.forkserver_client import new_mark
+from resilient_exec.lane.loky_cleanup import close_what_loky_left, let_go
+from resilient_exec.lane.loky_start import check_interpreter, launch_context, mend_trackers
+from resilient_exec.lane.stacks import Stacks
+from resilient_exec.process import orphan_guard
+from resilient_exec.process.memory import OomWatch
+from resilient_exec.process.tree import Identity, Watch, catches, end_tree, is_alive, marked, tree
+from resilient_exec.process.tree import state as process_state
+from resilient_exec.supervisor import exit_hook
+from resilient_exec.wire.channel import Framer, Kind, Outbox
+from resilient_exec.wire.register import (
+    anonymous_file,
+    read_note,
+    read_register,
+    read_scratch,
+    register_file,
+    write_soft,
+)
+from resilient_exec.wire.scratch import remove_all
+from resilient_exec.worker.main import SOFT_SIGNAL, STACKS_SIGNAL, Inherited, PickledApart, Seat, bootstrap, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from resilient_exec.lane.forkserver_client import Forking
+
+__all__ = ["Lease", "WorkerSettings", "end_marked"]
+
+_KILL_TIMEOUT = 5.0  # s, for a killed tree to be gone
+_STOP_TIMEOUT = 0.05  # s, for SIGSTOP to land (0.25 ms as a rule)
+_ZOMBIES_INTERVAL = 1.0  # s
+_MOST_ZOMBIES = 50
+_JOIN_TIMEOUT = 5.0  # s, for loky's manager thread to end behind a dead worker
+_SIGSTOP = getattr(signal, "SIGSTOP", None)
+_SIGCONT = getattr(signal, "SIGCONT", None)
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How the workers of a pool are made.
+
+    Attributes:
+        initializer, initargs: called in each when it starts.
+        output: what becomes of what they print: ``inherit``, ``capture`` or ``discard``.
+        fresh_locks: whether locks in results travel as new ones.
+        env: variables of their environment, besides this process's own.
+        forking: what forks them; ``None``: loky starts each.
+    """
+
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    output: str = "inherit"
+    fresh_locks: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    forking: Forking | None = None
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """While a lane lives: what watches over this process's death, and what forks workers."""
+        with contextlib.ExitStack() as stack:
+            orphan_guard.hold()
+            stack.callback(orphan_guard.release)
+            if self.forking is not None:
+                self.forking.hold()
+                stack.callback(self.forking.release)
+            yield
+
+
+class Lease:
+    """A worker process with its channel, its evidence and its descendants."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.mark = new_mark(secrets.token_hex(8))
+        self._executor: Any = None
+        self._process: Any = None
+        self._manager_thread: Any = None
+        self._kin: set[Identity] = set()  # descendants seen so far
+        self.stacks_fd = 0  # in the worker, told by its hello; 0: not known yet
+        self.watch: Watch | None = None
+        self.capture: Capture | None = None
+        self._zombies_due = time.monotonic() + _ZOMBIES_INTERVAL
+        self.fresh = 0  # bytes that the worker held before its first attempt, where somebody has looked
+        self.oom = OomWatch()
+        self._settings = settings
+        with contextlib.ExitStack() as undo:  # should descriptors run out half-way
+            self._register = register_file()
+            undo.callback(os.close, self._register)
+            self._stacks = anonymous_file("resilient-stacks")
+            undo.callback(os.close, self._stacks)
+            self._initializer = None
+            if settings.initializer is not None:
+                fd = anonymous_file("resilient-initializer")
+                self._initializer = PickledApart(fd, settings.initializer, settings.initargs)
+                undo.callback(os.close, fd)
+            if settings.output == "capture":
+                self.capture = Capture()
+                undo.callback(self.capture.close)
+            self._nowhere: list[int] = []  # where the output goes that nobody wants
+            for _ in range(2 if settings.output == "discard" else 0):
+                self._nowhere.append(os.open(os.devnull, os.O_WRONLY))
+                undo.callback(os.close, self._nowhere[-1])
+            self._reserve = os.open(os.devnull, os.O_RDONLY)  # for a kill that finds no descriptor left
+            undo.callback(os.close, self._reserve)
+            self.socket, self._far_socket = socket.socketpair()
+            undo.pop_all()
+        self.socket.setblocking(False)
+        self._framer = Framer(self.socket)
+        self._outbox = Outbox(self.socket)
+
+    # -- the start -------------------------------------------------------------------------------------------------
+
+    def open(self, on_hint: Callable[[], None], is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Start the worker; ``on_hint`` is called (on a thread of loky's) when loky thinks that it has ended.
+
+        Blocks for as long as loky takes to start a process; before that, while ``is_wanted()``, for as long as the
+        forkserver takes to be ready.  Raises whatever these raise.
+        """
+        from loky import get_reusable_executor
+
+        forking = self._settings.forking
+        captured = self.capture.fds if self.capture is not None else []
+        output = [Inherited(fd) for fd in captured or self._nowhere]
+        seat = Seat(
+            channel=Inherited(self._far_socket.fileno()),
+            register=Inherited(self._register),
+            stacks=Inherited(self._stacks),
+            parent=os.getpid() if forking is None else 0,
+            mark=f"{self.mark}_",
+            initializer=self._initializer,
+            output=(output[0], output[1]) if output else None,
+            fresh_locks=self._settings.fresh_locks,
+        )
+        try:
+            check_interpreter()
+            mend_trackers()
+            if forking is not None:
+                forking.ready(is_wanted)
+            self._executor = get_reusable_executor(
+                max_workers=1,
+                context=launch_context() if forking is None else forking.context,
+                timeout=None,  # an idle worker stays: when a lease ends is our decision
+                initializer=bootstrap,
+                initargs=(seat,),
+                env={**self._settings.env, self.mark: "1"},
+            )
+            future = self._executor.submit(serve)
+            self._manager_thread = self._executor._executor_manager_thread
+            self._process = next(iter(self._executor._processes.values()), None)
+            if self._process is not None:
+                self.watch = Watch(self._process.pid)
+            future.add_done_callback(lambda _: on_hint())
+        except BaseException as error:
+            close_what_loky_left(error)
+            raise
+        finally:
+            # Only the worker may have the far end (and loky has made ours inheritable to give it away).
+            self._far_socket.close()
+            if self._initializer is not None:
+                os.close(self._initializer.fd)
+            for fd in self._nowhere:
+                os.close(fd)
+            for fd in (self._register, self._stacks, *captured):
+                os.set_inheritable(fd, False)
+            exit_hook.run_before_loky()
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, once it has one."""
+        return self.watch.pid if self.watch is not None else None
+
+    # -- talking ---------------------------------------------------------------------------------------------------
+
+    def send(self, kind: Kind, serial: int = 0, *parts: bytes) -> None:
+        """Queue a frame; :meth:`pump` moves it."""
+        self._outbox.put(kind, serial, *parts)
+
+    def pump(self) -> int:
+        """Write as much as the socket takes now; how many bytes that was."""
+        return self._outbox.pump()
+
+    @property
+    def sending(self) -> bool:
+        """Whether something is still to be written."""
+        return bool(self._outbox)
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the worker's end is closed: nothing more will come, and what is left is its death."""
+        return self._framer.hung_up
+
+    def frames(self) -> Any:
+        """The whole frames that have come; raises ``ChannelLost`` for what is none."""
+        return self._framer.frames()
+
+    # -- evidence --------------------------------------------------------------------------------------------------
+
+    def said(self) -> str:
+        """Where the worker speaks, or what it has said last."""
+        if self.capture is None:
+            return "; its stderr may say more" if self._settings.output == "inherit" else ""
+        return "".join(f"\nIts last words:\n{tail}" for tail in self.capture.tails() if tail)
+
+    def begun_and_ended(self) -> tuple[int, int]:
+        """By the register: the serials of the attempt last begun and of the one last ended."""
+        return read_register(self._register)
+
+    def note(self) -> str:
+        """What the attempt has noted last."""
+        return read_note(self._register)
+
+    def remember_tree(self) -> None:
+        """Note the worker's present descendants, so that they are found when it has died by itself."""
+        if self.pid is not None:
+            self._kin = {who for who in self._kin if is_alive(who)} | tree(self.pid)
+
+    def pids(self, strangers: frozenset[Identity]) -> list[int]:
+        """The worker and its present descendants, but for those, and theirs."""
+        return [self.pid, *(who.pid for who in tree(self.pid, strangers))] if self.pid is not None else []
+
+    def has_many_zombies(self) -> bool:
+        """Whether the worker, whose children its orphans become, has piled up dead ones; looks once in a second.
+
+        It cannot reap them: they may be some library's own children, whose exit status that wants.
+        """
+        now = time.monotonic()
+        if self.pid is None or now < self._zombies_due:
+            return False
+        self._zombies_due = now + _ZOMBIES_INTERVAL
+        return sum(process_state(who.pid) == "Z" for who in tree(self.pid)) > _MOST_ZOMBIES
+
+    def raise_soft_timeout(self, serial: int) -> None:
+        """Have ``SoftTimeout`` raised in that attempt, unless the task has taken the signal's handler away."""
+        write_soft(self._register, serial)
+        if self.watch is not None and SOFT_SIGNAL is not None and catches(self.watch.pid, SOFT_SIGNAL):
+            self.watch.signal(SOFT_SIGNAL)
+
+    def take_stacks(self, timeout: float, *, stop: bool = True) -> str:
+        """The Python stacks of all threads of the worker, within ``timeout`` s; a stopped one is stopped again."""
+        if self.watch is None or STACKS_SIGNAL is None or not self.stacks_fd:
+            return ""
+        stacks = Stacks(self.watch, STACKS_SIGNAL, file=self._stacks, there=self.stacks_fd)
+        if not stop:
+            return stacks.take(timeout)
+        try:
+            return stacks.take(timeout, self.resume)
+        finally:
+            self.stop()
+
+    def end_started_since(self, moment: float) -> None:
+        """Kill the descendants that were started at ``moment`` (see :func:`process.moment`) or later."""
+        pid = self.pid
+        if pid is not None:
+            end_tree(lambda: {who for who in tree(pid) if who.started >= int(moment)}, _KILL_TIMEOUT)
+
+    # -- stopping and ending ---------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Freeze the worker: what it has sent by now is all there is to read."""
+        self._free_reserve()
+        if self.watch is None or _SIGSTOP is None:
+            return
+        self.watch.signal(_SIGSTOP)
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        while process_state(self.watch.pid) not in ("T", "t", "Z", "X", "") and time.monotonic() < deadline:
+            time.sleep(0.0002)
+
+    def resume(self) -> None:
+        """Let a stopped worker run on."""
+        if self._reserve < 0:
+            with contextlib.suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY)
+        if self.watch is not None and _SIGCONT is not None:
+            self.watch.signal(_SIGCONT)
+
+    def _free_reserve(self) -> None:
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
+
+    def is_gone(self) -> bool:
+        """Whether the worker is dead."""
+        return self.watch is None or self.watch.is_gone()
+
+    def end_in_peace(self) -> None:
+        """Ask the worker to end; the watch tells when it has."""
+        self.send(Kind.QUIT)
+        self.pump()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+
+    def kill(self) -> int | None:
+        """Kill the worker and all its descendants, as far as they can be found; its exit code, if known.
+
+        They are dead when this returns, except for what the kernel cannot kill within 5 s.
+        """
+        self._free_reserve()
+        end_tree(self._find_all, _KILL_TIMEOUT)
+        if self.watch is not None and not self.watch.is_gone():  # without a descriptor /proc shows nothing
+            self.watch.signal(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+            self.watch.wait(_KILL_TIMEOUT)
+        exitcode = self._exitcode()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, kill_workers=True)
+        return exitcode
+
+    def _find_all(self) -> set[Identity]:
+        found = {who for who in self._kin if is_alive(who)} | marked(self.mark)
+        worker = self.watch.identity if self.watch is not None else None
+        if worker is not None and is_alive(worker):  # of a reaped one the pid may be somebody else's by now
+            found.add(worker)
+        for who in list(found):
+            found |= tree(who.pid)
+        return found
+
+    def _exitcode(self) -> int | None:
+        """From the kernel, or from loky where it was quicker to reap."""
+        if self.watch is None:
+            return None
+        deadline = time.monotonic() + 0.5
+        while True:
+            code = self.watch.exitcode()
+            if code is None and self._process is not None:
+                code = self._process._popen.returncode
+            if code is not None or time.monotonic() > deadline:
+                return code
+            time.sleep(0.001)  # somebody is just between reaping it and writing down the status
+
+    def close(self) -> None:
+        """Give back every descriptor, and wait (bounded) for loky's thread to end; the worker must be dead."""
+        self._outbox.clear()
+        self._free_reserve()
+        scratch = read_scratch(self._register)
+        if self.capture is not None:
+            self.capture.close()
+        for sock in (self.socket, self._far_socket):
+            sock.close()
+        for fd in (self._register, self._stacks):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        gone = self.is_gone()
+        if self.watch is not None:
+            self.watch.close()
+        mend_trackers()  # what is let go of is told to them
+        executor, self._executor = self._executor, None
+        process, self._process = self._process, None
+        if executor is not None:
+            executor.shutdown(wait=False, kill_workers=True)
+        if self._manager_thread is not None:
+            self._manager_thread.join(_JOIN_TIMEOUT)
+        if process is not None and gone:
+            let_go(process)
+        if scratch:
+            remove_all(os.path.dirname(scratch), self.mark)
+
+
+def end_marked(mark: str) -> None:
+    """Kill from outside whatever was started under ``mark``: for a lane that does not answer."""
+
+    def find() -> set[Identity]:
+        found = marked(mark)
+        for who in list(found):
+            found |= tree(who.pid)
+        return found
+
+    end_tree(find, _KILL_TIMEOUT)

@@ -1,0 +1,1 @@
+"""Values and words: tasks, events, errors, dossiers, policies.  Touches nothing."""

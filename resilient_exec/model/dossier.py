@@ -1,0 +1,215 @@
+"""The evidence about a task: what became of each attempt, where it stood, what it had printed, what it held.
+
+A dossier is made of the task's story alone, so it can also be made of one that was stored.  ``str(dossier)`` is what a
+traceback shows below the error's one line.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.model.errors import signal_name
+from resilient_exec.model.summary import named
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+    from resilient_exec.model.events import Event
+
+__all__ = ["AttemptReport", "Dossier", "reason", "users_frames"]
+
+_ENDS = frozenset(("returned", "raised", "died", "timed_out", "out_of_memory", "evicted", "killed", "not_sent", "lost"))
+_MOST_LINES = 40  # of a text in the rendering; the dossier itself has it all ...
+_LONGEST_LINE = 500  # ... and all of each line
+
+
+@dataclass(frozen=True)
+class AttemptReport:
+    """One attempt.
+
+    Attributes:
+        number: 1 for the first attempt that began; 0 for one that never did.
+        outcome: ``returned raised died timed_out out_of_memory evicted killed not_sent lost``; ``""``: still running.
+        reason: the same in words.
+        lane: the lane's number.
+        pid: of the worker.
+        started: seconds since the pool was made.
+        duration: seconds from its begin to its end.
+        exitcode: of the worker where it died; negative for a signal.
+        signal: that signal's name, such as ``"SIGSEGV"``.
+        stacks: Python stacks of all threads of the worker, taken just before it was killed.
+        stdout, stderr: the last lines that it printed, with ``output="capture"``.
+        memory: ``(seconds since it was sent, bytes resident)``, of the worker and all that it had started.
+        peak_memory: the most that was seen, bytes; 0 if it was over before anybody looked.
+        traceback: where the task's own exception was raised, as text.
+        remark: what else was found out.
+        note: what the task itself has noted last (``task_context().note``); not kept of attempts that returned.
+    """
+
+    number: int
+    outcome: str = ""
+    reason: str = "still running"
+    lane: int | None = None
+    pid: int | None = None
+    started: float = 0.0
+    duration: float = 0.0
+    exitcode: int | None = None
+    signal: str | None = None
+    stacks: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    memory: Sequence[tuple[float, int]] = ()
+    peak_memory: int = 0
+    traceback: str = ""
+    remark: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        where = f", worker {self.pid}" if self.pid is not None else ""
+        began = f"began at {self.started:.3f} s, " if self.number else ""
+        lines = [f"attempt {self.number}: {self.reason} ({began}lasted {self.duration:.3g} s{where})"]
+        if self.remark:
+            lines.append(f"  {self.remark}")
+        if self.note:
+            lines.append(f"  the task noted last: {self.note[:_LONGEST_LINE]}")
+        if self.peak_memory:
+            samples = ", ".join(f"{size / 2**20:.0f} at {at:.1f} s" for at, size in self.memory[-5:])
+            lines.append(f"  memory: at most {self.peak_memory / 2**20:.0f} MiB" + (f" ({samples})" if samples else ""))
+        for name, text in (
+            ("stacks just before the kill", users_frames(self.stacks)),
+            ("traceback", self.traceback),
+            ("last lines of stdout", self.stdout),
+            ("last lines of stderr", self.stderr),
+        ):
+            if text.strip():
+                lines += [f"  {name}:", _block(text)]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Dossier:
+    """All that is known about one task.
+
+    Attributes:
+        key: the task's key.
+        label: what it is called.
+        arguments: its arguments in short, as text; no code of theirs is run for it.
+        attempts: the reports of its attempts, in order.
+    """
+
+    key: Hashable
+    label: str = ""
+    arguments: str = ""
+    attempts: tuple[AttemptReport, ...] = ()
+
+    @classmethod
+    def of(cls, key: Hashable, label: str, arguments: str, story: Iterable[Event]) -> Dossier:
+        """From the events of a task so far."""
+        return cls(key, label, arguments, tuple(_reports(story)))
+
+    def __str__(self) -> str:
+        head = f"dossier of task {named(self.key)}: {self.label}({self.arguments})"
+        return "\n".join([head, *map(str, self.attempts)])
+
+
+def users_frames(stacks: str) -> str:
+    """The stacks of a worker without the frames below the task's own call: they are always the same, and ours."""
+    blocks = stacks.split("\n\n")
+    return "\n\n".join("\n".join(takewhile(_is_above_the_call, block.splitlines())) for block in blocks)
+
+
+def _is_above_the_call(line: str) -> bool:
+    return not (line.endswith(" in _call") and f"{__package__}{os.sep}worker.py" in line)
+
+
+def _block(text: str) -> str:
+    lines = text.rstrip().splitlines()
+    cut = [f"[{len(lines) - _MOST_LINES} lines before these are in the dossier]"] if len(lines) > _MOST_LINES else []
+    return "\n".join(f"    | {line[:_LONGEST_LINE]}" for line in [*cut, *lines[-_MOST_LINES:]])
+
+
+def _reports(story: Iterable[Event]) -> Iterable[AttemptReport]:
+    sent: Event | None = None
+    begun: Event | None = None
+    for event in story:
+        if event.kind == "sent":
+            sent, begun = event, None
+        elif event.kind == "begun":
+            begun = event
+        elif event.kind in _ENDS and sent is not None:
+            yield _report(sent, begun, event)
+            sent = begun = None
+    if begun is not None:
+        yield AttemptReport(begun.attempt, lane=begun.lane, pid=begun.detail.get("pid"), started=begun.at)
+
+
+def _report(sent: Event, begun: Event | None, end: Event) -> AttemptReport:
+    start, evidence = begun or sent, end.evidence
+    exitcode = end.detail.get("exitcode")
+    return AttemptReport(
+        number=end.attempt if begun is not None else 0,
+        outcome=end.kind,
+        reason=reason(end.kind, end.detail),
+        lane=sent.lane,
+        pid=start.detail.get("pid", end.detail.get("pid")),
+        started=start.at,
+        duration=end.at - start.at,
+        exitcode=exitcode,
+        signal=signal_name(exitcode),
+        stacks=evidence.stacks,
+        stdout=evidence.stdout,
+        stderr=evidence.stderr,
+        memory=evidence.memory,
+        peak_memory=evidence.peak_memory,
+        traceback=evidence.traceback,
+        remark=evidence.remark,
+        note=evidence.note,
+    )
+
+
+def reason(kind: str, detail: Mapping[str, Any]) -> str:
+    """An outcome in words: what happened to the attempt."""
+    worker = f"its worker (pid {detail.get('pid')})"
+    limit = detail.get("limit", 0)
+    match kind:
+        case "raised":
+            return f"raised {detail['exception']}"
+        case "died":
+            return f"died with it: {worker} {_death(detail)}"
+        case "timed_out":
+            return _lateness(detail["what"], limit, worker)
+        case "out_of_memory":
+            used = detail["used"] / 2**20
+            return f"held {used:.0f} MiB, more than its memory_limit of {limit / 2**20:.0f} MiB; {worker} was killed"
+        case "evicted":
+            return f"was evicted to make room for others: {detail['why']}; {worker} was killed"
+        case "killed":
+            return f"was ended by {detail['why']}"
+        case "lost":
+            return f"never began: its worker went away before it could ({detail['why']})"
+        case "not_sent":
+            return str(detail["why"])
+    return kind
+
+
+def _lateness(what: str, limit: float, worker: str) -> str:
+    if what == "stall_timeout":
+        return f"used no CPU and did no I/O for {limit:.3g} s; {worker} was killed"
+    if what == "soft_timeout":
+        return f"was told by SoftTimeout that its soft_timeout of {limit:g} s was over, and ended with that"
+    return f"was still running after its timeout of {limit:g} s; {worker} was killed"
+
+
+def _death(detail: Mapping[str, Any]) -> str:
+    exitcode, why = detail.get("exitcode"), detail.get("why")
+    how = signal_name(exitcode)
+    if how is not None:
+        text = f"was killed by {how}"
+    elif exitcode is not None:
+        text = f"exited with status {exitcode}"
+    else:
+        text = "ended, nobody knows how"
+    return f"{text}: {why}" if why else text

@@ -1,0 +1,172 @@
+"""Retry policies: who gets another attempt, and after how long.
+
+Each cause of failure has a budget of its own, so that one cannot eat the other: with the defaults a task
+that dies, dies, times out and dies again is settled with ``WorkerDied`` after four attempts, because the
+third death finds its budget empty.
+
+The waiting time, the stop condition and the choice among the user's exceptions are tenacity's strategies,
+evaluated on a hand-made ``RetryCallState`` and never slept in.  tenacity's random strategies draw from the
+global ``random``, and a draw of ours would change a seeded simulation in this process: so they run on a
+generator seeded from the task's key and attempt, and the global state is put back behind them.  (Another
+thread that draws in those microseconds would be disturbed: the default below draws from nothing.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from resilient_exec.model.summary import named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenacity import RetryCallState
+
+    from resilient_exec.model.ports import Failure
+
+__all__ = ["RetryPolicy", "as_policy"]
+
+_logger = logging.getLogger(__name__)
+
+_BUDGET_OF = {"died": "deaths", "timed_out": "timeouts", "out_of_memory": "memory", "raised": "errors"}
+_FIRST_WAIT = 0.1  # s
+_LONGEST_WAIT = 30.0  # s
+
+
+class _Strategy(Protocol):
+    def __call__(self, retry_state: RetryCallState, /) -> Any: ...
+
+
+def hashed_fraction(*parts: object) -> float:
+    """A number in [0, 1) that depends on ``parts`` alone: jitter without touching any generator."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def default_wait(failure: Failure) -> float:
+    """Seconds before the next attempt: 0.1, 0.2, 0.4 … 30 by failures so far, less up to half of it by a hash."""
+    failures = sum(failure.counts.values())
+    longest: float = min(_FIRST_WAIT * 2 ** min(failures - 1, 20), _LONGEST_WAIT)
+    return longest * (1 - hashed_fraction(named(failure.key), failures) / 2)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Further attempts granted to a task, per cause of failure.
+
+    Args:
+        deaths: after the death of the worker (signal, exit, crash).
+        timeouts: after a ``timeout``.
+        memory: after a ``memory_limit``.
+        errors: after an exception of the task's own, if ``retry_if`` accepts it.
+        retry_if: a tenacity ``retry_if_*`` predicate on the task's own exceptions; ``None`` accepts every
+            ``Exception``, but neither ``SystemExit`` nor ``KeyboardInterrupt``.
+        wait: a tenacity ``wait_*`` strategy (s); ``None``: exponential from 0.1 s to 30 s with jitter from a
+            hash of key and attempt.
+        stop: a tenacity ``stop_*`` strategy, asked before each further attempt; ``None``: the budgets alone decide.
+        total: attempts in all, whatever they fail of; ``None``: the budgets alone decide.
+
+    Raises:
+        ValueError: a budget is negative or not a whole number, or ``total`` is not a whole number from 1.
+        TypeError: ``retry_if``, ``wait`` or ``stop`` is not callable.
+
+    A task's own exceptions are not tried again unless you say so: ``RetryPolicy(errors=2)``.
+    """
+
+    deaths: int = 2
+    timeouts: int = 1
+    memory: int = 1
+    errors: int = 0
+    retry_if: Callable[[RetryCallState], Any] | None = field(default=None, kw_only=True)
+    wait: Callable[[RetryCallState], Any] | None = field(default=None, kw_only=True)
+    stop: Callable[[RetryCallState], Any] | None = field(default=None, kw_only=True)
+    total: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("deaths", "timeouts", "memory", "errors"):
+            budget = getattr(self, name)
+            if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
+                raise ValueError(f"{name} must be a whole number of further attempts, 0 or more; got {budget!r}")
+        total = self.total
+        if total is not None and (isinstance(total, bool) or not isinstance(total, int) or total < 1):
+            raise ValueError(f"total must be a whole number of attempts in all, 1 or more, or None; got {total!r}")
+        for name in ("retry_if", "wait", "stop"):
+            strategy = getattr(self, name)
+            if strategy is not None and not callable(strategy):
+                raise TypeError(f"{name} must be one of tenacity's strategies (a callable); got {strategy!r}")
+
+    def next_delay(self, failure: Failure) -> float | None:
+        """Seconds to wait before the next attempt, or ``None``: the failure stands."""
+        budget = _BUDGET_OF.get(failure.cause)
+        if budget is None or failure.counts[failure.cause] > getattr(self, budget):
+            return None
+        if self.total is not None and failure.attempts >= self.total:
+            return None
+        try:
+            return self._ask_strategies(failure)
+        except Exception:
+            # A user's strategy that raises must not cost the task its outcome, nor the pool its life.
+            _logger.exception("a retry strategy raised; task %s is not tried again", named(failure.key))
+            return None
+
+    def _ask_strategies(self, failure: Failure) -> float | None:
+        if failure.cause == "raised" and not self._accepts(failure):
+            return None
+        delay = default_wait(failure) if self.wait is None else float(_evaluate(self.wait, failure))
+        if not math.isfinite(delay):
+            raise ValueError(f"the wait strategy gave {delay!r}; it must give a finite number of seconds")
+        if self.stop is not None and _evaluate(self.stop, failure, delay):
+            return None
+        return max(0.0, delay)
+
+    def _accepts(self, failure: Failure) -> bool:
+        if self.retry_if is None:
+            return isinstance(failure.exception, Exception)
+        return bool(_evaluate(self.retry_if, failure))
+
+
+def _call_state(failure: Failure) -> RetryCallState:
+    # tenacity costs 50 ms to import; only those who use its strategies pay for it.
+    from tenacity import Future, RetryCallState
+
+    # tenacity's stubs ask for a retrying object; its strategies use none (its own tests build the state like this).
+    state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+    state.attempt_number = failure.attempts
+    state.start_time = 0.0
+    state.outcome_timestamp = failure.elapsed
+    outcome = Future(failure.attempts)
+    outcome.set_exception(failure.exception or RuntimeError(failure.cause))
+    state.outcome = outcome
+    return state
+
+
+def _evaluate(strategy: _Strategy, failure: Failure, delay: float = 0.0) -> Any:
+    state = _call_state(failure)
+    state.upcoming_sleep = delay  # what stop_before_delay looks at
+    saved = random.getstate()
+    random.seed(f"{named(failure.key)}/{failure.attempts}")
+    try:
+        return strategy(state)
+    finally:
+        random.setstate(saved)
+
+
+def as_policy(retry: RetryPolicy | int) -> RetryPolicy:
+    """``retry`` as a policy: a number means that many attempts in all over deaths, timeouts and memory.
+
+    Raises:
+        ValueError: a number below 1.
+        TypeError: neither a number nor a policy.
+    """
+    if isinstance(retry, RetryPolicy):
+        return retry
+    if isinstance(retry, bool) or not isinstance(retry, int):
+        raise TypeError(f"retry must be a RetryPolicy or a number of attempts in all; got {retry!r}")
+    if retry < 1:
+        raise ValueError(f"retry must be at least 1 (attempts in all; 1: none again); got {retry!r}")
+    return RetryPolicy(deaths=retry - 1, timeouts=retry - 1, memory=retry - 1, total=retry)

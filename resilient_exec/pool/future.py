@@ -1,0 +1,201 @@
+"""The future of a task, and ``Settled``, the same as a plain record."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED, PENDING, RUNNING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from resilient_exec.model.dossier import Dossier
+from resilient_exec.supervisor.latch import Flag, Monitor
+
+if TYPE_CHECKING:
+    import queue
+    from collections.abc import Callable, Hashable
+
+    from resilient_exec.model.events import Event
+
+__all__ = ["Overseer", "ResilientFuture", "Settled"]
+
+_logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Overseer(Protocol):
+    """What a future asks of its pool's supervisor."""
+
+    def cancelled(self, future: ResilientFuture[Any]) -> None:
+        """The future was cancelled before its task was sent."""
+
+    def kill(self, future: ResilientFuture[Any]) -> None:
+        """The task is to end for good."""
+
+    def story(self, key: Hashable) -> tuple[Event, ...]:
+        """The events of an unsettled task."""
+
+    def call_back(self, future: ResilientFuture[Any]) -> None:
+        """Run the future's done-callbacks, on a thread that holds up nobody."""
+
+
+class _Waiters(list[Any]):
+    """The waiters of ``concurrent.futures.wait`` and ``as_completed``: they sleep on an ``Event`` that others set."""
+
+    def append(self, waiter: Any) -> None:
+        """Take one more; the locks of all futures that it waits for are held, so nobody sets its event meanwhile."""
+        if isinstance(waiter.event, threading.Event):
+            waiter.event = Flag()
+        super().append(waiter)
+
+
+class ResilientFuture(Future[T]):
+    """A ``concurrent.futures.Future`` that also knows its attempts and its story, and can kill its task.
+
+    Done-callbacks run on a thread of their own, never on one that supervises; so one may block, raise
+    ``SystemExit``, submit to the pool or wait for another future.
+    """
+
+    _done_callbacks: list[Callable[[Future[T]], object]]  # of the standard library; typeshed does not show it
+
+    def __init__(self, key: Hashable, label: str, arguments: str, overseer: Overseer) -> None:
+        super().__init__()
+        self._condition: Any = Monitor()  # a Ctrl-C inside its lock must not keep the supervisor from settling it
+        self._waiters = _Waiters()  # nor one inside theirs
+        self.key = key
+        self.label = label
+        self._arguments = arguments
+        self._overseer = overseer
+        self._attempts = 0
+        self._elapsed = 0.0
+        self._story: tuple[Event, ...] | None = None
+        self._sink: queue.SimpleQueue[ResilientFuture[T]] | None = None
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts have begun so far."""
+        return sum(event.kind == "begun" for event in self.story)
+
+    @property
+    def story(self) -> tuple[Event, ...]:
+        """The events of the task so far, in order."""
+        if self._story is None:
+            live = self._overseer.story(self.key)
+            if self._story is None:  # else it has just settled
+                return live
+        return self._story
+
+    @property
+    def dossier(self) -> Dossier:
+        """The evidence about all attempts so far: reasons, stacks, last output, memory.  ``print`` it."""
+        return Dossier.of(self.key, self.label, self._arguments, self.story)
+
+    def cancel(self) -> bool:
+        """Cancel the task if no attempt was sent yet.  A running one is not cancelled (``False``): see :meth:`kill`."""
+        was_cancelled = self.cancelled()
+        cancelled = super().cancel()
+        if cancelled and not was_cancelled:
+            self._overseer.cancelled(self)
+        return cancelled
+
+    def kill(self) -> None:
+        """End the task for good, whatever it is doing: it settles with ``TaskKilled``, unless it has just ended.
+
+        A waiting task ends at once.  A running one loses its worker, by SIGKILL, with all processes that it started.
+        It is not tried again.  Returns at once; wait for the future to see it done.
+        """
+        if not self.done():
+            self._overseer.kill(self)
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """Have ``fn(future)`` called when the future is done: at once, in this thread, if it is."""
+        try:
+            super().add_done_callback(fn)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # SystemExit, too: it must not depend on the speed of the task whether that ends a thread
+            _logger.exception("a done-callback raised")
+
+    def _insist(self, method: Callable[..., R], *args: Any) -> R:
+        """Call a method that takes its lock, and have the lock, whoever has lost it: for those who must not hang."""
+        self._condition.acquire()
+        try:
+            return method(*args)
+        finally:
+            self._condition.release()
+
+    def _record(self, attempts: int, elapsed: float, story: tuple[Event, ...]) -> None:
+        """Called once by the supervisor, just before the result or the exception is set."""
+        self._attempts, self._elapsed, self._story = attempts, elapsed, story
+
+    def _cancel_quietly(self) -> None:
+        super().cancel()
+
+    def _notify_if_cancelled(self) -> None:
+        """Tell those who wait in ``wait`` and ``as_completed``: a future that is only cancelled does not wake them."""
+        if self._state == CANCELLED:  # and nobody but the caller goes on from there
+            self._insist(self.set_running_or_notify_cancel)
+
+    def _invoke_callbacks(self) -> None:
+        # The standard library calls this at the end of cancel(), set_result() and set_exception(), in whose thread
+        # a user's callback must not run.
+        if self._sink is not None:
+            self._sink.put(self)
+        if self._done_callbacks:
+            self._overseer.call_back(self)
+
+    def _run_callbacks(self, report: Callable[[BaseException], object]) -> None:
+        self._insist(self.done)  # a callback asks for the result, and finds the lock free now
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException as error:  # SystemExit in a callback ends neither the thread nor the process
+                report(error)
+
+    def _on_done(self, sink: queue.SimpleQueue[ResilientFuture[T]]) -> None:
+        """Have the future put into ``sink`` when it is done: as a callback, but without a user's code in between."""
+        with self._condition:
+            if self._state in (PENDING, RUNNING):
+                self._sink = sink
+                return
+        sink.put(self)
+
+
+@dataclass(frozen=True)
+class Settled(Generic[T]):
+    """How a task ended; its failure is a value here and is not raised.
+
+    Attributes:
+        index: position in the input.
+        key: the task's key.
+        ok: whether it returned.
+        value: what it returned; ``None`` if it did not.
+        error: what it raised, or an error that says what happened; ``None`` if it returned.
+        attempts: how many attempts began.
+        elapsed: seconds from the begin of the first attempt to the end.
+    """
+
+    index: int
+    key: Hashable
+    ok: bool
+    value: T | None
+    error: BaseException | None
+    attempts: int
+    elapsed: float
+
+    @classmethod
+    def of(cls, index: int, future: ResilientFuture[T]) -> Settled[T]:
+        """From a future that is done."""
+        from concurrent.futures import CancelledError
+
+        error: BaseException | None
+        value: T | None = None
+        if future.cancelled():
+            error = CancelledError()
+        else:
+            error = future.exception()
+            value = future.result() if error is None else None
+        return cls(index, future.key, error is None, value, error, future._attempts, future._elapsed)

@@ -1,0 +1,192 @@
+"""The options of a task, and the checks of arguments: each error names the value and the rule."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from resilient_exec.model.policies import RetryPolicy, as_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+__all__ = [
+    "LONGEST",
+    "UNSET",
+    "Options",
+    "WrongSetting",
+    "as_tuple",
+    "choice",
+    "count",
+    "environment",
+    "module_names",
+    "seconds",
+    "size",
+]
+
+T = TypeVar("T")
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_LEAST_SIZE = 1 << 20  # bytes: what is less is a number of megabytes, or a slip
+_MOST_SIZE = 1 << 50  # bytes: no machine has them, and the kernel's limits overflow not far beyond
+LONGEST = 1e9
+"""Seconds, thirty years: beyond it the clocks of the operating system overflow."""
+
+
+class WrongSetting(ValueError):
+    """A variable of the environment has a value that cannot be; the text names it, the value, the rule, the remedy."""
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return "<as the pool has it>"
+
+
+UNSET: Any = _Unset()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How one task is to be run."""
+
+    timeout: float | None = None
+    retry: RetryPolicy = RetryPolicy()  # noqa: RUF009  frozen
+    key: Hashable = UNSET
+    label: str = ""
+    priority: float = 0
+    soft_timeout: float | None = None
+    memory_limit: int | None = None
+
+    def with_(self, **changes: Any) -> Options:
+        """The same with ``changes``, checked; what is ``UNSET`` in them stays as it is."""
+        given = {name: value for name, value in changes.items() if value is not UNSET}
+        for name in ("timeout", "soft_timeout"):
+            if name in given:
+                given[name] = seconds(name, given[name])
+        if "memory_limit" in given:
+            given["memory_limit"] = size("memory_limit", given["memory_limit"])
+        if "retry" in given:
+            given["retry"] = as_policy(given["retry"])
+        if "priority" in given:
+            _check_priority(given["priority"])
+        if "label" in given and not isinstance(given["label"], str):
+            raise TypeError(f"label must be a text; got {given['label']!r}")
+        if "key" in given:
+            _check_key(given["key"])
+        changed = replace(self, **given)
+        soft, hard = changed.soft_timeout, changed.timeout
+        if soft is not None and hard is not None and soft >= hard:
+            raise ValueError(
+                f"soft_timeout ({soft:g} s) must be less than timeout ({hard:g} s): it comes first, and leaves the "
+                "task the time between them; soft_timeout=None takes it away"
+            )
+        return changed
+
+
+def _check_key(key: Any) -> None:
+    """A key must be hashable, equal to itself (a NaN is not), and printable: it is looked up and told by everybody."""
+    hash(key)  # raises a TypeError that names the type
+    kind = f"{type(key).__module__}.{type(key).__qualname__}"
+    try:
+        same, text = bool(key == key), repr(key)  # noqa: PLR0124  that is the question
+    except Exception as error:
+        raise TypeError(
+            f"a key of type {kind} cannot be used: comparing or printing it raised {type(error).__name__}: {error}; "
+            "use a number or a text"
+        ) from error
+    if not same:
+        raise ValueError(f"a key must be equal to itself, else it can never be found again; got {text}")
+
+
+def _check_priority(value: Any) -> None:
+    if not isinstance(value, int | float):
+        raise TypeError(f"priority must be a number, larger goes first; got {value!r}")
+    if math.isnan(value):
+        raise ValueError(f"priority must be a number that can be compared; got {value!r}")
+
+
+def seconds(name: str, value: Any) -> float | None:
+    """``value`` as a time, which is finite and more than 0, or ``None``."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds or None; got {value!r}")
+    if not 0 < value < LONGEST:
+        raise ValueError(f"{name} must be a finite number of seconds greater than 0, or None; got {value!r}")
+    return float(value)
+
+
+def as_tuple(name: str, value: Iterable[T]) -> tuple[T, ...]:
+    """``value``, gone through once, here and now."""
+    try:
+        return tuple(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a sequence (perhaps a tuple of one?); got {value!r}") from error
+
+
+def count(name: str, value: Any) -> int:
+    """``value`` as a whole number of 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number; got {value!r}")
+    if value <= 0:
+        raise ValueError(f"{name} must be greater than 0, got {value!r}")
+    return value
+
+
+def size(name: str, value: Any) -> int | None:
+    """``value`` in bytes: a whole number, or a text such as ``"512MB"``, ``"2 GiB"``, ``"1.5G"``; ``None`` stays."""
+    if value is None:
+        return None
+    rule = f'{name} must be a number of bytes or a text such as "512MB" or "2GiB", at least 1 MiB, or None'
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", value.upper())
+        if match is None or match[2] not in _UNITS:
+            raise ValueError(f"{rule}; got {value!r}")
+        number = int(min(float(match[1]) * _UNITS[match[2]], 2.0 * _MOST_SIZE))
+    elif isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{rule}; got {value!r}")
+    else:
+        number = value
+    if number < _LEAST_SIZE:
+        raise ValueError(f"{rule}; got {value!r}")
+    if number > _MOST_SIZE:
+        raise ValueError(f"{name} must be at most 1024 TiB (None: no limit); got {value!r}")
+    return number
+
+
+def environment(name: str, value: Any) -> dict[str, str]:
+    """``value`` as a copy of a mapping from names of variables to their texts; ``None`` is an empty one."""
+    rule = f"{name} must be a mapping from names of variables to texts"
+    try:
+        pairs = dict(value or {})
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{rule}; got {value!r}") from error
+    for variable, text in pairs.items():
+        if not isinstance(variable, str) or not isinstance(text, str):
+            raise TypeError(f"{rule}; got {variable!r}: {text!r}")
+        if not variable or "=" in variable or "\0" in variable + text:
+            raise ValueError(f"{rule}, none empty, with '=' in its name, or with a null character; got {variable!r}")
+    return pairs
+
+
+def module_names(name: str, value: Any) -> tuple[str, ...]:
+    """``value`` as names of modules, as ``import`` takes them, each with or without a ``?`` behind it."""
+    rule = f"{name} must be a sequence of names of modules, such as ('numpy', 'my.model?')"
+    if isinstance(value, str):
+        raise TypeError(f"{rule}; got the text {value!r}: put it into a tuple, ({value!r},)")
+    names = as_tuple(name, value)
+    for module in names:
+        if not isinstance(module, str):
+            raise TypeError(f"{rule}; got {module!r}")
+        if not all(part.isidentifier() for part in module.removesuffix("?").split(".")):
+            raise ValueError(f"{rule}; got {module!r}")
+    return names
+
+
+def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """``value``, which is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+    return str(value)

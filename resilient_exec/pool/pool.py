@@ -1,0 +1,362 @@
+"""The pool: a ``concurrent.futures.Executor`` whose tasks may hang, crash and die.
+
+It checks arguments, pickles calls in the caller's thread (so that what cannot be pickled shows the caller's line),
+and hands everything else to the supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import sys
+import traceback
+import weakref
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from resilient_exec.core.messages import ShutdownAsked
+from resilient_exec.core.states import Limits, State
+from resilient_exec.lane.loky_start import fill_standard_descriptors
+from resilient_exec.model.errors import PoolBroken, PoolClosed, SoftTimeout
+from resilient_exec.model.policies import RetryPolicy
+from resilient_exec.model.summary import summary
+from resilient_exec.model.task import NotSent, Task
+from resilient_exec.pool.future import ResilientFuture
+from resilient_exec.pool.options import (
+    UNSET,
+    Options,
+    as_tuple,
+    choice,
+    count,
+    environment,
+    module_names,
+    seconds,
+    size,
+)
+from resilient_exec.pool.submission import Front, label_of
+from resilient_exec.supervisor import exit_hook
+from resilient_exec.supervisor.callbacks import warn_of_stalls
+from resilient_exec.supervisor.loop import Supervisor
+from resilient_exec.supervisor.memory_guard import Pressure
+from resilient_exec.wire.payload import Unsendable, pack_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Self
+
+    from resilient_exec.core.messages import Stimulus
+    from resilient_exec.lane.forkserver_client import Forking
+    from resilient_exec.lane.lane import LokyLane
+    from resilient_exec.model.ports import Observer
+
+__all__ = ["ResilientPool"]
+
+T = TypeVar("T")
+_logger = logging.getLogger(__name__)
+
+
+def _callers_line() -> str:
+    """The line that submits, as in a traceback: the error is raised much later, where somebody asks for the result."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("resilient_exec."):
+        frame = frame.f_back
+    (line,) = traceback.extract_stack(frame, limit=1)
+    return f'File "{line.filename}", line {line.lineno}, in {line.name}: {line.line}'
+
+
+class ResilientPool(Front, Executor):
+    """A process pool for long, unreliable tasks.
+
+    Args:
+        max_workers: lanes; by default ``loky.cpu_count()``, which respects affinity and cgroups.
+        timeout: seconds for each attempt, from its begin; then its worker is killed with all that it has started,
+            whatever it is doing.  ``None``: no limit.
+        soft_timeout: seconds after which :class:`SoftTimeout` is raised inside the task, in its main thread, once in
+            an attempt; it must be less than ``timeout``.  ``None``: never.
+        start_timeout: seconds for a worker to start and to run ``initializer``.
+        retry: a :class:`RetryPolicy`, or a number of attempts in all.  By default a task whose worker died is tried
+            again twice, one that timed out or ran out of memory once, and its own exceptions are final.
+        memory_limit: bytes, or a text such as ``"2GiB"``: what the worker and all processes that it starts may hold
+            together, each shared page counted once (the proportional set size).  More: the worker is killed, and the
+            task fails with :class:`MemoryLimitExceeded` if it is not tried again.  Behind it stands the kernel's limit
+            on what one process may map, at twice as much: an allocation beyond that raises ``MemoryError`` in the task.
+        memory_reserve: bytes, or a text, of the machine's (or cgroup's) memory that are to stay free: with less no
+            attempt is started while another runs; with less than half of it the youngest is evicted, and tried again
+            later, uncharged.  ``"auto"``: 4 % of all memory, at most 512 MiB.  ``None``: no such guard.
+        stall_timeout: seconds; an attempt that has used less than 1 % of a CPU and done no I/O for so long is reported
+            by an event ``stalled`` with its stacks, and by a warning in the log.  ``None``: never.
+        on_stall: ``"report"``, or ``"kill"``: it also fails, as if its timeout were over.
+        max_tasks_per_worker: attempts after which a worker is replaced; ``None``: never.
+        max_memory_per_worker: bytes, or a text: a worker that holds more between two attempts is replaced.
+        initializer: called with ``initargs`` in each worker when it starts.
+        env: variables that the workers' environment is to have besides this process's own, or instead of it.
+        preload: names of modules that a private forkserver imports once; workers are then forked from it in some ten
+            milliseconds, in place of importing them for seconds each (Linux; elsewhere they are started as without
+            it, and a warning in the log says so).  A module that leaves a thread running is refused.  One with a
+            ``?`` behind its name is left out, with a warning in the log, if importing it fails or starts threads.
+        output: what becomes of what workers print.  ``"inherit"``: it goes where this process's output goes, and a
+            worker stands still while nobody reads that.  ``"capture"``: the last lines of a failed attempt are in its
+            dossier.  ``"discard"``: nothing is kept.  With these two nobody ever waits.
+        fresh_locks: let ``threading`` locks in arguments and results travel, as new locks that nobody holds.
+        observers: each is called with every :class:`Event`, on a thread of its own.
+
+    Raises:
+        ValueError, TypeError: an argument is out of range or of the wrong type; the text names it.
+        NotSendable: ``initializer`` or one of ``initargs`` does not pickle; the text names it.
+
+    Workers are started by exec, never by fork, and only when there is work.  They see the parent's ``sys.path``,
+    directory and environment, but not its ``__main__``, which is never imported again: what lives there travels by
+    value.  They ignore SIGINT.  A worker never outlives this process.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        start_timeout: float = 120,
+        retry: RetryPolicy | int = RetryPolicy(),  # noqa: B008  frozen
+        memory_limit: int | str | None = None,
+        memory_reserve: int | str | None = "auto",
+        stall_timeout: float | None = None,
+        on_stall: str = "report",
+        max_tasks_per_worker: int | None = None,
+        max_memory_per_worker: int | str | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        env: Mapping[str, str] | None = None,
+        preload: Iterable[str] = (),
+        output: str = "inherit",
+        fresh_locks: bool = False,
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        self._options = Options().with_(
+            timeout=timeout, soft_timeout=soft_timeout, retry=retry, memory_limit=memory_limit
+        )
+        self._max_workers = _default_workers() if max_workers is None else count("max_workers", max_workers)
+        if max_tasks_per_worker is not None:
+            count("max_tasks_per_worker", max_tasks_per_worker)
+        start_seconds = _start_timeout(start_timeout)
+        stall = seconds("stall_timeout", stall_timeout)
+        limits = Limits(
+            lanes=self._max_workers,
+            max_tasks_per_worker=max_tasks_per_worker,
+            start_timeout=start_seconds,
+            max_memory_per_worker=size("max_memory_per_worker", max_memory_per_worker),
+            kill_stalled=choice("on_stall", on_stall, ("report", "kill")) == "kill",
+        )
+        choice("output", output, ("inherit", "capture", "discard"))
+        self._fresh_locks = bool(fresh_locks)
+        observers = _observers(observers, stall)
+        initargs = _initargs(initializer, initargs)
+        variables = environment("env", env)
+        forking = _forking(preload, variables, start_seconds)
+        fill_standard_descriptors()
+        self._pid = os.getpid()
+        self._numbers = itertools.count()
+        self._shut = False
+
+        def make_lane(number: int, post: Callable[[Stimulus], None]) -> LokyLane:
+            from resilient_exec.lane.lane import LaneSettings, LokyLane
+            from resilient_exec.lane.lease import WorkerSettings
+
+            worker = WorkerSettings(initializer, initargs, output, bool(fresh_locks), variables, forking)
+            return LokyLane(number, post, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
+
+        self._forking = forking
+        self._supervisor = Supervisor(limits, make_lane, observers, _pressure(memory_reserve))
+        exit_hook.end_at_exit(self._supervisor)
+        # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
+        self._finalizer = weakref.finalize(self, _end_dropped, self._supervisor, self._pid)
+        self._finalizer.atexit = False
+
+    def _enqueue(
+        self, options: Options, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ResilientFuture[T]:
+        self._check_open()
+        call, problem = b"", None
+        try:
+            call = pack_call(fn, args, kwargs, fresh_locks=self._fresh_locks)
+        except Unsendable as unsendable:
+            text = f"cannot be sent to a worker: {unsendable}; it was submitted in {_callers_line()}"
+            problem = NotSent(text, unsendable.__cause__)
+        label = options.label or label_of(fn, args)
+        arguments = summary(args, kwargs)
+        while True:
+            key = next(self._numbers) if options.key is UNSET else options.key
+            future: ResilientFuture[T] = ResilientFuture(key, label, arguments, self._supervisor)
+            task = Task(
+                key, options.retry, options.timeout, options.priority, label, options.soft_timeout, options.memory_limit
+            )
+            if self._supervisor.submit(task, future, call, problem):
+                return future
+            if options.key is not UNSET:
+                raise ValueError(
+                    f"an unsettled task has the key {key!r} already; wait for it, or give this one another key"
+                )
+
+    def _check_open(self) -> None:
+        if self._pid != os.getpid():
+            raise PoolClosed(
+                f"this pool belongs to process {self._pid}, of which this one ({os.getpid()}) is a fork; make a new one"
+            )
+        if exit_hook.exiting():
+            raise PoolClosed("cannot schedule new futures after interpreter shutdown")
+        if self._shut:
+            raise PoolClosed("cannot schedule new futures after shutdown")
+        broken = self._supervisor.core.broken
+        if broken is not None:
+            raise PoolBroken(broken)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Take no more tasks, and end the workers when the last is done.
+
+        Args:
+            wait: return only when everything has settled and no worker is left.
+            cancel_futures: cancel the tasks that wait; one that waits for another attempt settles with ``TaskKilled``.
+            kill: also kill the tasks that run; they settle with ``TaskKilled``.
+
+        May be called again, to cancel or kill what an earlier call left to finish.
+        """
+        self._shut = True
+        if self._pid != os.getpid():
+            return  # in a forked child there is nothing of this pool
+        self._finalizer.detach()
+        if self._forking is not None:
+            self._forking.cool()
+        why = "shutdown(kill=True)" if kill else "shutdown(cancel_futures=True)" if cancel_futures else "shutdown()"
+        self._supervisor.post(ShutdownAsked(cancel=cancel_futures, kill=kill, why=why))
+        if wait:
+            self._supervisor.ended.wait()
+            self._supervisor.join()
+
+    def preloaded(self) -> tuple[str, ...] | None:
+        """Have ``preload`` done now, rather than with the first task, and wait for it.
+
+        Returns:
+            The modules with a ``?`` that had to be left out; ``None``: this pool has no forkserver.
+
+        Raises:
+            PoolBroken: a module could not be imported, or not within ``start_timeout``; in its own words.
+        """
+        self._check_open()
+        if self._forking is None:
+            return None
+        try:
+            return self._forking.warm(lambda: not self._shut)
+        except (RuntimeError, OSError) as error:
+            self._forking.cool()
+            raise PoolBroken(f"the modules to preload could not be: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        """Wait for all tasks; but by ``KeyboardInterrupt``, now or while waiting, cancel what waits, kill what runs.
+
+        The same by ``SoftTimeout``, in a pool inside a task of another one.
+        """
+        if exc_type is not None and issubclass(exc_type, KeyboardInterrupt | SoftTimeout):
+            self.shutdown(kill=True, cancel_futures=True)
+            return
+        try:
+            self.shutdown()
+        except (KeyboardInterrupt, SoftTimeout):
+            self.shutdown(kill=True, cancel_futures=True)
+            raise
+
+    def snapshot(self) -> dict[str, Any]:
+        """The pool at this moment: counts of tasks, and for each lane what it is doing.
+
+        Returns:
+            ``pending`` (queued), ``running`` (sent or begun), ``backing_off``, ``done``, ``failed``, ``cancelled``,
+            ``dropped_events`` (that observers were too slow for), and ``lanes``: for each its ``lane`` number,
+            ``state``, ``pid``, and the ``key``, ``attempt`` and ``elapsed`` (s) of the task it runs; with psutil's
+            figures ``rss`` (bytes) and ``cpu`` (s) of its worker, ``None`` where there is none.
+        """
+        supervisor = self._supervisor
+        counts, ended = supervisor.core.counts, supervisor.core.ended
+        return {
+            "pending": counts[State.QUEUED],
+            "running": counts[State.SENT] + counts[State.RUNNING] + counts[State.DOOMED],
+            "backing_off": counts[State.BACKING_OFF],
+            "done": ended["done"],
+            "failed": ended["failed"],
+            "cancelled": ended["cancelled"],
+            "dropped_events": supervisor.dropped_events,
+            "lanes": [{**lane, **_usage(lane["pid"])} for lane in supervisor.core.lanes(supervisor.now())],
+        }
+
+
+def _start_timeout(given: float) -> float:
+    checked = seconds("start_timeout", given)
+    if checked is None:
+        raise TypeError("start_timeout must be a number of seconds; a start without a limit could hang for ever")
+    return checked
+
+
+def _initargs(initializer: Callable[..., object] | None, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The initializer's arguments, checked with it."""
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be a callable, got {initializer!r}")
+    initargs = as_tuple("initargs", given)
+    if initializer is not None:
+        from resilient_exec.lane.initializer import check_initializer
+
+        check_initializer(initializer, initargs)
+    return initargs
+
+
+def _forking(preload: Iterable[str], env: Mapping[str, str], start_timeout: float) -> Forking | None:
+    """What forks the workers, where something is to be preloaded."""
+    modules = module_names("preload", preload)
+    if not modules:
+        return None
+    from resilient_exec.lane.forkserver_client import Forking, can_fork
+
+    if can_fork():
+        return Forking(modules, env, start_timeout)
+    _logger.warning("preload: there is no forkserver on this system; each worker imports what it needs by itself")
+    return None
+
+
+def _observers(given: Iterable[Observer], stall_timeout: float | None) -> tuple[Observer, ...]:
+    """The observers, checked; with the one that warns, where stalls are looked for."""
+    observers = as_tuple("observers", given)
+    for observer in observers:
+        if not callable(observer):
+            raise TypeError(f"an observer must be a callable that takes an event; got {observer!r}")
+    return (*observers, warn_of_stalls) if stall_timeout is not None else observers
+
+
+def _pressure(reserve: int | str | None) -> Pressure | None:
+    """The guard for the machine's memory, as far as it is wanted."""
+    if reserve == "auto":
+        return Pressure()
+    checked = size("memory_reserve", reserve)
+    return Pressure(checked) if checked is not None else None
+
+
+def _usage(pid: int | None) -> dict[str, Any]:
+    import psutil
+
+    if pid is not None:
+        with contextlib.suppress(psutil.Error, OSError):  # OSError: no descriptor left to look with
+            process = psutil.Process(pid)
+            times = process.cpu_times()
+            return {"rss": process.memory_info().rss, "cpu": times.user + times.system}
+    return {"rss": None, "cpu": None}
+
+
+def _default_workers() -> int:
+    import loky
+
+    return int(loky.cpu_count())
+
+
+def _end_dropped(supervisor: Supervisor, pid: int) -> None:
+    if pid == os.getpid():
+        supervisor.post(ShutdownAsked(why="the pool was dropped"))

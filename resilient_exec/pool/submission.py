@@ -1,0 +1,208 @@
+"""What a pool and its views have in common: ``submit``, ``map``, ``settled`` and ``options``.
+
+Everything is built on one call, ``_enqueue``, and on the options that go with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import time
+from abc import abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from resilient_exec.pool.future import ResilientFuture, Settled
+from resilient_exec.pool.options import UNSET, Options, count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Iterator
+
+    from resilient_exec.model.policies import RetryPolicy
+
+__all__ = ["Front", "PoolView", "label_of"]
+
+T = TypeVar("T")
+_AHEAD = 2  # calls per lane that `settled` keeps waiting or running
+
+
+def _run_chunk(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T]:
+    return [fn(*args) for args in chunk]
+
+
+def label_of(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """What a call is called in events and errors: a chunk is called by the function that it is a chunk of."""
+    named = args[0] if fn is _run_chunk else fn
+    return getattr(named, "__qualname__", "") or type(named).__qualname__
+
+
+class Front:
+    """Submits, maps and settles with the options that it carries."""
+
+    _options: Options
+    _max_workers: int
+
+    @abstractmethod
+    def _enqueue(
+        self, options: Options, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ResilientFuture[T]:
+        """Take one task in."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> ResilientFuture[T]:
+        """Have ``fn(*args, **kwargs)`` run in a worker; its future.
+
+        The call is pickled now.  Where that fails the error (``NotSendable``) is in the future.  All keywords are the
+        task's own: options are set with :meth:`options`.
+
+        Raises:
+            PoolClosed: the pool takes no more tasks.
+            PoolBroken: no worker can be started.
+            ValueError: an unsettled task has the same ``key``.
+        """
+        return self._enqueue(self._options, fn, args, kwargs)
+
+    def options(
+        self,
+        *,
+        timeout: float | None = UNSET,
+        soft_timeout: float | None = UNSET,
+        memory_limit: int | str | None = UNSET,
+        retry: RetryPolicy | int = UNSET,
+        key: Hashable = UNSET,
+        label: str = UNSET,
+        priority: float = UNSET,
+    ) -> PoolView:
+        """A view of the same pool with other options for the tasks that are submitted through it.
+
+        Args:
+            timeout: seconds for each attempt, from its begin; then its worker is killed.  ``None``: no limit.
+            soft_timeout: seconds after which ``SoftTimeout`` is raised in the task, which then may put things in order.
+            memory_limit: bytes, or a text such as ``"2GiB"``: what its worker and all that it starts may hold.
+            retry: a policy, or a number of attempts in all.
+            key: names the task among the unsettled ones; by default its number in the pool.
+            label: what errors and events call the task.
+            priority: larger goes first; by default 0.
+        """
+        changed = self._options.with_(
+            timeout=timeout,
+            soft_timeout=soft_timeout,
+            memory_limit=memory_limit,
+            retry=retry,
+            key=key,
+            label=label,
+            priority=priority,
+        )
+        return PoolView(self, changed)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """``map(fn, *iterables)`` in the workers; the values in order of the input, as the standard library's.
+
+        Args:
+            fn: what is called.
+            *iterables: its arguments; the shortest ends them.
+            timeout: seconds from now in which a value must be there, else ``TimeoutError``.  (This is not the limit of
+                an attempt: see :meth:`options`.)
+            chunksize: calls per task.  A chunk is one task: it fails, and is tried again, as a whole.
+            buffersize: calls that are submitted ahead of the value that is asked for; ``None``: all, at once.
+
+        When the timeout strikes, a call raises, or the iterator is closed, what still waits is cancelled.
+        """
+        if chunksize < 1:
+            raise ValueError(f"chunksize must be >= 1, got {chunksize!r}")
+        if buffersize is not None:
+            count("buffersize", buffersize)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        calls = zip(*iterables, strict=False)
+        if chunksize == 1:
+            submissions = (self.submit(fn, *args) for args in calls)
+            return _in_order(submissions, deadline, buffersize)
+        chunks: Iterator[list[tuple[Any, ...]]] = iter(lambda: list(itertools.islice(calls, chunksize)), [])
+        lists: Iterator[list[T]] = _in_order((self.submit(_run_chunk, fn, c) for c in chunks), deadline, buffersize)
+        return _flattened(lists)
+
+    def settled(self, fn: Callable[..., T], *iterables: Iterable[Any]) -> Iterator[Settled[T]]:
+        """Run ``fn`` over the iterables and give each call as it settles, in whatever order that is.
+
+        A task's failure is a value here: it is never raised.  The input may be endless: two calls per lane are
+        submitted ahead.  When the iterator is closed, what still waits is cancelled.
+        """
+        calls = zip(*iterables, strict=False)
+        ahead = _AHEAD * self._max_workers
+        done: queue.SimpleQueue[ResilientFuture[T]] = queue.SimpleQueue()
+        index_of: dict[ResilientFuture[T], int] = {}
+        numbers = itertools.count()
+        try:
+            while True:
+                for args in itertools.islice(calls, ahead - len(index_of)):
+                    future = self.submit(fn, *args)
+                    index_of[future] = next(numbers)
+                    future._on_done(done)
+                    del args, future
+                if not index_of:
+                    return
+                yield _next_settled(done, index_of)
+        finally:
+            for waiting in index_of:
+                waiting.cancel()
+
+
+def _in_order(submissions: Iterator[ResilientFuture[T]], deadline: float | None, ahead: int | None) -> Iterator[T]:
+    """Submit (all at once, or ``ahead`` of the reader) and give the results in order."""
+    futures = deque(itertools.islice(submissions, ahead))
+    futures.reverse()  # as the standard library: popping from the right drops the reference at once
+
+    def results() -> Iterator[T]:
+        try:
+            while futures:
+                left = None if deadline is None else deadline - time.monotonic()
+                if ahead is not None:
+                    futures.extendleft(itertools.islice(submissions, 1))
+                yield _result(futures.pop(), left)  # not held here while the reader looks at it
+        finally:
+            for future in futures:
+                future.cancel()
+
+    return results()
+
+
+def _flattened(lists: Iterator[list[T]]) -> Iterator[T]:
+    for items in lists:
+        items.reverse()
+        while items:
+            yield items.pop()
+
+
+def _next_settled(done: queue.SimpleQueue[ResilientFuture[T]], index_of: dict[ResilientFuture[T], int]) -> Settled[T]:
+    future = done.get()
+    return Settled.of(index_of.pop(future), future)
+
+
+def _result(future: ResilientFuture[T], timeout: float | None) -> T:
+    try:
+        try:
+            return future.result(timeout)
+        finally:
+            future.cancel()
+    finally:
+        del future  # breaks the cycle of the traceback with this frame
+
+
+class PoolView(Front):
+    """A pool with other options, made by ``pool.options(...)``.  It owns nothing: shut the pool down, not the view."""
+
+    def __init__(self, pool: Front, options: Options) -> None:
+        self._owner = pool
+        self._options = options
+        self._max_workers = pool._max_workers
+
+    def _enqueue(
+        self, options: Options, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ResilientFuture[T]:
+        return self._owner._enqueue(options, fn, args, kwargs)

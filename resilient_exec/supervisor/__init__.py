@@ -1,0 +1,1 @@
+"""The loop that drives the core, with its clock, callbacks and observers.  Touches threads."""

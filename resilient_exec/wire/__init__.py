@@ -1,0 +1,1 @@
+"""What passes between parent and worker: frames, payloads, the register.  Touches sockets and files."""

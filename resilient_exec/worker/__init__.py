@@ -1,0 +1,1 @@
+"""All that runs in the worker process.  Touches that process alone; hands outcomes up over the wire."""

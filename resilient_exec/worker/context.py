@@ -1,0 +1,159 @@
+"""What a running task can learn about itself, and say: which attempt it is, how long it may run, what it is at."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resilient_exec.wire import scratch
+from resilient_exec.wire.register import REGISTER_SIZE, Note, Notes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from resilient_exec.wire.register import Register
+
+__all__ = ["TaskContext", "task_context"]
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """The attempt under way in this process.
+
+    Attributes:
+        key: the task's key in its pool; ``None`` outside a pool.
+        attempt: 1 for the first attempt, 2 for the second, …; 1 outside a pool.
+        previous_pids: process ids of the workers in which earlier attempts of this task began.  All of them were
+            dead, with what they had started, before this attempt was sent.
+    """
+
+    key: Hashable = None
+    attempt: int = 1
+    previous_pids: tuple[int, ...] = ()
+    _limits: tuple[float, ...] = field(default=(), compare=False, repr=False)  # s, from the begin
+    _serial: int = field(default=0, compare=False, repr=False)  # of the attempt in this worker
+    _began: float = field(default_factory=time.monotonic, compare=False, repr=False)
+
+    def time_left(self) -> float:
+        """Seconds until the next limit of this attempt strikes: ``soft_timeout``, then ``timeout``.
+
+        ``inf`` where there is none, and outside a pool; 0 when the last one is over (the kill is on its way).
+        """
+        if not self._limits:
+            return math.inf
+        ran = time.monotonic() - self._began
+        return max(0.0, min((limit for limit in self._limits if limit > ran), default=ran) - ran)
+
+    @property
+    def scratch_dir(self) -> Path:
+        """A directory of this attempt's own, made when it is first asked for and removed with the attempt.
+
+        However the attempt ends it is removed, by the pool if not by the worker.  What the task starts may use it, too.
+        Outside a pool it is removed when the interpreter exits.
+
+        Raises:
+            OSError: the folder for temporary files (``TMPDIR``) is missing, full or not writable.
+        """
+        return Path(_place.get(self._serial))
+
+    def note(self, text: str) -> None:
+        """Say in a short text what the task is at: should the attempt fail, the dossier has what was noted last.
+
+        It is kept in memory that the worker shares with its pool, and survives however the process ends: a simulation
+        that notes whose code it is about to call is known to have died there.  Costs about a microsecond, and nothing
+        more if the attempt ends well; about 1,500 bytes are kept.  Outside a pool, and in a thread that has outlived
+        its attempt, it does nothing.
+        """
+        if self is _current:
+            _notes.hold(Note(text))
+
+
+class _Place:
+    """Where the scratch directories of this worker are; outside a pool, the one of this process."""
+
+    def __init__(self) -> None:
+        self.mark = ""
+        self.note: Callable[[str], object] | None = None  # tells the parent, which looks there when the worker is dead
+        self.noted: Callable[[], str] | None = None  # what was told last, by this process or a child of its own
+        self.home = ""
+        self._outside = ""
+
+    def get(self, serial: int) -> str:
+        if self.note is None:
+            return self._get_outside()
+        if not self._folder():
+            self.note(os.path.join(tempfile.gettempdir(), self.mark))
+        return scratch.make(self._folder(), f"{self.mark}{serial}")
+
+    def _folder(self) -> str:
+        """Where all those of this worker are: what was the folder for temporary files when the first one was made."""
+        return os.path.dirname(self.noted()) if self.noted is not None else ""
+
+    def _get_outside(self) -> str:
+        if not self._outside:
+            import atexit
+
+            self._outside = tempfile.mkdtemp(prefix="resilient-exec-")
+            atexit.register(scratch.remove_tree, self._outside)
+        return self._outside
+
+    def clear(self, serial: int) -> None:
+        path = os.path.join(self._folder(), f"{self.mark}{serial}")
+        if not self._folder() or not os.path.lexists(path):
+            return
+        here = ""
+        with contextlib.suppress(OSError):
+            here = os.getcwd()
+        if not here or os.path.realpath(here).startswith(os.path.realpath(path)):
+            with contextlib.suppress(OSError):  # the next task must not stand in a folder that is gone
+                os.chdir(self.home)
+        scratch.remove_tree(path)
+
+
+_place = _Place()
+_notes = Notes(bytearray(REGISTER_SIZE))  # outside a pool nobody reads it
+_current: TaskContext | None = None
+_outside = TaskContext()
+
+
+def task_context() -> TaskContext:
+    """The attempt that runs in this worker; outside a pool, a first attempt without a key and without limits."""
+    return _current or _outside
+
+
+def enter(context: TaskContext) -> None:
+    """Called by the worker when an attempt begins."""
+    global _current  # noqa: PLW0603  one attempt runs in a process at a time
+    _current = context
+
+
+def leave() -> None:
+    """Called by the worker when the attempt is over and told: removing a large scratch directory takes its time."""
+    global _current
+    context, _current = _current, None
+    if context is not None:
+        _place.clear(context._serial)
+
+
+def set_scratch(mark: str, note: Callable[[str], object], noted: Callable[[], str]) -> None:
+    """Called by the worker at its start: what its scratch directories begin with, whom to tell, what was told."""
+    _place.mark, _place.note, _place.noted = mark, note, noted
+    with contextlib.suppress(OSError):
+        _place.home = os.getcwd()
+
+
+def set_notes(register: Register) -> None:
+    """Called by the worker at its start: where notes go."""
+    global _notes  # noqa: PLW0603  a process is one worker
+    _notes = register.notes
+
+
+def notes() -> Notes:
+    """Where notes go: for what notes often, and keeps its :class:`~resilient_exec.wire.register.Note` objects."""
+    return _notes
