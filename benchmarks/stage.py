@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from _at_once import compare, start, wait_for_the_others
 
-from resilient_exec.adapters.negmas.blame import entries, stage
+from resilient_exec.adapters.negmas.blame import entries
 from resilient_exec.wire.register import Register, register_file
 from resilient_exec.worker import context
 
@@ -88,7 +88,7 @@ def side(parent: Connection, track: str, steps: int, worlds: int, cpu: int, *, w
     for index in range(worlds):
         world, types = make(track, steps, SEED + index)
         before = time.process_time()
-        with stage.watch(types) if watched else contextlib.nullcontext():
+        with entries.watch(types) if watched else contextlib.nullcontext():
             world.run()
         seconds += time.process_time() - before
         scores.append(list(world.scores().values()))
@@ -136,7 +136,7 @@ def hook_in_place(parent: Connection, track: str, steps: int, cpu: int) -> None:
         with contextlib.ExitStack() as undo:
             between.put(hooked, -1, undo)
             if watched:
-                undo.enter_context(stage.watch(types))
+                undo.enter_context(entries.watch(types))
             between.put(hooked, 1, undo)
             before = time.process_time()
             for _ in range(steps):

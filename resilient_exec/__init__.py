@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     )
     from resilient_exec.model.events import Event
     from resilient_exec.model.policies import RetryPolicy
-    from resilient_exec.pool.future import ResilientFuture, Settled
     from resilient_exec.pool.pool import ResilientPool
     from resilient_exec.pool.reusable import get_reusable_pool
+    from resilient_exec.supervisor.future import ResilientFuture, Settled
     from resilient_exec.worker.context import TaskContext, task_context
 
 __version__ = "0.1.0"
@@ -44,10 +44,10 @@ _HOME = {
     "PoolBroken": "model.errors",
     "PoolClosed": "model.errors",
     "ResilientError": "model.errors",
-    "ResilientFuture": "pool.future",
+    "ResilientFuture": "supervisor.future",
     "ResilientPool": "pool.pool",
     "RetryPolicy": "model.policies",
-    "Settled": "pool.future",
+    "Settled": "supervisor.future",
     "SoftTimeout": "model.errors",
     "TaskContext": "worker.context",
     "TaskKilled": "model.errors",

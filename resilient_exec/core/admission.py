@@ -7,27 +7,19 @@ while it is *critical* the youngest attempt, which loses the least work, is evic
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from resilient_exec.core.states import Record, State
+from resilient_exec.model.memory_level import MemoryLevel
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable
 
-__all__ = ["Admission", "MemoryLevel"]
+__all__ = ["Admission"]
 
 _FIRST_WAIT = 0.5  # s, for an evicted task
 _LONGEST_WAIT = 30.0  # s
-
-
-class MemoryLevel(StrEnum):
-    """How the machine stands for memory."""
-
-    OK = "ok"
-    LOW = "low"
-    CRITICAL = "critical"
 
 
 class Admission:

@@ -54,12 +54,11 @@ from resilient_exec.core.timers import Timers
 from resilient_exec.core.verdicts import death_of, soft_limit, softened
 from resilient_exec.model.errors import PoolBroken, PoolClosed, ResilientError
 from resilient_exec.model.events import Event
+from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
 from resilient_exec.model.ports import Failure
 from resilient_exec.model.task import (
-    NO_EVIDENCE,
     Died,
     Evicted,
-    Evidence,
     Killed,
     Lost,
     Outcome,

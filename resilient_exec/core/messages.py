@@ -14,9 +14,10 @@ from resilient_exec.model.events import Event
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from resilient_exec.core.admission import MemoryLevel
     from resilient_exec.model.errors import ResilientError
-    from resilient_exec.model.task import Evidence, NotSent, Outcome, Task
+    from resilient_exec.model.evidence import Evidence
+    from resilient_exec.model.memory_level import MemoryLevel
+    from resilient_exec.model.task import NotSent, Outcome, Task
 
 __all__ = [
     "Abandon",

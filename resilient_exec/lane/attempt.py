@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from resilient_exec.core.messages import MemoryExceeded, Stalled
 from resilient_exec.lane.sampler import Gauge
+from resilient_exec.model.evidence import Evidence
 from resilient_exec.model.summary import named
-from resilient_exec.model.task import Evidence, NotSent, Outcome, Raised, Returned
+from resilient_exec.model.task import NotSent, Outcome, Raised, Returned
 from resilient_exec.process import memory
 from resilient_exec.process.tree import Identity, moment, tree
 from resilient_exec.process.tree import state as process_state
@@ -20,9 +21,9 @@ from resilient_exec.wire.channel import Kind
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
+    from resilient_exec.core.lane_port import Parcel
     from resilient_exec.core.messages import Send
     from resilient_exec.lane.lease import Lease
-    from resilient_exec.model.ports import Parcel
 
 __all__ = ["Attempt"]
 

@@ -48,7 +48,7 @@ from resilient_exec.worker.main import STATUS_WORDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilient_exec.model.ports import Parcel
+    from resilient_exec.core.lane_port import Parcel
 
 __all__ = ["LaneSettings", "LokyLane"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.model.errors import signal_name
+from resilient_exec.model.exit_status import signal_name
 from resilient_exec.model.summary import named
 
 if TYPE_CHECKING:

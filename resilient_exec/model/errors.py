@@ -21,9 +21,10 @@ type and ``args``, and the remote traceback as its ``__cause__``.  Every class h
 
 from __future__ import annotations
 
-import signal as _signal
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING, Any
+
+from resilient_exec.model.exit_status import signal_name
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -44,18 +45,7 @@ __all__ = [
     "TaskKilled",
     "TaskTimeout",
     "WorkerDied",
-    "signal_name",
 ]
-
-
-def signal_name(exitcode: int | None) -> str | None:
-    """Name of the signal behind a negative ``exitcode`` (``-9`` is ``"SIGKILL"``), else ``None``."""
-    if exitcode is None or exitcode >= 0:
-        return None
-    try:
-        return _signal.Signals(-exitcode).name
-    except ValueError:
-        return f"signal {-exitcode}"
 
 
 def _rebuild(cls: type[ResilientError], message: str, state: dict[str, Any]) -> ResilientError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.model.task import NO_EVIDENCE, Evidence
+from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping

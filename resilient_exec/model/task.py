@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from resilient_exec.model.ports import Policy
 
 __all__ = [
-    "NO_EVIDENCE",
     "Died",
     "Evicted",
-    "Evidence",
     "Killed",
     "Lost",
     "NotSent",
@@ -54,33 +54,6 @@ class Task:
     label: str = ""
     soft_timeout: float | None = None
     memory_limit: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the lane has secured about an attempt that failed; plain values, so that it can be stored.
-
-    Attributes:
-        stacks: Python stacks of all threads of the worker, taken just before it was killed.
-        stdout, stderr: the last lines that the attempt printed (where output is captured).
-        memory: ``(seconds since it was sent, bytes resident)``, at most a few dozen, of the worker and what it started.
-        peak_memory: the most that was seen, in bytes; 0 if it was over before anybody looked.
-        traceback: where the task's own exception was raised, as text.
-        remark: what else was found out, such as whether the kernel's OOM killer did it.
-        note: what the task itself has noted last (``task_context().note``).
-    """
-
-    stacks: str = ""
-    stdout: str = ""
-    stderr: str = ""
-    memory: tuple[tuple[float, int], ...] = ()
-    peak_memory: int = 0
-    traceback: str = ""
-    remark: str = ""
-    note: str = ""
-
-
-NO_EVIDENCE = Evidence()
 
 
 # Not frozen: a frozen dataclass takes four times as long to make, and one outcome is made for each attempt.

@@ -23,7 +23,6 @@ from resilient_exec.model.errors import PoolBroken, PoolClosed, SoftTimeout
 from resilient_exec.model.policies import RetryPolicy
 from resilient_exec.model.summary import summary
 from resilient_exec.model.task import NotSent, Task
-from resilient_exec.pool.future import ResilientFuture
 from resilient_exec.pool.options import (
     UNSET,
     Options,
@@ -38,6 +37,7 @@ from resilient_exec.pool.options import (
 from resilient_exec.pool.submission import Front, label_of
 from resilient_exec.supervisor import exit_hook
 from resilient_exec.supervisor.callbacks import warn_of_stalls
+from resilient_exec.supervisor.future import ResilientFuture
 from resilient_exec.supervisor.loop import Supervisor
 from resilient_exec.supervisor.memory_guard import Pressure
 from resilient_exec.wire.payload import Unsendable, pack_call

@@ -14,7 +14,7 @@ from resilient_exec.pool.pool import ResilientPool
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilient_exec.pool.future import ResilientFuture
+    from resilient_exec.supervisor.future import ResilientFuture
 
 __all__ = ["get_reusable_pool"]
 

@@ -12,8 +12,8 @@ from abc import abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from resilient_exec.pool.future import ResilientFuture, Settled
 from resilient_exec.pool.options import UNSET, Options, count
+from resilient_exec.supervisor.future import ResilientFuture, Settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator

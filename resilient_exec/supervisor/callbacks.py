@@ -19,7 +19,7 @@ from resilient_exec.model.summary import named
 if TYPE_CHECKING:
     from resilient_exec.model.events import Event
     from resilient_exec.model.ports import Observer
-    from resilient_exec.pool.future import ResilientFuture
+    from resilient_exec.supervisor.future import ResilientFuture
 
 __all__ = ["Notifier", "ObserverThread", "warn_of_stalls"]
 

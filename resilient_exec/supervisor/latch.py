@@ -73,7 +73,7 @@ class _Waiters:
 
 
 # The functions of these hold a monitor, for moments; but not while they are asleep.
-_HOLDERS = {"concurrent.futures._base", "resilient_exec.pool.future", __name__}
+_HOLDERS = {"concurrent.futures._base", "resilient_exec.supervisor.future", __name__}
 _ASLEEP = {_Waiters.sleep.__code__, threading.Condition.wait.__code__}
 _OWNER = re.compile(r"owner=(\d+)")
 

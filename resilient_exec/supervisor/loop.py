@@ -23,6 +23,7 @@ import time
 from concurrent.futures import InvalidStateError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resilient_exec.core.lane_port import Parcel
 from resilient_exec.core.machine import Core
 from resilient_exec.core.messages import (
     Abandon,
@@ -47,7 +48,6 @@ from resilient_exec.core.messages import (
 )
 from resilient_exec.model.errors import InternalError, PoolClosed
 from resilient_exec.model.events import Event, render
-from resilient_exec.model.ports import Parcel
 from resilient_exec.model.summary import named
 from resilient_exec.model.task import Returned, Task
 from resilient_exec.supervisor.callbacks import Notifier, ObserverThread
@@ -59,10 +59,11 @@ from resilient_exec.supervisor.memory_guard import LOOK_INTERVAL
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
+    from resilient_exec.core.lane_port import Lane
     from resilient_exec.core.states import Limits
-    from resilient_exec.model.ports import Lane, Observer
+    from resilient_exec.model.ports import Observer
     from resilient_exec.model.task import NotSent
-    from resilient_exec.pool.future import ResilientFuture
+    from resilient_exec.supervisor.future import ResilientFuture
     from resilient_exec.supervisor.memory_guard import Pressure
 
 __all__ = ["Supervisor"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from resilient_exec.core.admission import MemoryLevel
 from resilient_exec.core.messages import MachineMemory
+from resilient_exec.model.memory_level import MemoryLevel
 from resilient_exec.process import memory
 
 if TYPE_CHECKING:

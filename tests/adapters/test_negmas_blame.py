@@ -9,7 +9,7 @@ from resilient_exec.adapters.negmas.blame.culprit import Source, on_stage, sourc
 from resilient_exec.adapters.negmas.blame.disqualify import Disqualification
 from resilient_exec.adapters.negmas.blame.health import percentile
 from resilient_exec.adapters.negmas.blame.notes import NOBODY, OnStage, read
-from resilient_exec.adapters.negmas.report.report import TaskReport
+from resilient_exec.adapters.negmas.report.task_report import TaskReport
 from resilient_exec.model.dossier import AttemptReport
 
 A = Source("pack.team_a.agent.A", frozenset({"/s/pack/team_a/agent.py"}), package="/s/pack/team_a", top="/s/pack")

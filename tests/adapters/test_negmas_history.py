@@ -21,7 +21,7 @@ from resilient_exec.adapters.negmas.blame.conduct import Conduct
 from resilient_exec.adapters.negmas.blame.history import CONDUCT, MEASURED, Chronicle, Line, measured_in, save_measured
 from resilient_exec.adapters.negmas.blame.notes import OnStage
 from resilient_exec.adapters.negmas.blame.stage import Measured
-from resilient_exec.adapters.negmas.report.report import TaskReport
+from resilient_exec.adapters.negmas.report.task_report import TaskReport
 
 HEIR = "negmas_guilty.Heir"
 SCRIPT = Path(__file__).with_name("script_to_be_killed.py")

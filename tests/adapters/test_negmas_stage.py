@@ -226,7 +226,7 @@ def negotiate(*negotiators):
 
 def test_callbacks_of_a_negotiator_s_or_a_controller_s_own_are_on_stage_and_no_others(notes):
     before = {kind: dict(vars(kind)) for kind in (Own, Heir, Manager, RandomNegotiator, SAOController)}
-    with stage.watch([]):
+    with entries.watch([]):
         negotiate(Heir(), RandomNegotiator(), Manager().create_negotiator())
         Own.on_nothing()
         Own().on_nothing()

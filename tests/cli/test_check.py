@@ -11,7 +11,8 @@ pytest.importorskip("negmas")
 
 from resilient_exec.adapters.negmas.blame.health import Health
 from resilient_exec.adapters.negmas.blame.notes import OnStage
-from resilient_exec.adapters.negmas.report.report import Report, TaskReport
+from resilient_exec.adapters.negmas.report.report import Report
+from resilient_exec.adapters.negmas.report.task_report import TaskReport
 from resilient_exec.cli import main
 from resilient_exec.cli.check import verdicts
 

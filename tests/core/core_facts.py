@@ -9,13 +9,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from resilient_exec.core.admission import MemoryLevel
 from resilient_exec.core.machine import Core
 from resilient_exec.core.messages import (
     Command,
     Stimulus,
     TimePassed,
 )
+from resilient_exec.model.memory_level import MemoryLevel
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from core_limit_laws import LimitLaws
 
-from resilient_exec.core.admission import MemoryLevel
 from resilient_exec.core.machine import Core
 from resilient_exec.core.messages import (
     Abandon,
@@ -29,6 +28,7 @@ from resilient_exec.core.messages import (
 from resilient_exec.core.states import LaneRecord, LaneState, Record, State
 from resilient_exec.model.errors import ResilientError
 from resilient_exec.model.events import Event
+from resilient_exec.model.memory_level import MemoryLevel
 
 if TYPE_CHECKING:
     from core_facts import Truth

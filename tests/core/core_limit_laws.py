@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from core_facts import Facts
 
-from resilient_exec.core.admission import MemoryLevel
 from resilient_exec.core.messages import (
     AttemptEnded,
     Command,
@@ -22,6 +21,7 @@ from resilient_exec.core.messages import (
 )
 from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.model.events import Event
+from resilient_exec.model.memory_level import MemoryLevel
 from resilient_exec.model.task import Raised, Returned
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.core.admission import MemoryLevel
 from resilient_exec.core.machine import Core
 from resilient_exec.core.messages import (
     Abandon,
@@ -41,7 +40,9 @@ from resilient_exec.core.messages import (
 )
 from resilient_exec.core.states import LaneState, Limits, State
 from resilient_exec.model.events import Event
-from resilient_exec.model.task import NO_EVIDENCE, Died, Evidence, NotSent, Outcome, Raised, Returned, Task
+from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
+from resilient_exec.model.memory_level import MemoryLevel
+from resilient_exec.model.task import Died, NotSent, Outcome, Raised, Returned, Task
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -29,7 +29,8 @@ from resilient_exec.core.messages import (
     WorkerGone,
 )
 from resilient_exec.model.errors import SoftTimeout
-from resilient_exec.model.task import Died, Evidence, Outcome, Raised, Returned
+from resilient_exec.model.evidence import Evidence
+from resilient_exec.model.task import Died, Outcome, Raised, Returned
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -6,13 +6,15 @@ import itertools
 
 from core_play import DIED, GIB, RAISED, Grant, Play
 
-from resilient_exec.core.admission import Admission, MemoryLevel
+from resilient_exec.core.admission import Admission
 from resilient_exec.core.messages import Kill, MachineMemory
 from resilient_exec.core.states import State
 from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.model.events import Event
+from resilient_exec.model.evidence import Evidence
+from resilient_exec.model.memory_level import MemoryLevel
 from resilient_exec.model.policies import RetryPolicy
-from resilient_exec.model.task import Evicted, Evidence, Killed, Raised
+from resilient_exec.model.task import Evicted, Killed, Raised
 
 SOFT = Raised(SoftTimeout("5 s are over"), Evidence(traceback="File x.py"))
 STACKS = Evidence(stacks="File x.py")

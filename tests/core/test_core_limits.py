@@ -9,8 +9,9 @@ from resilient_exec.core.messages import AttemptEnded, MemoryExceeded, Stalled
 from resilient_exec.core.states import State
 from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.model.events import Event
+from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
 from resilient_exec.model.policies import RetryPolicy
-from resilient_exec.model.task import NO_EVIDENCE, Died, Evidence, Killed, OutOfMemory, Raised
+from resilient_exec.model.task import Died, Killed, OutOfMemory, Raised
 
 SOFT = Raised(SoftTimeout("5 s are over"), Evidence(traceback="File x.py"))
 STACKS = Evidence(stacks="File x.py")

@@ -8,7 +8,8 @@ from core_play import RAISED, Grant, Play
 from resilient_exec.core.states import State
 from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.model.events import Event
-from resilient_exec.model.task import Evidence, Raised
+from resilient_exec.model.evidence import Evidence
+from resilient_exec.model.task import Raised
 
 SOFT = Raised(SoftTimeout("5 s are over"), Evidence(traceback="File x.py"))
 STACKS = Evidence(stacks="File x.py")

@@ -9,7 +9,8 @@ from resilient_exec.core.messages import RaiseSoftTimeout
 from resilient_exec.core.states import State
 from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.model.events import Event
-from resilient_exec.model.task import Evidence, Outcome, Raised, TimedOut
+from resilient_exec.model.evidence import Evidence
+from resilient_exec.model.task import Outcome, Raised, TimedOut
 
 SOFT = Raised(SoftTimeout("5 s are over"), Evidence(traceback="File x.py"))
 STACKS = Evidence(stacks="File x.py")

@@ -23,7 +23,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from resilient_exec.core.admission import MemoryLevel
 from resilient_exec.core.messages import (
     AttemptEnded,
     Begun,
@@ -40,6 +39,7 @@ from resilient_exec.core.messages import (
 )
 from resilient_exec.core.states import LaneState, Limits, State
 from resilient_exec.model.errors import SoftTimeout
+from resilient_exec.model.memory_level import MemoryLevel
 from resilient_exec.model.task import NotSent, Raised, Returned
 
 KEYS = tuple("abcdefgh")

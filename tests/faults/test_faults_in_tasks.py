@@ -22,8 +22,8 @@ from fault_table import FAULTS, HANDS, LINUX, NO_START, TOO_LONG, File
 import resilient_exec.pool.pool
 from resilient_exec import PoolBroken, RetryPolicy, TaskKilled
 from resilient_exec.core.states import Limits
-from resilient_exec.model.errors import signal_name
 from resilient_exec.model.events import render
+from resilient_exec.model.exit_status import signal_name
 
 DEADLINE = 120  # s, for whatever must come; under load it takes longer
 BESIDE = 4  # healthy tasks before the faulty one, and as many behind it

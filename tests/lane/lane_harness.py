@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import lane_tasks
 import pytest
 
+from resilient_exec.core.lane_port import Parcel
 from resilient_exec.core.messages import (
     AttemptEnded,
     Begun,
@@ -34,7 +35,6 @@ from resilient_exec.core.messages import (
 )
 from resilient_exec.lane.lane import LaneSettings, LokyLane
 from resilient_exec.lane.lease import WorkerSettings
-from resilient_exec.model.ports import Parcel
 from resilient_exec.model.task import Died, Outcome, Raised, Returned
 from resilient_exec.process.tree import state
 from resilient_exec.wire import payload

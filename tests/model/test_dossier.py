@@ -14,7 +14,8 @@ from test_machine import COMMON, Game
 from resilient_exec.core.messages import Settle
 from resilient_exec.model.dossier import AttemptReport, Dossier
 from resilient_exec.model.errors import SoftTimeout
-from resilient_exec.model.task import Died, Evidence, NotSent, Raised
+from resilient_exec.model.evidence import Evidence
+from resilient_exec.model.task import Died, NotSent, Raised
 
 if TYPE_CHECKING:
     from resilient_exec.model.events import Event

@@ -26,13 +26,13 @@ from resilient_exec.model.errors import (
     TaskKilled,
     TaskTimeout,
     WorkerDied,
-    signal_name,
 )
 from resilient_exec.model.events import Event
+from resilient_exec.model.evidence import Evidence
+from resilient_exec.model.exit_status import signal_name
 from resilient_exec.model.task import (
     Died,
     Evicted,
-    Evidence,
     Killed,
     Lost,
     NotSent,

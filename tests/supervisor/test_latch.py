@@ -11,7 +11,7 @@ import pytest
 from pool_interrupt import Interrupt
 from pool_wait import lines, until
 
-from resilient_exec.pool.future import ResilientFuture
+from resilient_exec.supervisor.future import ResilientFuture
 from resilient_exec.supervisor.latch import Latch, Monitor
 
 

@@ -12,8 +12,8 @@ import lane_pickles as pickles
 import lane_tasks as tasks
 from lane_harness import linux_only
 
+from resilient_exec.core.lane_port import Parcel
 from resilient_exec.core.messages import AttemptEnded, Begun, Send
-from resilient_exec.model.ports import Parcel
 from resilient_exec.wire.payload import pack_call
 from resilient_exec.worker.context import TaskContext
 

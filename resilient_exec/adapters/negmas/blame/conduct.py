@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from resilient_exec.adapters.negmas.blame.notes import OnStage
     from resilient_exec.adapters.negmas.blame.stage import Measured
-    from resilient_exec.adapters.negmas.report.report import TaskReport
+    from resilient_exec.adapters.negmas.report.task_report import TaskReport
     from resilient_exec.adapters.negmas.worlds.plan import WorldSet
     from resilient_exec.model.dossier import AttemptReport
 

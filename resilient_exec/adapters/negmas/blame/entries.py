@@ -14,12 +14,12 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas.blame.notes import NOT_THEIRS, OnStage
+from resilient_exec.adapters.negmas.blame.stage import Watch
 from resilient_exec.wire.register import WHICH, Note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from resilient_exec.adapters.negmas.blame.stage import Watch
 
 __all__ = ["classes", "hook", "hooked", "missing"]
 
@@ -268,3 +268,23 @@ def _direct(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
         return watch.perform(actor, name, original, (one, *args), kwargs)
 
     return direct
+
+
+@contextlib.contextmanager
+def watch(types: list[str]) -> Iterator[Watch]:
+    """Have all that comes on stage noted and measured in this process, until the block ends.
+
+    Args:
+        types: full names of the agents' own types.
+    """
+    watching = Watch({})
+    with contextlib.ExitStack() as stack:
+        stack.callback(watching.close)
+        names = classes(watching, types)
+        watching.know(names)
+        hook(watching, names, stack)
+        try:
+            yield watching
+        except BaseException as error:
+            watching.note_who_threw(error)
+            raise

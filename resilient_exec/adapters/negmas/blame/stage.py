@@ -37,9 +37,9 @@ from resilient_exec.wire.register import WHICH, Note
 from resilient_exec.worker.context import notes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-__all__ = ["Measured", "Watch", "watch"]
+__all__ = ["Measured", "Watch"]
 
 _OFTEN = 0.005  # s after which it is asked whether somebody has been on stage for long
 _LONG = 0.005  # s on stage after which the CPU clock is read
@@ -355,25 +355,3 @@ def _open_statm() -> int:
             os.close(low)
     except (ImportError, OSError):
         return -1
-
-
-@contextlib.contextmanager
-def watch(types: list[str]) -> Iterator[Watch]:
-    """Have all that comes on stage noted and measured in this process, until the block ends.
-
-    Args:
-        types: full names of the agents' own types.
-    """
-    from resilient_exec.adapters.negmas.blame import entries
-
-    watching = Watch({})
-    with contextlib.ExitStack() as stack:
-        stack.callback(watching.close)
-        names = entries.classes(watching, types)
-        watching.know(names)
-        entries.hook(watching, names, stack)
-        try:
-            yield watching
-        except BaseException as error:
-            watching.note_who_threw(error)
-            raise

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 from resilient_exec.adapters.negmas import checks, preloading, settings
 from resilient_exec.adapters.negmas.negotiations import seeding as negotiation_seeds
 from resilient_exec.adapters.negmas.report import report
+from resilient_exec.adapters.negmas.report.task_report import TaskReport
 from resilient_exec.adapters.negmas.worlds import seeding
 from resilient_exec.adapters.worker_output import WorkerOutput, redirect_output
 from resilient_exec.model.errors import AttemptError, NotSendable, PoolBroken, TaskTimeout
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
-    from resilient_exec.pool.future import ResilientFuture
+    from resilient_exec import ResilientFuture
 
 __all__ = ["NegotiationPool", "run_isolated_tasks"]
 
@@ -108,7 +109,7 @@ class _Session:
         competitors = report.named(info.get("partner_names") or info.get("partners") or ())
         name = str(info.get("run_id", ""))
         worlds = (str(scenario),) if scenario else ()
-        self.recorder.add(report.TaskReport(name=name, worlds=worlds, competitors=competitors, **fields))
+        self.recorder.add(TaskReport(name=name, worlds=worlds, competitors=competitors, **fields))
 
     def close(self, *, kill: bool, ended_by: str = "") -> None:
         """End the pool and tell what became of the negotiations."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from resilient_exec.adapters.negmas.report.report import TaskReport
+    from resilient_exec.adapters.negmas.report.task_report import TaskReport
 
 __all__ = ["Coverage", "coverage", "remark"]
 

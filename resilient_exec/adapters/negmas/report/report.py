@@ -16,80 +16,32 @@ import warnings
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas.report.coverage import Coverage, coverage, remark
+from resilient_exec.adapters.negmas.report.task_report import TaskReport, Verified
 from resilient_exec.adapters.worker_output import tell_stderr
-from resilient_exec.model.errors import AttemptError, WorkerDied, signal_name
+from resilient_exec.model.errors import AttemptError, WorkerDied
+from resilient_exec.model.exit_status import signal_name
 from resilient_exec.wire.payload import RemoteTraceback
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from resilient_exec.adapters.negmas.blame.health import Health
-    from resilient_exec.adapters.negmas.blame.notes import OnStage
-    from resilient_exec.adapters.negmas.worlds.verification import Verified
     from resilient_exec.model.events import Event
 
-__all__ = ["FILE_NAME", "Recorder", "Report", "ResilientWarning", "TaskReport", "last_report"]
+__all__ = ["FILE_NAME", "Recorder", "Report", "ResilientWarning", "last_report"]
 
 FILE_NAME = "resilient-report.json"
 _STACK_LINES = 12  # of a worker's stacks shown on stderr; the file has all
 _STACKS_SHOWN = 5  # failures whose stacks are shown there
-
-Status = Literal["scored", "scored before", "failed", "not run", "left to negmas"]
 
 _logger = logging.getLogger(__name__)
 
 
 class ResilientWarning(UserWarning):
     """A tournament has ended without the score of every world (or the record of every negotiation)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskReport:
-    """One world set, or one negotiation.
-
-    Attributes:
-        name: the run id, as in negmas' ``scores.csv`` and ``results.json``.
-        worlds: names of the worlds of the set (of the scenario, for a negotiation).
-        competitors: the types of the competitors in it.
-        status: ``scored``; ``scored before`` (found finished on resume); ``failed`` (for good); ``not run``; ``left to
-            negmas`` (a negotiation that cannot be pickled, which negmas' own function has run or failed).
-        attempts: attempts begun in this run of the tournament.
-        history: how each failed attempt ended.
-        reason: why there is no score.
-        signal: the signal that killed the last attempt, if one did.
-        exitcode: the exit code of the worker that died in the last attempt.
-        stacks: the Python stacks of the worker, taken just before it was killed.
-        traceback: of the exception that the world raised.
-        on_stage: whose code was running in each attempt that failed, as far as that is known.
-        printed: bytes that were printed in it, as far as ``output_limit`` did not cut them, if it has a score.
-    """
-
-    name: str
-    worlds: tuple[str, ...] = ()
-    competitors: tuple[str, ...] = ()
-    status: Status = "scored"
-    attempts: int = 0
-    history: tuple[str, ...] = ()
-    reason: str = ""
-    signal: str | None = None
-    exitcode: int | None = None
-    stacks: str = ""
-    traceback: str = ""
-    on_stage: tuple[OnStage, ...] = ()
-    printed: int | None = None
-
-    @property
-    def is_scored(self) -> bool:
-        """Whether there is a score, from this run or an earlier one."""
-        return self.status in {"scored", "scored before"}
-
-    def __str__(self) -> str:
-        times = f" after {self.attempts} attempts" if self.attempts > 1 else ""
-        stage = f"; on stage: {self.on_stage[-1]}" if self.on_stage else ""
-        return f"{self.name} [{', '.join(self.competitors)}]: {self.status}{times}: {self.reason}{stage}"
 
 
 @dataclass(frozen=True, kw_only=True)

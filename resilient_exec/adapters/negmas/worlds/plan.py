@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas.blame.notes import own_types
 from resilient_exec.adapters.negmas.report import report
+from resilient_exec.adapters.negmas.report.task_report import TaskReport
 from resilient_exec.adapters.negmas.settings import UNSET
 from resilient_exec.adapters.negmas.worlds import markers
 
@@ -63,10 +64,10 @@ class WorldSet:
             return policy
         return replace(policy, total=int(left) if policy.total is None else min(policy.total, int(left)))
 
-    def report(self, **fields: Any) -> report.TaskReport:
+    def report(self, **fields: Any) -> TaskReport:
         """What became of it."""
         names = tuple(world["world_params"]["name"] for world in self.worlds)
-        return report.TaskReport(name=self.run_id, worlds=names, competitors=self.competitors, **fields)
+        return TaskReport(name=self.run_id, worlds=names, competitors=self.competitors, **fields)
 
 
 def world_sets(negmas: Any, assigned: Iterable[list[dict[str, Any]]], competitors: Iterable[str]) -> Iterator[WorldSet]:

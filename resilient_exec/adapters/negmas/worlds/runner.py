@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec import ResilientFuture
 from resilient_exec.adapters.negmas import checks, preloading, settings, travel
 from resilient_exec.adapters.negmas.blame import entries
 from resilient_exec.adapters.negmas.blame.conduct import Conduct
@@ -34,11 +35,11 @@ from resilient_exec.adapters.negmas.worlds import task as worldset
 from resilient_exec.adapters.negmas.worlds.plan import WorldSet, world_sets
 from resilient_exec.adapters.worker_output import WorkerOutput
 from resilient_exec.model.errors import PoolBroken, TaskKilled
-from resilient_exec.pool.future import ResilientFuture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping
 
+    from resilient_exec.adapters.negmas.report.task_report import TaskReport
     from resilient_exec.model.events import Event
     from resilient_exec.pool.pool import ResilientPool
 
@@ -339,7 +340,7 @@ class _Tournament:
         self._call_back(None)
         self._settle(world_set.report(status="not run", reason=reason))
 
-    def _settle(self, told: report.TaskReport) -> None:
+    def _settle(self, told: TaskReport) -> None:
         self.n_settled += 1
         self.recorder.add(told)
 

@@ -6,14 +6,17 @@ import contextlib
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resilient_exec.adapters.negmas import travel
-from resilient_exec.adapters.negmas.blame import history, stage
+from resilient_exec.adapters.negmas.blame import entries, history
 from resilient_exec.adapters.negmas.blame.notes import own_types
 from resilient_exec.adapters.negmas.worlds import markers, results, seeding
 from resilient_exec.adapters.worker_output import redirect_output
 from resilient_exec.worker.context import task_context
+
+if TYPE_CHECKING:
+    from resilient_exec.adapters.negmas.blame.stage import Measured
 
 __all__ = ["Played", "Refused", "prepare", "run_world_set"]
 
@@ -23,7 +26,7 @@ class Played:
     """The world set was run: what negmas' ``_run_worlds`` returned, what each agent took, and the bytes printed."""
 
     result: Any
-    measured: list[stage.Measured] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
     printed: int = 0
 
 
@@ -72,7 +75,7 @@ def run_world_set(
         seeding.reseed(seed)
     before = _printed()
     try:
-        with stage.watch([kind for kind in own_types(worlds) if isinstance(kind, str)]) as watch:
+        with entries.watch([kind for kind in own_types(worlds) if isinstance(kind, str)]) as watch:
             result = negmas._run_worlds(
                 worlds,
                 _shared["world_generator"],

@@ -19,51 +19,25 @@ import re
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from resilient_exec.adapters.negmas import checks
+from resilient_exec.adapters.negmas.report.task_report import Verified
 from resilient_exec.adapters.negmas.worlds import task as worldset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from resilient_exec import ResilientFuture
     from resilient_exec.adapters.negmas.worlds.plan import WorldSet
-    from resilient_exec.pool.future import ResilientFuture
     from resilient_exec.pool.pool import ResilientPool
 
-__all__ = ["Verified", "compare", "is_told_by_hashes", "verify"]
+__all__ = ["compare", "is_told_by_hashes", "verify"]
 
 _Again = tuple["WorldSet", float | None]
 _OWN_WORLDS_ARE_STEADY = (0, 8, 3)  # of scml, under any hash seed; measured
-_WHY = {
-    "": "",
-    "same": " (with the same hash seed: somebody goes by the clock, or by a generator of its own)",
-    "another": " (with another hash seed only: somebody goes by the order of hashes, as of a set of strings)",
-}
 _Scores = dict[tuple[str, str], list[float]]  # of agents, by name and type
-
-
-@dataclass(frozen=True)
-class Verified:
-    """A world set that was run twice.
-
-    Attributes:
-        name: the run id.
-        competitors: in it.
-        difference: what was different the second time; ``""``: nothing.
-        under: the hash seed with which it was: the ``same``, or only with ``another`` one; ``""``: no difference.
-    """
-
-    name: str
-    competitors: tuple[str, ...]
-    difference: str = ""
-    under: Literal["", "same", "another"] = ""
-
-    def __str__(self) -> str:
-        why = _WHY[self.under] if self.difference else ""
-        return f"{self.name} [{', '.join(self.competitors)}]: {self.difference or 'the same scores'}{why}"
 
 
 def verify(
