@@ -151,3 +151,20 @@ class InternalError(ResilientError):
 
 class IllegalTransition(InternalError):
     """A task was asked to make a move that is not in the table of transitions; nothing was changed."""
+
+
+# Tracebacks and pickles name the public door, whatever module of ours a class stands in: that path stays.
+for _public in (
+    AttemptError,
+    InternalError,
+    MemoryLimitExceeded,
+    NotSendable,
+    PoolBroken,
+    PoolClosed,
+    ResilientError,
+    SoftTimeout,
+    TaskKilled,
+    TaskTimeout,
+    WorkerDied,
+):
+    _public.__module__ = "resilient_exec"

@@ -52,7 +52,15 @@ STORY = (Event(0.0, "queued", ("k", 1)), Event(1.5, "died", ("k", 1), 2, 0, {"pi
 
 
 def _tree(cls: type[ResilientError]) -> list[type[ResilientError]]:
-    return [cls, *(below for sub in cls.__subclasses__() if sub.__module__ == errors.__name__ for below in _tree(sub))]
+    return [
+        cls,
+        *(
+            below
+            for sub in cls.__subclasses__()
+            if sub.__module__ in ("resilient_exec", errors.__name__)
+            for below in _tree(sub)
+        ),
+    ]
 
 
 CLASSES = list(dict.fromkeys(_tree(ResilientError)))

@@ -63,7 +63,7 @@ def scripts_know_the_pool(monkeypatch):
     def assert_python_ok(flag, code, **_):
         code = code.replace("from concurrent.futures import ResilientPool", "from resilient_exec import ResilientPool")
         status, out, err = script_helper.assert_python_ok(flag, code, PYTHONPATH=HOME)
-        return status, out, err.replace(b"resilient_exec.model.errors.PoolClosed: ", b"RuntimeError: ")  # which it is
+        return status, out, err.replace(b"resilient_exec.PoolClosed: ", b"RuntimeError: ")  # which it is
 
     monkeypatch.setattr(test_shutdown, "assert_python_ok", assert_python_ok)
     monkeypatch.setattr("test.support.use_resources", ["walltime", "cpu"])

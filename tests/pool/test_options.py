@@ -14,6 +14,7 @@ from decimal import Decimal
 import pool_odd as odd
 import pool_tasks as tasks
 import pytest
+from ids import stable
 from pool_wait import lines, until, wait_lines
 
 from resilient_exec import ResilientPool, RetryPolicy, TaskKilled, TaskTimeout, WorkerDied, get_reusable_pool
@@ -292,13 +293,13 @@ POOL_ONLY = [
 ]
 
 
-@pytest.mark.parametrize(("given", "error", "said"), NUMBERS + VIEW_ONLY, ids=str)
+@pytest.mark.parametrize(("given", "error", "said"), NUMBERS + VIEW_ONLY, ids=stable)
 def test_a_wrong_option_of_a_task_is_refused_by_name_value_and_rule(warm, given, error, said):
     with pytest.raises(error, match=said):
         warm.options(**given)
 
 
-@pytest.mark.parametrize(("given", "error", "said"), NUMBERS + POOL_ONLY, ids=str)
+@pytest.mark.parametrize(("given", "error", "said"), NUMBERS + POOL_ONLY, ids=stable)
 def test_a_wrong_argument_of_a_pool_is_refused_by_name_value_and_rule_and_leaves_nothing(given, error, said):
     with pytest.raises(error, match=said):
         ResilientPool(**given)

@@ -7,6 +7,7 @@ import threading
 
 import pool_tasks as tasks
 import pytest
+from ids import stable
 from pool_wait import lines, until, wait_lines
 
 from resilient_exec import PoolBroken, PoolClosed, RetryPolicy, WorkerDied, get_reusable_pool
@@ -32,7 +33,7 @@ def test_the_same_call_gives_the_same_pool_with_its_workers():
 @pytest.mark.parametrize(
     "other",
     [{"max_workers": 2}, {"timeout": 5}, {"retry": 2}, {"idle_timeout": 50}, {"initializer": tasks.initialize}],
-    ids=str,
+    ids=stable,
 )
 def test_other_arguments_make_another_pool_and_the_first_ends_behind_its_work(tmp_path, other):
     go, here = str(tmp_path / "go"), str(tmp_path / "here")

@@ -14,6 +14,7 @@ import lane_tasks as tasks
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ids import stable
 
 from resilient_exec.model.errors import NotSendable
 from resilient_exec.wire import culprit, payload
@@ -196,7 +197,7 @@ class Text(str):
 @pytest.mark.parametrize(
     "value",
     [None, True, 1, 1.5, 2j, "a", b"b", bytearray(b"c"), [1, "a"], (1, None), {1, 2}, frozenset("ab"), {"k": 1.5}],
-    ids=repr,
+    ids=stable,
 )
 def test_plain_values_need_no_proof(value):
     assert payload._is_plain(value)
@@ -205,7 +206,7 @@ def test_plain_values_need_no_proof(value):
 @pytest.mark.parametrize(
     "value",
     [Sub(1), Text("a"), [Sub(1)], [[1]], {"k": []}, {Text("k"): 1}, [0] * 300, tasks.double, object, range(3)],
-    ids=lambda value: repr(value)[:30],
+    ids=stable,
 )
 def test_what_could_run_code_when_it_is_unpickled_proves_itself(value):
     assert not payload._is_plain(value)

@@ -8,8 +8,8 @@ scores differ, somebody in that world does not follow the seed, in the first cas
 generator of its own, in the second one for the order of hashes.  Who cannot be told from one world, since every agent's
 score depends on what the others do; a competitor that is in all such worlds and in no other is the one to look at.
 
-The one-shot worlds of scml 0.7.7 go by the order of hashes themselves, whoever plays (docs/negmas.md has the figures);
-so with versions before 0.8.3 the second comparison would accuse everybody, and is left out.
+The one-shot worlds of scml 0.7.7 go by the order of hashes themselves, whoever plays (docs/measurements.md has the
+figures); so with versions before 0.8.3 the second comparison would accuse everybody, and is left out.
 """
 
 from __future__ import annotations
