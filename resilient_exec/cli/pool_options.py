@@ -10,44 +10,12 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.pool.options import LONGEST, size
+from resilient_exec.cli.parsing import memory, not_negative, seconds, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["add_pool_options", "seconds", "usage", "variables", "whole"]
-
-
-def whole(text: str) -> int:
-    """A whole number, 1 or more."""
-    return _at_least(1, text)
-
-
-def _not_negative(text: str) -> int:
-    return _at_least(0, text)
-
-
-def _at_least(least: int, text: str) -> int:
-    number = int(text)
-    if number < least:
-        raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more; got {text}")
-    return number
-
-
-def seconds(text: str) -> float:
-    """A finite number of seconds, more than 0."""
-    number = float(text)
-    if not 0 < number < LONGEST:
-        raise argparse.ArgumentTypeError(f"must be a finite number of seconds, more than 0; got {text}")
-    return number
-
-
-def _size(text: str) -> int:
-    try:
-        number = size("it", text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return number or 0
+__all__ = ["add_pool_options", "flags_of", "variables"]
 
 
 @dataclass(frozen=True)
@@ -63,30 +31,33 @@ class _Flag:
         return self.name.removeprefix("--").replace("-", "_")
 
 
-_FLAGS = tuple(
-    _Flag(name, f"RESILIENT_EXEC_{variable}", kind, metavar, text)
-    for name, variable, kind, metavar, text in (
-        ("--workers", "WORKERS", whole, "N", "worker processes (default: one per CPU)"),
+_GROUPS = {
+    "limits": (
         (
-            *("--timeout", "TIMEOUT", seconds, "S"),
-            "seconds for one attempt at a world or negotiation (default: what the worlds declare, plus 5 %%)",
+            *("--timeout", "TIMEOUT", seconds, "T"),
+            "for one attempt at a world or negotiation (default: what the worlds declare, plus 5 %%)",
         ),
         (
-            *("--memory-limit", "MEMORY_LIMIT", _size, "SIZE"),
-            'what one worker and all that it starts may hold, such as "2GiB" (default: no limit)',
+            *("--memory-limit", "MEMORY_LIMIT", memory, "SIZE"),
+            "what one worker and all that it starts may hold, such as 2GiB (default: no limit)",
         ),
-        ("--retries", "RETRIES", _not_negative, "N", "further attempts after a death (default: 2)"),
+        ("--retries", "RETRIES", not_negative, "N", "further attempts after a death (default: 2)"),
+        ("--step-timeout", "STEP_TIMEOUT", seconds, "T", "count steps of an agent that took longer (default: none)"),
+        ("--disqualify-after", "DISQUALIFY_AFTER", whole, "N", "a competitor that spoils N worlds plays no more"),
+    ),
+    "scores": (
         (
-            *("--seed", "SEED", _not_negative, "N"),
+            *("--seed", "SEED", not_negative, "N"),
             "same scores for any number of workers, with and without retries (default: as it comes)",
         ),
         (
-            *("--verify", "VERIFY", _not_negative, "N"),
+            *("--verify", "VERIFY", not_negative, "N"),
             "run N worlds a second time, and tell where scores do not follow the --seed (default: 0)",
         ),
-        ("--step-timeout", "STEP_TIMEOUT", seconds, "S", "count steps of an agent that took longer (default: none)"),
-        ("--disqualify-after", "DISQUALIFY_AFTER", whole, "N", "a competitor that spoils N worlds plays no more"),
-        ("--start-timeout", "START_TIMEOUT", seconds, "S", "seconds for a worker to start (default: 120)"),
+    ),
+    "workers": (
+        ("--workers", "WORKERS", whole, "N", "worker processes (default: one per CPU)"),
+        ("--start-timeout", "START_TIMEOUT", seconds, "T", "for a worker to start (default: 2m)"),
         (
             *("--tasks-per-worker", "TASKS_PER_WORKER", whole, "N"),
             "replace a worker after N worlds (default: see --fresh-process)",
@@ -100,30 +71,49 @@ _FLAGS = tuple(
             *("--take-over", "TAKE_OVER", None, ""),
             "go on in a folder that another host claims; only if nobody is at work there (default: no)",
         ),
-    )
-)
+    ),
+}
+_FLAGS = {
+    group: tuple(_Flag(name, f"RESILIENT_EXEC_{rest[0]}", *rest[1:]) for name, *rest in flags)
+    for group, flags in _GROUPS.items()
+}
 
 
-def add_pool_options(command: argparse.ArgumentParser) -> None:
-    """Add them to a command."""
-    pool = command.add_argument_group("the pool")
-    for flag in _FLAGS:
-        if flag.type is None:
-            pool.add_argument(flag.name, action=argparse.BooleanOptionalAction, default=None, help=flag.help)
-        else:
-            pool.add_argument(flag.name, type=flag.type, metavar=flag.metavar, help=flag.help)
+def add_pool_options(command: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
+    """Add them to a command, in groups.
 
-
-def usage() -> str:
-    """All of them, for a line of usage."""
-    return " ".join(f"[{flag.name}{f' {flag.metavar}' if flag.metavar else ''}]" for flag in _FLAGS)
+    Args:
+        command: its parser.
+        without: names of flags that mean nothing to this command.
+    """
+    for title, flags in _FLAGS.items():
+        group = command.add_argument_group(title)
+        for flag in flags:
+            if flag.name in without:
+                continue
+            if flag.type is None:
+                group.add_argument(flag.name, action=argparse.BooleanOptionalAction, default=None, help=flag.help)
+            else:
+                group.add_argument(flag.name, type=flag.type, metavar=flag.metavar, help=flag.help)
 
 
 def variables(arguments: argparse.Namespace) -> dict[str, str]:
     """Those that were given, as variables of the environment."""
-    given = {flag.variable: getattr(arguments, flag.dest, None) for flag in _FLAGS}
     return {
-        variable: str(int(value)) if isinstance(value, bool) else str(value)
-        for variable, value in given.items()
-        if value is not None
+        flag.variable: str(int(value)) if isinstance(value, bool) else str(value)
+        for flags in _FLAGS.values()
+        for flag in flags
+        if (value := getattr(arguments, flag.dest, None)) is not None
     }
+
+
+def flags_of(given: Mapping[str, Any]) -> list[str]:
+    """Values by their names in the arguments, as they are written on a command line."""
+    words = []
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag.removeprefix('--')}")
+        else:
+            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return words

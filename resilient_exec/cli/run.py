@@ -8,6 +8,7 @@ with the script's own frames.
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import importlib.util
 import io
@@ -15,16 +16,42 @@ import os
 import sys
 import types
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from resilient_exec.cli.pool_options import variables
+from resilient_exec.cli.parsing import new_parser
+from resilient_exec.cli.pool_options import add_pool_options, variables
 from resilient_exec.pool.options import WrongSetting
 
 if TYPE_CHECKING:
-    import argparse
     from importlib.machinery import ModuleSpec
 
-__all__ = ["run"]
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the subcommand."""
+    command = new_parser(
+        commands,
+        "run",
+        title="run a script or module as it is; its parallel tournaments go through the pool",
+        usage="[OPTION ...] (SCRIPT.py | -m MODULE) [ARGS ...]",
+        description=(
+            "Run a Python script or module unchanged.  What it asks of negmas with \n"
+            "parallelism='parallel', and its cartesian_tournament, goes through the pool.\n"
+            "Exit status, stdout and Ctrl-C are the script's own; so is all that stands\n"
+            "behind its name."
+        ),
+        examples=(
+            "resilient-exec run tournament.py --its --own --arguments",
+            "resilient-exec run --timeout 5m --memory-limit 2GiB --workers 4 tournament.py",
+            "resilient-exec run -m its.module",
+        ),
+    )
+    command.add_argument("-m", dest="is_module", action="store_true", help="TARGET is a module, as in python -m")
+    command.add_argument("target", metavar="TARGET", help="the script's path, or with -m the module's name")
+    command.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="the script's own arguments")
+    add_pool_options(command)
+    command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -172,7 +172,7 @@ def test_the_generator_that_scml_stores_lacks_its_year(stock_tournament):
     found(
         lacks_year,
         "the world generator's name in params.json leads to a function that misses its year: resuming loses all worlds",
-        workaround="what gives world_generator= in cli.scml._resume",
+        workaround="what gives world_generator= in cli.scml.tournament._resume",
         package=SCML,
         until=(0, 8),
     )

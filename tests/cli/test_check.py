@@ -14,7 +14,7 @@ from resilient_exec.adapters.negmas.blame.notes import OnStage
 from resilient_exec.adapters.negmas.report.report import Report
 from resilient_exec.adapters.negmas.report.task_report import TaskReport
 from resilient_exec.cli import main
-from resilient_exec.cli.check import verdicts
+from resilient_exec.cli.scml.check import verdicts
 
 ME = "mine.Mine"
 

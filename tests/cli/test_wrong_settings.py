@@ -14,7 +14,8 @@ with warnings.catch_warnings():
     utils = pytest.importorskip("scml.utils")
 
 from resilient_exec.adapters.negmas import settings
-from resilient_exec.cli import check, main
+from resilient_exec.cli import main
+from resilient_exec.cli.scml import check
 
 NOT_A_NUMBER = ("many", "1,5", "0x10", "nan", "-1", "3 4", "--", "\udcff", "two\nlines", "9" * 400 + "x")
 WRONG = {

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.cli import health
-from resilient_exec.cli.pool_options import variables
+from resilient_exec.cli.parsing import CommandError, new_parser, seconds, whole
+from resilient_exec.cli.pool_options import add_pool_options, flags_of, variables
+from resilient_exec.cli.scml import health
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from resilient_exec.adapters.negmas import Report
 
-__all__ = ["CommandError", "check_settings", "check_steps", "tournament"]
+__all__ = ["PRESETS", "add_parsers", "check_settings", "check_steps", "run"]
 
 SOME_WORLDS_MISSING = 3  # exit status
 _NAME = "tournament"
@@ -31,8 +32,83 @@ _DEFAULT = {
 _LEAST_STEPS = {"std": 5, "oneshot": 3}  # the most products that a world may have
 
 
-class CommandError(Exception):
-    """The command cannot be carried out as it was given; the text says why, and the remedy."""
+PRESETS = {
+    "quick": {"configs": 2, "runs": 1, "steps": 10, "per_world": 2},
+    "full": {"configs": 10, "runs": 2, "steps": 50, "per_world": 2},
+}
+"""What ``--preset`` stands for: minutes on a laptop, or a night."""
+
+
+def add_parsers(tracks: argparse._SubParsersAction[Any]) -> None:
+    """Add ``std`` and ``oneshot``."""
+    for track, first in (("std", "GreedyStdAgent"), ("oneshot", "GreedyOneShotAgent")):
+        command = new_parser(
+            tracks,
+            track,
+            usage="[OPTION ...] [COMPETITOR ...]",
+            title=f"a tournament of the {track} track",
+            description=(
+                f"Run a tournament of the {track} track (by the rules of 2024); show the\n"
+                "ranking, what failed and why, and where everything lies."
+            ),
+            examples=(
+                f"resilient-exec scml {track} my_agents:Mine {first}",
+                f"resilient-exec scml {track} my_agents:Mine --preset full --output night",
+                f"resilient-exec scml {track} --resume --output night   # go on after a Ctrl-C",
+            ),
+        )
+        command.is_intermixed = True
+        command.add_argument(
+            "competitors",
+            nargs="*",
+            metavar="COMPETITOR",
+            help="module:Class, or the bare name of one of scml's own agents (default: three of these)",
+        )
+        _add_what_is_played(command)
+        add_pool_options(command)
+        output = command.add_argument_group("output")
+        output.add_argument("--output", metavar="DIR", help="folder for everything (default: a new one, here)")
+        output.add_argument("--resume", action="store_true", help="go on with the tournament in --output")
+        output.add_argument("--verbose", action="store_true", help="let negmas and the agents print")
+        command.set_defaults(run=run)
+
+
+def _add_what_is_played(command: argparse.ArgumentParser) -> None:
+    played = command.add_argument_group("what is played")
+    played.add_argument("--league", type=int, metavar="YEAR", help="add that year's agents of the package scml-agents")
+    played.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        default="quick",
+        help="; ".join(f"{name}: {' '.join(flags_of(values))}" for name, values in PRESETS.items())
+        + " (default: quick)",
+    )
+    for option, text in (
+        ("--configs", "different worlds, before competitors are assigned"),
+        ("--runs", "runs of each assignment"),
+        ("--steps", "simulated days"),
+        ("--per-world", "competitors in one world"),
+    ):
+        played.add_argument(option, type=whole, metavar="N", help=f"{text} (default: the preset's)")
+    played.add_argument("--total-timeout", type=seconds, metavar="T", help="for the whole tournament (default: none)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run or resume a tournament; the exit status."""
+    apply_preset(arguments)
+    check_settings(arguments)
+    try:
+        return tournament(arguments)
+    except KeyboardInterrupt:
+        print("\nresilient-exec: interrupted; go on with --resume", file=sys.stderr)
+        return 130
+
+
+def apply_preset(arguments: argparse.Namespace) -> None:
+    """Fill in what was not given."""
+    for option, value in PRESETS[arguments.preset].items():
+        if getattr(arguments, option) is None:
+            setattr(arguments, option, value)
 
 
 def check_settings(arguments: argparse.Namespace) -> None:

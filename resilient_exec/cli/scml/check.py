@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.cli.pool_options import variables
+from resilient_exec.cli.parsing import CommandError, new_parser, whole
+from resilient_exec.cli.pool_options import add_pool_options, variables
 
 if TYPE_CHECKING:
     import argparse
@@ -26,13 +27,41 @@ if TYPE_CHECKING:
     from resilient_exec.adapters.negmas import Report, TaskReport
     from resilient_exec.adapters.negmas.blame.health import Health
 
-__all__ = ["Probe", "check", "probe", "verdicts"]
+__all__ = ["Probe", "add_parser", "probe", "run", "verdicts"]
 
 _OPPONENTS = {"std": ("GreedyStdAgent", "RandomStdAgent"), "oneshot": ("GreedyOneShotAgent", "RandomOneShotAgent")}
 _TIMEOUT = 120.0  # s, for the import and for a world, where none is given
 _MUCH = 10 << 20  # bytes that a world may print
 _LONG_IMPORT = 5.0  # s
 _MIB = 2**20
+
+
+def add_parser(tracks: argparse._SubParsersAction[Any]) -> None:
+    """Add the subcommand."""
+    command = new_parser(
+        tracks,
+        "check",
+        usage="[OPTION ...] MODULE:CLASS",
+        title="try one agent before it is handed in",
+        description=(
+            "Import and make one agent in a worker, play some small worlds with it,\n"
+            "and tell what would become of it in a league."
+        ),
+        examples=(
+            "resilient-exec scml check my_agents:Mine",
+            "resilient-exec scml check my_agents:Mine --step-timeout 2 --memory-limit 2GiB",
+        ),
+    )
+    command.is_intermixed = True
+    command.add_argument("competitors", nargs="*", metavar="AGENT", help="module:Class")
+    command.add_argument(
+        "--track", dest="track_of", choices=["std", "oneshot"], help="of the agent, if its bases do not tell"
+    )
+    played = command.add_argument_group("what is played")
+    played.add_argument("--configs", type=whole, default=2, metavar="N", help="different worlds (default: 2)")
+    played.add_argument("--steps", type=whole, default=10, metavar="N", help="simulated days (default: 10)")
+    add_pool_options(command, without=("--retries", "--disqualify-after", "--take-over"))
+    command.set_defaults(run=run, resume=False)
 
 
 @dataclass(frozen=True)
@@ -109,9 +138,11 @@ def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def check(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Try the agent; the exit status."""
-    from resilient_exec.cli.scml import CommandError, check_steps
+    from resilient_exec.cli.scml.tournament import check_settings, check_steps
+
+    check_settings(arguments)
 
     if len(arguments.competitors) != 1 or ":" not in arguments.competitors[0]:
         raise CommandError("scml check takes one agent, as MODULE:CLASS; got " + repr(" ".join(arguments.competitors)))
@@ -168,7 +199,6 @@ def _play(module_name: str, class_name: str, track: str, timeout: float, argumen
 
     from resilient_exec.adapters import negmas as adapter
     from resilient_exec.adapters.negmas import settings
-    from resilient_exec.cli.scml import CommandError
 
     options: dict[str, Any] = settings.from_environment(variables(arguments))
     options |= {"timeout": timeout, "retry": 1, "output_limit": 1 << 30}
