@@ -38,12 +38,12 @@ def test_the_example_runs_as_it_stands(tmp_path):
 def test_ci_runs_the_readme_s_own_test_command():
     marked = README.split("<!-- test command -->")[1].split("```")[1].strip()
     assert "\n" not in marked
-    assert marked.endswith("-m pytest -q")
+    assert marked.endswith("-m pytest -q -n 4")
     assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_every_file_that_the_documents_link_to_is_there():
-    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name}: {target}"

@@ -179,7 +179,7 @@ def test_a_result_that_hangs_only_in_the_parent_holds_its_own_lane_which_can_be_
 @linux_only
 def test_while_a_large_call_flows_its_lane_says_so_and_while_it_does_not_it_is_silent(ready, monkeypatch):
     for module in ("lane", "attempt"):
-        monkeypatch.setattr(f"resilient_exec.{module}.PROGRESS_INTERVAL", 0.0)
+        monkeypatch.setattr(f"resilient_exec.lane.{module}.PROGRESS_INTERVAL", 0.0)
     ready.signal(signal.SIGSTOP)
     ready.send(tasks.length, bytes(10_000_000))
     ready.nothing()

@@ -312,3 +312,27 @@ def test_a_hashed_fraction_is_below_one_and_draws_from_nothing(parts: list) -> N
 
 def test_the_default_wait_differs_among_tasks_that_fail_together() -> None:
     assert len({default_wait(failure(key=n)) for n in range(100)}) == 100
+
+
+# -- one back-off for all causes ---------------------------------------------------------------------------------------
+
+ALL = RetryPolicy(9, 9, 9, 9)
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_each_cause_waits_as_long_as_any_other(cause: str, count: int) -> None:
+    assert ALL.next_delay(failure(cause, count)) == default_wait(failure("died", count))
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_failures_of_other_causes_make_the_wait_longer(cause: str) -> None:
+    counts = Counter(dict.fromkeys(CAUSES, 1))
+    mixed = Failure("a", cause, counts, 4, 0.0, ValueError("no") if cause == "raised" else None)
+    assert ALL.next_delay(mixed) == default_wait(failure(cause, 4))
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_the_strategies_for_wait_and_stop_are_asked_whatever_the_cause(cause: str) -> None:
+    assert RetryPolicy(9, 9, 9, 9, wait=tenacity.wait_fixed(7)).next_delay(failure(cause)) == 7
+    assert RetryPolicy(9, 9, 9, 9, stop=tenacity.stop_after_attempt(1)).next_delay(failure(cause)) is None
