@@ -21,7 +21,9 @@ def pytest_addoption(parser):
     parser.addoption("--repeat", type=int, default=1, metavar="N", help="run each selected test N times")
 
 
-def pytest_configure():
+def pytest_configure(config):
+    if getattr(config.option, "dist", "no") == "load":  # -n was given: who is done takes from who is not
+        config.option.dist = "worksteal"
     # A shell's background job ignores SIGINT, and its children inherit that: no Ctrl-C would reach what is tested here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
