@@ -1,7 +1,7 @@
-"""The evidence about a task: what became of each attempt, where it stood, what it had printed, what it held.
+"""The evidence about a task, attempt by attempt: outcome, stacks, last output, memory.
 
-A dossier is made of the task's story alone, so it can also be made of one that was stored.  ``str(dossier)`` is what a
-traceback shows below the error's one line.
+A dossier is computed from the task's story alone, so it can also be computed from a stored story.  A traceback shows
+``str(dossier)`` below the error's message.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["AttemptReport", "Dossier", "reason", "users_frames"]
 
 _ENDS = frozenset(("returned", "raised", "died", "timed_out", "out_of_memory", "evicted", "killed", "not_sent", "lost"))
-_MOST_LINES = 40  # of a text in the rendering; the dossier itself has it all ...
-_LONGEST_LINE = 500  # ... and all of each line
+_WORKER_MODULE = os.path.join("resilient_exec", "worker", "main.py")
+_MAX_LINES = 40  # of each text when rendered; the dossier's attributes hold the whole text
+_MAX_LINE_LENGTH = 500  # characters, when rendered
 
 
 @dataclass(frozen=True)
@@ -31,22 +32,22 @@ class AttemptReport:
     """One attempt.
 
     Attributes:
-        number: 1 for the first attempt that began; 0 for one that never did.
+        number: 1 for the first attempt that began; 0 for an attempt that never began.
         outcome: ``returned raised died timed_out out_of_memory evicted killed not_sent lost``; ``""``: still running.
-        reason: the same in words.
+        reason: the outcome in words.
         lane: the lane's number.
         pid: of the worker.
-        started: seconds since the pool was made.
-        duration: seconds from its begin to its end.
-        exitcode: of the worker where it died; negative for a signal.
+        started: when the attempt began, in seconds since the pool was made.
+        duration: seconds from the attempt's begin to its end.
+        exitcode: of the worker, if it died; negative for a signal.
         signal: that signal's name, such as ``"SIGSEGV"``.
         stacks: Python stacks of all threads of the worker, taken just before it was killed.
-        stdout, stderr: the last lines that it printed, with ``output="capture"``.
-        memory: ``(seconds since it was sent, bytes resident)``, of the worker and all that it had started.
-        peak_memory: the most that was seen, bytes; 0 if it was over before anybody looked.
+        stdout, stderr: the last lines that the attempt printed, with ``output="capture"``.
+        memory: samples ``(seconds since it was sent, bytes resident)`` of the worker and its descendants.
+        peak_memory: the largest sample, in bytes; 0 if the attempt ended before the first sample.
         traceback: where the task's own exception was raised, as text.
-        remark: what else was found out.
-        note: what the task itself has noted last (``task_context().note``); not kept of attempts that returned.
+        remark: other findings, such as whether the kernel's OOM killer ended the worker.
+        note: the last ``task_context().note(...)`` of the task; not kept for attempts that returned.
     """
 
     number: int
@@ -74,7 +75,7 @@ class AttemptReport:
         if self.remark:
             lines.append(f"  {self.remark}")
         if self.note:
-            lines.append(f"  the task noted last: {self.note[:_LONGEST_LINE]}")
+            lines.append(f"  the task noted last: {self.note[:_MAX_LINE_LENGTH]}")
         if self.peak_memory:
             samples = ", ".join(f"{size / 2**20:.0f} at {at:.1f} s" for at, size in self.memory[-5:])
             lines.append(f"  memory: at most {self.peak_memory / 2**20:.0f} MiB" + (f" ({samples})" if samples else ""))
@@ -95,8 +96,8 @@ class Dossier:
 
     Attributes:
         key: the task's key.
-        label: what it is called.
-        arguments: its arguments in short, as text; no code of theirs is run for it.
+        label: the task's name for people.
+        arguments: a short text about its arguments, made without running code of theirs.
         attempts: the reports of its attempts, in order.
     """
 
@@ -107,7 +108,7 @@ class Dossier:
 
     @classmethod
     def of(cls, key: Hashable, label: str, arguments: str, story: Iterable[Event]) -> Dossier:
-        """From the events of a task so far."""
+        """The dossier of a task, from its events so far."""
         return cls(key, label, arguments, tuple(_reports(story)))
 
     def __str__(self) -> str:
@@ -116,19 +117,22 @@ class Dossier:
 
 
 def users_frames(stacks: str) -> str:
-    """The stacks of a worker without the frames below the task's own call: they are always the same, and ours."""
+    """The stacks of a worker without the outer frames, which belong to this package and are the same for every task.
+
+    The frames of a block stand innermost first; what follows the worker's ``_call`` is left out.
+    """
     blocks = stacks.split("\n\n")
-    return "\n\n".join("\n".join(takewhile(_is_above_the_call, block.splitlines())) for block in blocks)
+    return "\n\n".join("\n".join(takewhile(_is_inside_the_call, block.splitlines())) for block in blocks)
 
 
-def _is_above_the_call(line: str) -> bool:
-    return not (line.endswith(" in _call") and f"{__package__}{os.sep}worker.py" in line)
+def _is_inside_the_call(line: str) -> bool:
+    return not (line.endswith(" in _call") and _WORKER_MODULE in line)
 
 
 def _block(text: str) -> str:
     lines = text.rstrip().splitlines()
-    cut = [f"[{len(lines) - _MOST_LINES} lines before these are in the dossier]"] if len(lines) > _MOST_LINES else []
-    return "\n".join(f"    | {line[:_LONGEST_LINE]}" for line in [*cut, *lines[-_MOST_LINES:]])
+    cut = [f"[{len(lines) - _MAX_LINES} lines before these are in the dossier]"] if len(lines) > _MAX_LINES else []
+    return "\n".join(f"    | {line[:_MAX_LINE_LENGTH]}" for line in [*cut, *lines[-_MAX_LINES:]])
 
 
 def _reports(story: Iterable[Event]) -> Iterable[AttemptReport]:
@@ -171,35 +175,40 @@ def _report(sent: Event, begun: Event | None, end: Event) -> AttemptReport:
 
 
 def reason(kind: str, detail: Mapping[str, Any]) -> str:
-    """An outcome in words: what happened to the attempt."""
+    """An outcome in words: what happened to the attempt.
+
+    Args:
+        kind: the kind of the event, such as ``"died"``.
+        detail: the event's detail (:func:`resilient_exec.model.task.detail_of`).
+    """
     worker = f"its worker (pid {detail.get('pid')})"
     limit = detail.get("limit", 0)
     match kind:
         case "raised":
             return f"raised {detail['exception']}"
         case "died":
-            return f"died with it: {worker} {_death(detail)}"
+            return f"failed because {worker} {_death(detail)}"
         case "timed_out":
-            return _lateness(detail["what"], limit, worker)
+            return _timeout(detail["what"], limit, worker)
         case "out_of_memory":
             used = detail["used"] / 2**20
             return f"held {used:.0f} MiB, more than its memory_limit of {limit / 2**20:.0f} MiB; {worker} was killed"
         case "evicted":
-            return f"was evicted to make room for others: {detail['why']}; {worker} was killed"
+            return f"was evicted to free memory for other attempts: {detail['why']}; {worker} was killed"
         case "killed":
             return f"was ended by {detail['why']}"
         case "lost":
-            return f"never began: its worker went away before it could ({detail['why']})"
+            return f"never began: its worker was lost before that ({detail['why']})"
         case "not_sent":
             return str(detail["why"])
     return kind
 
 
-def _lateness(what: str, limit: float, worker: str) -> str:
+def _timeout(what: str, limit: float, worker: str) -> str:
     if what == "stall_timeout":
         return f"used no CPU and did no I/O for {limit:.3g} s; {worker} was killed"
     if what == "soft_timeout":
-        return f"was told by SoftTimeout that its soft_timeout of {limit:g} s was over, and ended with that"
+        return f"ended with the SoftTimeout that was raised in it after its soft_timeout of {limit:g} s"
     return f"was still running after its timeout of {limit:g} s; {worker} was killed"
 
 
@@ -211,5 +220,5 @@ def _death(detail: Mapping[str, Any]) -> str:
     elif exitcode is not None:
         text = f"exited with status {exitcode}"
     else:
-        text = "ended, nobody knows how"
+        text = "ended with an unknown exit status"
     return f"{text}: {why}" if why else text

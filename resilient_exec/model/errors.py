@@ -1,22 +1,22 @@
-"""The errors a caller can meet, each saying what happened, to which task, and what to do.
+"""The errors that a caller can get: each message says what happened, to which task, and what to do.
 
 ::
 
     ResilientError
-    ├── AttemptError            the infrastructure failed and no retry saved the task
+    ├── AttemptError            an attempt failed, other than by the task's own exception, and no retry was left
     │   ├── WorkerDied          .exitcode .signal
     │   ├── TaskTimeout         also a TimeoutError
     │   ├── MemoryLimitExceeded also a MemoryError
     │   ├── TaskKilled          future.kill() or shutdown(kill=True)
-    │   └── NotSendable         the arguments or the result could not travel; says which
+    │   └── NotSendable         the call or the result could not be pickled or unpickled; says which
     ├── PoolClosed              also a RuntimeError
     ├── PoolBroken              also a concurrent.futures.BrokenExecutor
     ├── SoftTimeout             raised inside the task
     └── InternalError           a bug in resilient_exec; carries the story
         └── IllegalTransition
 
-An exception that the task itself raised is never one of these: it comes back as it was, with its own
-type and ``args``, and the remote traceback as its ``__cause__``.  Every class here pickles.
+An exception that the task itself raised is never wrapped in one of these: it comes back with its own type
+and ``args``, and with the remote traceback as its ``__cause__``.  Every class here pickles.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 
 def _rebuild(cls: type[ResilientError], message: str, state: dict[str, Any]) -> ResilientError:
-    error = cls(message)  # not by __new__: MemoryError has one of its own, which refuses to make others
+    error = cls(message)  # not by BaseException.__new__: it refuses to make a subclass of MemoryError
     error.args = (message,)
     error.__dict__.update(state)
     return error
@@ -59,7 +59,7 @@ class ResilientError(Exception):
     """Root of all errors of this package."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An exception pickles as cls(*args) by default, which drops what __init__ takes by keyword.
+        # By default an exception is pickled as cls(*args), which drops the keyword arguments of __init__.
         return _rebuild, (type(self), str(self), self.__dict__)
 
 
@@ -68,7 +68,7 @@ class AttemptError(ResilientError):
 
     Attributes:
         key: the task's key.
-        attempt: the number of the last attempt that began (0: none did).
+        attempt: the number of the last attempt that began; 0 if none began.
         story: the events of the task, in order.
         stacks: Python stacks of all threads of the worker, taken just before it was killed; ``""`` if none.
         dossier: the evidence about all attempts; a traceback shows it below the message, as a note (PEP 678).
@@ -84,7 +84,7 @@ class AttemptError(ResilientError):
         stacks: str = "",
         dossier: Dossier | None = None,
     ) -> None:
-        # One positional argument only: an OSError (TaskTimeout is one) takes two for an errno.
+        # One positional argument only: OSError (a base of TaskTimeout) reads two as errno and message.
         super().__init__(message)
         self.key = key
         self.attempt = attempt
@@ -96,10 +96,10 @@ class AttemptError(ResilientError):
 
 
 class WorkerDied(AttemptError):
-    """The worker process ended while it ran the task: a signal, ``os._exit``, a crash of the interpreter.
+    """The worker process ended while it ran the task, by a signal, ``os._exit`` or a crash of the interpreter.
 
     Attributes:
-        exitcode: as ``multiprocessing`` gives it (negative: killed by that signal); ``None`` if not known.
+        exitcode: as in ``multiprocessing.Process.exitcode`` (negative: killed by that signal); ``None`` if not known.
     """
 
     exitcode: int | None = None
@@ -111,17 +111,18 @@ class WorkerDied(AttemptError):
 
 
 class TaskTimeout(AttemptError, TimeoutError):
-    """An attempt was still running when its time was over: its ``timeout``, its ``soft_timeout`` (then ``__cause__`` is
-    the :class:`SoftTimeout` that left the task), or the pool's ``stall_timeout``.
+    """An attempt exceeded its ``timeout``, its ``soft_timeout`` or the pool's ``stall_timeout``.
+
+    After a ``soft_timeout``, ``__cause__`` is the :class:`SoftTimeout` that left the task.
     """
 
 
 class MemoryLimitExceeded(AttemptError, MemoryError):
-    """The worker and its descendants held more than the ``memory_limit``, or the machine had nothing left for them."""
+    """The worker and its descendants held more than the ``memory_limit``, or the machine ran out of memory."""
 
 
 class TaskKilled(AttemptError):
-    """The task was ended on request, by ``future.kill()`` or ``shutdown(kill=True)``."""
+    """The task was ended on request, by ``future.kill()`` or ``pool.shutdown(kill=True)``."""
 
 
 class NotSendable(AttemptError):
@@ -129,31 +130,32 @@ class NotSendable(AttemptError):
 
 
 class PoolClosed(ResilientError, RuntimeError):
-    """The pool takes no more tasks: it was shut down, or the interpreter is exiting, or this is a forked child."""
+    """The pool accepts no more tasks: it was shut down, the interpreter is exiting, or this is a forked child."""
 
 
 class PoolBroken(ResilientError, BrokenExecutor):
-    """No worker could be started, several times in a row without progress; carries the worker's own words."""
+    """Several starts of workers in a row failed; the message contains the last worker's own error text."""
 
 
 class SoftTimeout(ResilientError):
-    """Raised inside the task, in its main thread, when its ``soft_timeout`` is over: time to put things in order.
+    """Raised inside the task, in its main thread, when its ``soft_timeout`` is over, so that the task can clean up.
 
-    One that leaves the task counts as a timeout.  It is raised once in an attempt; who swallows it has until the
-    ``timeout``.  It is no ``TimeoutError``: that is an ``OSError``, which the standard library takes for an answer
-    (struck by one, ``os.path.exists("/")`` was false in 19 of 20 cases, and ``os.walk`` ended early in 20 of 40).
+    If it leaves the task, the attempt counts as timed out.  It is raised once in an attempt; a task that catches it
+    may run on until its ``timeout``.  It is not a ``TimeoutError``, because that is an ``OSError``, which the standard
+    library catches and treats as an answer: when one was raised inside ``os.path.exists("/")``, the result was
+    ``False`` in 19 of 20 cases, and ``os.walk`` ended early in 20 of 40.
     """
 
 
 class InternalError(ResilientError):
-    """This is a bug in resilient_exec: please report it, with the story in the message."""
+    """A bug in resilient_exec: please report it, with the story in the message."""
 
 
 class IllegalTransition(InternalError):
-    """A task was asked to make a move that is not in the table of transitions; nothing was changed."""
+    """A task was to make a transition that is not in the table of transitions; its state was not changed."""
 
 
-# Tracebacks and pickles name the public door, whatever module of ours a class stands in: that path stays.
+# Tracebacks and pickles name the public package and not this module, so that a class may move without breaking pickles.
 for _public in (
     AttemptError,
     InternalError,

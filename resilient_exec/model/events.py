@@ -1,4 +1,4 @@
-"""Public facts: what observers are told and what a story is made of."""
+"""Events: the public facts that observers are told and that stories consist of."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Event:
         key: the task's key; ``None`` where no task is concerned.
         attempt: the number of the attempt, from 1; 0 where none is concerned.
         lane: the lane's number, or ``None``.
-        detail: what else is known: ``pid``, ``exitcode``, ``limit``, ``delay``, ``why``, …
-        evidence: with a failed or a stalled attempt: stacks, last output, memory.
+        detail: further facts, by kind: ``pid``, ``exitcode``, ``limit``, ``delay``, ``why``, …
+        evidence: of a failed or stalled attempt: stacks, last output, memory.
     """
 
     at: float
@@ -47,9 +47,9 @@ class Event:
         return f"{self.at:10.3f} s  {self.kind}{attempt}{detail}"
 
 
-Event.__module__ = "resilient_exec"  # its pickles name the public door: that path stays
+Event.__module__ = "resilient_exec"  # pickles name the public package and not this module, so that it may move
 
 
 def render(story: Iterable[Event]) -> str:
-    """The story as text, one event a line."""
+    """The story as text, one event per line."""
     return "\n".join(map(str, story))

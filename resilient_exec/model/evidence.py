@@ -1,4 +1,4 @@
-"""What is secured about an attempt that failed."""
+"""Evidence: what the lane secures about an attempt that failed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ class Evidence:
 
     Attributes:
         stacks: Python stacks of all threads of the worker, taken just before it was killed.
-        stdout, stderr: the last lines that the attempt printed (where output is captured).
-        memory: ``(seconds since it was sent, bytes resident)``, at most a few dozen, of the worker and what it started.
-        peak_memory: the most that was seen, in bytes; 0 if it was over before anybody looked.
+        stdout, stderr: the last lines that the attempt printed, with ``output="capture"``.
+        memory: samples ``(seconds since it was sent, bytes resident)``, at most a few dozen, of the worker and its
+            descendants.
+        peak_memory: the largest sample, in bytes; 0 if the attempt ended before the first sample.
         traceback: where the task's own exception was raised, as text.
-        remark: what else was found out, such as whether the kernel's OOM killer did it.
-        note: what the task itself has noted last (``task_context().note``).
+        remark: other findings, such as whether the kernel's OOM killer ended the worker.
+        note: the last ``task_context().note(...)`` of the task.
     """
 
     stacks: str = ""

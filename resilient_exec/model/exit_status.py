@@ -8,7 +8,7 @@ __all__ = ["signal_name"]
 
 
 def signal_name(exitcode: int | None) -> str | None:
-    """Name of the signal behind a negative ``exitcode`` (``-9`` is ``"SIGKILL"``), else ``None``."""
+    """Name of the signal for a negative ``exitcode`` (``-9`` is ``"SIGKILL"``), else ``None``."""
     if exitcode is None or exitcode >= 0:
         return None
     try:

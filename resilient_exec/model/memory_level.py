@@ -1,4 +1,4 @@
-"""How the machine stands for memory."""
+"""Levels of the machine's available memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["MemoryLevel"]
 
 
 class MemoryLevel(StrEnum):
-    """How the machine stands for memory."""
+    """How much memory the machine has available: enough, less than the reserve, less than half of the reserve."""
 
     OK = "ok"
     LOW = "low"

@@ -1,14 +1,16 @@
-"""Retry policies: who gets another attempt, and after how long.
+"""Retry policies: whether a failed task gets another attempt, and after how many seconds.
 
-Each cause of failure has a budget of its own, so that one cannot eat the other: with the defaults a task
-that dies, dies, times out and dies again is settled with ``WorkerDied`` after four attempts, because the
-third death finds its budget empty.
+Each cause of failure has a separate budget, so that failures of one cause do not use up the attempts of
+another.  With the defaults, a task that dies, dies, times out and dies again is settled with ``WorkerDied``
+after four attempts, because the third death exceeds the budget of two.
 
-The waiting time, the stop condition and the choice among the user's exceptions are tenacity's strategies,
-evaluated on a hand-made ``RetryCallState`` and never slept in.  tenacity's random strategies draw from the
-global ``random``, and a draw of ours would change a seeded simulation in this process: so they run on a
-generator seeded from the task's key and attempt, and the global state is put back behind them.  (Another
-thread that draws in those microseconds would be disturbed: the default below draws from nothing.)
+The delay, the stop condition and the choice among the user's exceptions are tenacity's strategies.  They are
+evaluated on a ``RetryCallState`` that is built here; tenacity's own loop, which sleeps, is not used.
+
+tenacity's random strategies draw from the global ``random``, which would change a seeded simulation in this
+process.  So the global generator is seeded from the task's key and attempt before a strategy runs, and its
+state is restored afterwards.  (Another thread that draws during those microseconds gets other numbers; the
+default strategy below uses no generator at all.)
 """
 
 from __future__ import annotations
@@ -43,13 +45,13 @@ class _Strategy(Protocol):
 
 
 def hashed_fraction(*parts: object) -> float:
-    """A number in [0, 1) that depends on ``parts`` alone: jitter without touching any generator."""
+    """A number in [0, 1) that depends on ``parts`` alone: jitter without a random generator."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 def default_wait(failure: Failure) -> float:
-    """Seconds before the next attempt: 0.1, 0.2, 0.4 … 30 by failures so far, less up to half of it by a hash."""
+    """Seconds before the next attempt: 0.1, 0.2, 0.4 … 30 by the number of failures, less up to half by a hash."""
     failures = sum(failure.counts.values())
     longest: float = min(_FIRST_WAIT * 2 ** min(failures - 1, 20), _LONGEST_WAIT)
     return longest * (1 - hashed_fraction(named(failure.key), failures) / 2)
@@ -69,7 +71,7 @@ class RetryPolicy:
         wait: a tenacity ``wait_*`` strategy (s); ``None``: exponential from 0.1 s to 30 s with jitter from a
             hash of key and attempt.
         stop: a tenacity ``stop_*`` strategy, asked before each further attempt; ``None``: the budgets alone decide.
-        total: attempts in all, whatever they fail of; ``None``: the budgets alone decide.
+        total: attempts in all, whatever the causes of failure; ``None``: the budgets alone decide.
 
     Raises:
         ValueError: a budget is negative or not a whole number, or ``total`` is not a whole number from 1.
@@ -101,7 +103,7 @@ class RetryPolicy:
                 raise TypeError(f"{name} must be one of tenacity's strategies (a callable); got {strategy!r}")
 
     def next_delay(self, failure: Failure) -> float | None:
-        """Seconds to wait before the next attempt, or ``None``: the failure stands."""
+        """Seconds to wait before the next attempt, or ``None``: no further attempt."""
         budget = _BUDGET_OF.get(failure.cause)
         if budget is None or failure.counts[failure.cause] > getattr(self, budget):
             return None
@@ -110,7 +112,7 @@ class RetryPolicy:
         try:
             return self._ask_strategies(failure)
         except Exception:
-            # A user's strategy that raises must not cost the task its outcome, nor the pool its life.
+            # An exception of a user's strategy must neither replace the task's outcome nor end the supervisor.
             _logger.exception("a retry strategy raised; task %s is not tried again", named(failure.key))
             return None
 
@@ -131,10 +133,10 @@ class RetryPolicy:
 
 
 def _call_state(failure: Failure) -> RetryCallState:
-    # tenacity costs 50 ms to import; only those who use its strategies pay for it.
+    # Imported here, since it takes 50 ms and is needed only where strategies are given.
     from tenacity import Future, RetryCallState
 
-    # tenacity's stubs ask for a retrying object; its strategies use none (its own tests build the state like this).
+    # tenacity's stubs require a retrying object, but its strategies use none (its own tests build the state like this).
     state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
     state.attempt_number = failure.attempts
     state.start_time = 0.0
@@ -147,7 +149,7 @@ def _call_state(failure: Failure) -> RetryCallState:
 
 def _evaluate(strategy: _Strategy, failure: Failure, delay: float = 0.0) -> Any:
     state = _call_state(failure)
-    state.upcoming_sleep = delay  # what stop_before_delay looks at
+    state.upcoming_sleep = delay  # read by stop_before_delay
     saved = random.getstate()
     random.seed(f"{named(failure.key)}/{failure.attempts}")
     try:

@@ -1,4 +1,4 @@
-"""The ports: what the core asks of a retry policy, and the pool of an observer."""
+"""The ports: the interfaces of a retry policy, which the core asks, and of an observer, which the pool tells."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["Failure", "Observer", "Policy"]
 
 
 class Failure(NamedTuple):
-    """What a policy is told about a task whose attempt has just failed.
+    """The facts that a policy is given about a task whose attempt has just failed.
 
     Attributes:
         key: the task's key.
         cause: the kind of the outcome: ``"died"``, ``"timed_out"``, ``"raised"``, …
-        counts: how many attempts of this task have failed so far, by cause, with this one, without evictions.
-        attempts: how many attempts have begun, those not counted that were evicted.
+        counts: how many attempts of this task have failed so far, by cause, including this one, without evictions.
+        attempts: how many attempts have begun, without those that were evicted.
         elapsed: seconds since the first attempt began.
         exception: what the task raised, where ``cause`` is ``"raised"``.
     """
@@ -36,11 +36,11 @@ class Policy(Protocol):
     """Decides whether a failed task gets another attempt."""
 
     def next_delay(self, failure: Failure) -> float | None:
-        """Seconds to wait before the next attempt, or ``None``: the failure stands."""
+        """Seconds to wait before the next attempt, or ``None``: no further attempt."""
 
 
 class Observer(Protocol):
-    """Is told every event, on a thread of its own.  One that raises is logged and dropped."""
+    """Is called with every event, on a thread of its own.  An observer that raises is logged and removed."""
 
     def __call__(self, event: Event, /) -> object:
-        """Take note of ``event``."""
+        """Handle ``event``; what is returned is ignored."""

@@ -1,7 +1,7 @@
-"""The values that are passed around: a task, and how one attempt at it can end.
+"""A task, and the outcomes of an attempt, as plain values.
 
-An outcome is told by the lane that watched the attempt, and is the truth about *one* attempt; what it
-means for the task (another attempt, or a settled future) is decided in :mod:`resilient_exec.core.machine`.
+An outcome is reported by the lane that ran the attempt, and describes that *one* attempt.  What it means for the task
+(another attempt, or a settled future) is decided in :mod:`resilient_exec.core.machine`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the core knows of what the user submitted; the pickled call itself stays with the supervisor.
+    """What the core knows about a submitted task; the pickled call itself stays with the supervisor.
 
     Attributes:
         key: identifies the task among the unsettled ones of its pool.
@@ -43,8 +43,8 @@ class Task:
         timeout: seconds, for each attempt; ``None``: no limit.
         soft_timeout: seconds after which ``SoftTimeout`` is raised inside the task; ``None``: never.
         memory_limit: bytes that the worker and its descendants may hold during an attempt; ``None``: no limit.
-        priority: larger goes first; equal ones go in the order of submission.
-        label: for people: what the story and the errors call the task.
+        priority: tasks of a larger priority are started first, equal ones in the order of submission.
+        label: the task's name for people, shown in errors and dossiers.
     """
 
     key: Hashable
@@ -56,7 +56,7 @@ class Task:
     memory_limit: int | None = None
 
 
-# Not frozen: a frozen dataclass takes four times as long to make, and one outcome is made for each attempt.
+# Not frozen: to make a frozen dataclass takes four times as long, and an outcome is made for every attempt.
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Returned:
 
 @dataclass(slots=True)
 class Raised:
-    """The task raised ``exception`` (of whatever type: ``SystemExit`` and ``KeyboardInterrupt`` are outcomes too)."""
+    """The task raised ``exception``, of any type: ``SystemExit`` and ``KeyboardInterrupt`` are outcomes, too."""
 
     exception: BaseException
     evidence: Evidence = field(default=NO_EVIDENCE, compare=False)
@@ -89,8 +89,10 @@ class Died:
 
 @dataclass(slots=True)
 class TimedOut:
-    """The attempt was over its limit of ``limit`` seconds: ``what`` is ``timeout`` or ``stall_timeout`` (its worker has
-    been killed), or ``soft_timeout`` (``cause`` is what then left the task).
+    """The attempt exceeded its limit of ``limit`` seconds.
+
+    ``what`` is ``timeout`` or ``stall_timeout`` (its worker has been killed), or ``soft_timeout`` (``cause`` is the
+    exception that then left the task).
     """
 
     limit: float
@@ -114,7 +116,7 @@ class OutOfMemory:
 
 @dataclass(slots=True)
 class Evicted:
-    """The attempt was ended for want of memory that was not its doing (``why`` says whose), and is not charged."""
+    """The attempt was ended because others needed memory (``why`` says for what); it is not charged to the task."""
 
     why: str
     pid: int | None = None
@@ -124,7 +126,7 @@ class Evicted:
 
 @dataclass(slots=True)
 class Killed:
-    """The attempt was ended on request (``why``)."""
+    """The attempt was ended on request; ``why`` names the request, such as ``future.kill()``."""
 
     why: str
     pid: int | None = None
@@ -134,7 +136,7 @@ class Killed:
 
 @dataclass(slots=True)
 class NotSent:
-    """Something could not travel: the call (before any attempt) or the result (of an attempt)."""
+    """The call (before any attempt) or the result (of an attempt) could not be pickled or unpickled."""
 
     message: str
     cause: BaseException | None = None
@@ -144,7 +146,7 @@ class NotSent:
 
 @dataclass(slots=True)
 class Lost:
-    """The worker went away before the attempt began: nobody's fault, not charged."""
+    """The worker was lost before the attempt began; it is not charged to the task."""
 
     why: str = ""
     kind = "lost"
@@ -154,7 +156,7 @@ Outcome = Returned | Raised | Died | TimedOut | OutOfMemory | Evicted | Killed |
 
 
 def detail_of(outcome: Outcome) -> dict[str, Any] | None:
-    """What of an outcome is worth telling in an event, in plain values."""
+    """The detail of an outcome's event, in plain values."""
     match outcome:
         case Returned():
             return None
@@ -175,5 +177,5 @@ def detail_of(outcome: Outcome) -> dict[str, Any] | None:
 
 
 def evidence_of(outcome: Outcome) -> Evidence:
-    """The evidence that goes with an outcome; a return needs none."""
+    """The evidence of an outcome; empty for attempts that returned or never began."""
     return NO_EVIDENCE if isinstance(outcome, Returned | Lost) else outcome.evidence

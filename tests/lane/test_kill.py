@@ -12,6 +12,7 @@ import pytest
 from lane_harness import alive, lines, linux_only, until
 
 from resilient_exec.core.messages import Begun
+from resilient_exec.model.dossier import users_frames
 from resilient_exec.model.task import Returned
 from resilient_exec.process.tree import state
 
@@ -68,6 +69,15 @@ def test_a_kill_ends_an_argument_that_hangs_while_it_is_unpickled(ready):
     until(lambda: "in spin_for_ever" in ready.stacks_now())
     ready.kill()
     assert "in unpack_call" in ready.died().evidence.stacks
+
+
+def test_the_stacks_that_are_shown_end_with_the_users_code(ready):
+    ready.begin(tasks.spin_for_ever)
+    until(lambda: "in spin_for_ever" in ready.stacks_now())
+    ready.kill()
+    shown = users_frames(ready.died().evidence.stacks)
+    assert "in spin_for_ever" in shown
+    assert "main.py" not in shown
 
 
 def test_the_stacks_show_every_thread_of_the_worker(ready, tmp_path):

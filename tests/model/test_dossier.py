@@ -127,7 +127,7 @@ def test_each_end_of_an_attempt_is_reported_in_order_and_those_that_began_are_nu
     ]
     reasons = [report.reason for report in of(p).attempts]
     assert reasons[3:6] == [
-        "was told by SoftTimeout that its soft_timeout of 5 s was over, and ended with that",
+        "ended with the SoftTimeout that was raised in it after its soft_timeout of 5 s",
         f"was still running after its timeout of 9 s; its worker (pid {DIED.pid}) was killed",
         f"used no CPU and did no I/O for 60 s; its worker (pid {DIED.pid}) was killed",
     ]
@@ -152,7 +152,7 @@ def test_a_report_says_when_where_and_how_the_attempt_ended() -> None:
     (report,) = of(p).attempts
     assert (report.started, report.duration) == (2.0, 3.5)
     assert (report.lane, report.pid, report.exitcode, report.signal) == (0, 4000, -11, "SIGSEGV")
-    assert report.reason == "died with it: its worker (pid 4000) was killed by SIGSEGV: mute"
+    assert report.reason == "failed because its worker (pid 4000) was killed by SIGSEGV: mute"
     for name in SHOWN:
         assert getattr(report, name) == getattr(EVIDENCE, name)
 
@@ -191,11 +191,11 @@ def test_one_that_began_after_a_loss_has_the_number_of_its_begin() -> None:
 
 def test_the_whole_of_it_as_text() -> None:
     report = AttemptReport(
-        2, "died", "died with it", 1, 77, 2.0, 3.5, -9, "SIGKILL", **{name: getattr(EVIDENCE, name) for name in SHOWN}
+        2, "died", "it died", 1, 77, 2.0, 3.5, -9, "SIGKILL", **{name: getattr(EVIDENCE, name) for name in SHOWN}
     )
     assert str(Dossier("a", "simulate", "42", (report,))) == (
         "dossier of task 'a': simulate(42)\n"
-        "attempt 2: died with it (began at 2.000 s, lasted 3.5 s, worker 77)\n"
+        "attempt 2: it died (began at 2.000 s, lasted 3.5 s, worker 77)\n"
         "  the kernel did it\n"
         "  memory: at most 6 MiB (1 at 0.5 s, 5 at 1.0 s)\n"
         "  stacks just before the kill:\n"

@@ -45,9 +45,7 @@ from resilient_exec.model.task import (
 from resilient_exec.supervisor.failures import error_of
 
 STACKS = Evidence(stacks="File x.py")
-DOSSIER = Dossier(
-    ("k", 1), "simulate", "42", (AttemptReport(1, "died", "died with it", 0, 7, 1.0, 0.5, -9, "SIGKILL"),)
-)
+DOSSIER = Dossier(("k", 1), "simulate", "42", (AttemptReport(1, "died", "it died", 0, 7, 1.0, 0.5, -9, "SIGKILL"),))
 STORY = (Event(0.0, "queued", ("k", 1)), Event(1.5, "died", ("k", 1), 2, 0, {"pid": 7, "exitcode": -9}))
 
 
@@ -203,12 +201,12 @@ MIB = 2**20
 WHICH = "; attempt 2 of 2, 12.3 s after it first began"
 DEATH = "; its dossier shows what is known; RetryPolicy(deaths=...) grants more attempts"
 SAID = [  # outcome, error, what its message says about it, and what to do
-    (Died(-9, 77), WorkerDied, "died with it: its worker (pid 77) was killed by SIGKILL", DEATH),
-    (Died(-999, 77), WorkerDied, "died with it: its worker (pid 77) was killed by signal 999", DEATH),
-    (Died(3, 77), WorkerDied, "died with it: its worker (pid 77) exited with status 3", DEATH),
-    (Died(0, 77), WorkerDied, "died with it: its worker (pid 77) exited with status 0", DEATH),
-    (Died(None, 77), WorkerDied, "died with it: its worker (pid 77) ended, nobody knows how", DEATH),
-    (Died(-9, 77, "mute"), WorkerDied, "died with it: its worker (pid 77) was killed by SIGKILL: mute", DEATH),
+    (Died(-9, 77), WorkerDied, "failed because its worker (pid 77) was killed by SIGKILL", DEATH),
+    (Died(-999, 77), WorkerDied, "failed because its worker (pid 77) was killed by signal 999", DEATH),
+    (Died(3, 77), WorkerDied, "failed because its worker (pid 77) exited with status 3", DEATH),
+    (Died(0, 77), WorkerDied, "failed because its worker (pid 77) exited with status 0", DEATH),
+    (Died(None, 77), WorkerDied, "failed because its worker (pid 77) ended with an unknown exit status", DEATH),
+    (Died(-9, 77, "mute"), WorkerDied, "failed because its worker (pid 77) was killed by SIGKILL: mute", DEATH),
     (
         TimedOut(1.5, 77),
         TaskTimeout,
@@ -218,7 +216,7 @@ SAID = [  # outcome, error, what its message says about it, and what to do
     (
         TimedOut(1.5, 77, "soft_timeout"),
         TaskTimeout,
-        "was told by SoftTimeout that its soft_timeout of 1.5 s was over, and ended with that",
+        "ended with the SoftTimeout that was raised in it after its soft_timeout of 1.5 s",
         "; its dossier shows where it stood; a longer soft_timeout would let it run on",
     ),
     (
@@ -236,13 +234,16 @@ SAID = [  # outcome, error, what its message says about it, and what to do
     (
         Evicted("the machine had 5 MiB of memory left", 77),
         MemoryLimitExceeded,
-        "was evicted to make room for others: the machine had 5 MiB of memory left; its worker (pid 77) was killed",
+        (
+            "was evicted to free memory for other attempts: the machine had 5 MiB of memory left; "
+            "its worker (pid 77) was killed"
+        ),
         "; run fewer workers, or set a memory_limit",
     ),
     (
         Lost("10 times in a row; gone"),
         WorkerDied,
-        "never began: its worker went away before it could (10 times in a row; gone)",
+        "never began: its worker was lost before that (10 times in a row; gone)",
         "; something stops or kills the workers between tasks",
     ),
     (NotSent("argument 0 is a lock"), NotSendable, "argument 0 is a lock", ""),
