@@ -1,4 +1,4 @@
-"""What a pool and its views have in common: ``submit``, ``map``, ``settled`` and ``options``.
+"""What a pool and its views have in common: ``submit``, ``arun``, ``map``, ``settled`` and ``options``.
 
 Everything is built on one call, ``_enqueue``, and on the options that go with it.
 """
@@ -60,6 +60,27 @@ class Front:
             ValueError: an unsettled task has the same ``key``.
         """
         return self._enqueue(self._options, fn, args, kwargs)
+
+    async def arun(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """``await pool.arun(fn, *args, **kwargs)``: have it run in a worker; its value.
+
+        For asyncio.  The call is submitted, as by :meth:`submit`, when the coroutine first runs.  Cancelling it (by
+        ``asyncio.timeout``, a ``TaskGroup``, Ctrl-C in ``asyncio.run``, or by hand) cancels a waiting task and kills a
+        running one, and the coroutine ends when that is dead with all that it had started; cancelled once more, it
+        does not wait for that.
+
+        Raises:
+            BaseException: what ``fn`` raised, as it was raised; a ``StopIteration`` as the ``__cause__`` of a
+                ``RuntimeError``, since no coroutine can raise it.
+            AttemptError, NotSendable: as ``future.result()`` raises them.
+            concurrent.futures.CancelledError: ``shutdown(cancel_futures=True)`` took the task away.
+            PoolClosed, PoolBroken, ValueError: as by :meth:`submit`.
+        """
+        from resilient_exec.pool.awaiting import outcome_of
+
+        outcome = outcome_of(self.submit(fn, *args, **kwargs))
+        del fn, args, kwargs  # nothing here keeps them while the task runs
+        return await outcome
 
     def options(
         self,
