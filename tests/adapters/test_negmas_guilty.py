@@ -12,7 +12,7 @@ from negmas_agents import Healthy
 from negmas_guilty import Heir, Model
 
 import resilient_exec.adapters.negmas as adapter
-from resilient_exec.adapters.negmas.blame.history import Chronicle, measured_in
+from resilient_exec.adapters.negmas.blame.history import ConductLog, load_measured
 from resilient_exec.adapters.negmas.worlds import seeding
 
 HEIR, MODEL = "negmas_guilty.Heir", "negmas_guilty.Model"
@@ -101,12 +101,13 @@ def test_the_health_lies_beside_the_results_as_json_and_csv(played):
 
 
 def test_all_of_that_is_there_for_a_later_run(played):
-    lines = list(Chronicle(played.folder).lines())
+    lines = list(ConductLog(played.folder).lines())
     spoiled = sorted(line.on_stage.fault for line in lines if line.final)
     assert spoiled == ["died", "out_of_memory", "raised", "raised", "timed_out"]
     assert sorted(line.on_stage.fault for line in lines if not line.final) == spoiled
     (scored,) = (path.parent for path in played.folder.glob("*/results.json"))
-    steps = {name: sum(len(one.cpu) for one in measured_in(scored) if one.competitor == name) for name in (HEIR, MODEL)}
+    agents = load_measured(scored)
+    steps = {name: sum(len(one.cpu) for one in agents if one.competitor == name) for name in (HEIR, MODEL)}
     assert steps == {name: played.health[name].steps for name in (HEIR, MODEL)}
 
 

@@ -171,7 +171,7 @@ class _Tournament:
             return False
         self._call_back(score)
         self._settle(world_set.report(status="scored before"))
-        self.conduct.scored_before(world_set.folder, world_set.competitors)
+        self.conduct.record_scored_before(world_set.folder, world_set.competitors)
         return True
 
     def _say_what_runs(self) -> None:
@@ -242,7 +242,7 @@ class _Tournament:
         ahead = _AHEAD if self.settings.disqualify_after is None else 0
         while self.runnable and len(self.running) < self.lanes + ahead:
             world_set = self.runnable.popleft()
-            if reason := self.conduct.excluded(world_set.competitors):
+            if reason := self.conduct.reason_to_exclude(world_set.competitors):
                 self._not_run(world_set, reason)
                 continue
             policy = world_set.policy(self.settings, self.call["max_attempts"])
@@ -297,12 +297,12 @@ class _Tournament:
             history=report.history(future.story), printed=played.printed, **self._attempts(world_set, future)
         )
         self._settle(told)
-        self.conduct.settled(world_set.folder.name, told, played.measured)
+        self.conduct.record_settled(world_set.folder.name, told, played.measured)
         if self.call["verbose"]:
             _say(f"{self.n_settled} of {self.n_sets} settled after {time.perf_counter() - self.begin:.1f} s")
 
     def _attempts(self, world_set: WorldSet, future: ResilientFuture[Any]) -> dict[str, Any]:
-        stage = self.conduct.failed_attempts(world_set, future.key, future.dossier.attempts)
+        stage = self.conduct.record_failed_attempts(world_set, future.key, future.dossier.attempts)
         return {"attempts": future.attempts, "on_stage": stage}
 
     def _take_down_failed(self, key: Hashable) -> None:
@@ -320,13 +320,13 @@ class _Tournament:
         self._call_back(None)
         self._settle(told)
         self._end_if_full(error)
-        if self.conduct.settled(world_set.folder.name, told):
+        if self.conduct.record_settled(world_set.folder.name, told):
             self._take_back_excluded()
 
     def _take_back_excluded(self) -> None:
         """Somebody is disqualified: world sets with it that have not begun are not run; what runs runs on."""
         for future, world_set in list(self.running.items()):
-            reason = self.conduct.excluded(world_set.competitors)
+            reason = self.conduct.reason_to_exclude(world_set.competitors)
             if reason and future.cancel():
                 del self.running[future]
                 self._not_run(world_set, reason)
@@ -386,7 +386,7 @@ class _Tournament:
             elif future.attempts:
                 fields = {"history": report.history(future.story), **self._attempts(world_set, future)}
                 self._settle(told := world_set.report(status="failed", reason=f"killed: {why}", **fields))
-                self.conduct.settled(world_set.folder.name, told)
+                self.conduct.record_settled(world_set.folder.name, told)
             else:
                 self._settle(world_set.report(status="not run", reason=why))
         for world_set in [*self.runnable, *self.blocked]:

@@ -90,7 +90,7 @@ def run_world_set(
                 verbose,
             )
             # Nothing was played again: what was measured then counts.
-            measured = history.measured_in(folder) if is_finished else watch.measured()
+            measured = history.load_measured(folder) if is_finished else watch.measured()
         if result[2] is None:
             return Refused("negmas refused to run it: another process took it up at the same moment")
         if not is_finished:
