@@ -17,29 +17,32 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.core.messages import ShutdownAsked
-from resilient_exec.core.states import Limits, State
+from resilient_exec.core.states import State
 from resilient_exec.lane.loky_start import fill_standard_descriptors
 from resilient_exec.model.errors import PoolBroken, PoolClosed, SoftTimeout
 from resilient_exec.model.policies import RetryPolicy
 from resilient_exec.model.summary import summary
 from resilient_exec.model.task import NotSent, Task
+from resilient_exec.pool.arguments import (
+    check_observers,
+    default_workers,
+    memory_guard,
+    pool_limits,
+    worker_variables,
+)
 from resilient_exec.pool.options import (
     UNSET,
     Options,
     as_tuple,
     choice,
     count,
-    environment,
     module_names,
     seconds,
-    size,
 )
 from resilient_exec.pool.submission import Front, label_of
 from resilient_exec.supervisor import exit_hook
-from resilient_exec.supervisor.callbacks import warn_of_stalls
 from resilient_exec.supervisor.future import ResilientFuture
 from resilient_exec.supervisor.loop import Supervisor
-from resilient_exec.supervisor.memory_guard import Pressure
 from resilient_exec.wire.payload import Unsendable, pack_call
 
 if TYPE_CHECKING:
@@ -92,6 +95,11 @@ class ResilientPool(Front, Executor):
         max_memory_per_worker: bytes, or a text: a worker that holds more between two attempts is replaced.
         initializer: called with ``initargs`` in each worker when it starts.
         env: variables that the workers' environment is to have besides this process's own, or instead of it.
+        inner_max_num_threads: threads that numerical libraries (OpenMP, OpenBLAS, MKL, BLIS, Accelerate, numba,
+            numexpr) start in each worker.  ``"auto"``: the CPUs divided by the lanes, at least 1, so that all workers
+            together do not have more threads than CPUs; a limit that stands in this process's environment, such as
+            ``OMP_NUM_THREADS``, or in ``env``, counts instead.  A number: so many, whatever this process's environment
+            says.  ``None``: nothing is set.  (The number may show in the last bits of what they compute.)
         preload: names of modules that a private forkserver imports once; workers are then forked from it in some ten
             milliseconds, in place of importing them for seconds each (Linux; elsewhere they are started as without
             it, and a warning in the log says so).  A module that leaves a thread running is refused.  One with a
@@ -128,6 +136,7 @@ class ResilientPool(Front, Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         env: Mapping[str, str] | None = None,
+        inner_max_num_threads: int | str | None = "auto",
         preload: Iterable[str] = (),
         output: str = "inherit",
         fresh_locks: bool = False,
@@ -136,24 +145,15 @@ class ResilientPool(Front, Executor):
         self._options = Options().with_(
             timeout=timeout, soft_timeout=soft_timeout, retry=retry, memory_limit=memory_limit
         )
-        self._max_workers = _default_workers() if max_workers is None else count("max_workers", max_workers)
-        if max_tasks_per_worker is not None:
-            count("max_tasks_per_worker", max_tasks_per_worker)
-        start_seconds = _start_timeout(start_timeout)
+        self._max_workers = default_workers() if max_workers is None else count("max_workers", max_workers)
         stall = seconds("stall_timeout", stall_timeout)
-        limits = Limits(
-            lanes=self._max_workers,
-            max_tasks_per_worker=max_tasks_per_worker,
-            start_timeout=start_seconds,
-            max_memory_per_worker=size("max_memory_per_worker", max_memory_per_worker),
-            kill_stalled=choice("on_stall", on_stall, ("report", "kill")) == "kill",
-        )
+        limits = pool_limits(self._max_workers, max_tasks_per_worker, start_timeout, max_memory_per_worker, on_stall)
         choice("output", output, ("inherit", "capture", "discard"))
         self._fresh_locks = bool(fresh_locks)
-        observers = _observers(observers, stall)
+        observers = check_observers(observers, stall)
         initargs = _initargs(initializer, initargs)
-        variables = environment("env", env)
-        forking = _forking(preload, variables, start_seconds)
+        variables = worker_variables(env, inner_max_num_threads, self._max_workers)
+        forking = _forking(preload, variables, limits.start_timeout)
         fill_standard_descriptors()
         self._pid = os.getpid()
         self._numbers = itertools.count()
@@ -167,7 +167,7 @@ class ResilientPool(Front, Executor):
             return LokyLane(number, post, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
 
         self._forking = forking
-        self._supervisor = Supervisor(limits, make_lane, observers, _pressure(memory_reserve))
+        self._supervisor = Supervisor(limits, make_lane, observers, memory_guard(memory_reserve))
         exit_hook.end_at_exit(self._supervisor)
         # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
         self._finalizer = weakref.finalize(self, _end_dropped, self._supervisor, self._pid)
@@ -291,13 +291,6 @@ class ResilientPool(Front, Executor):
         }
 
 
-def _start_timeout(given: float) -> float:
-    checked = seconds("start_timeout", given)
-    if checked is None:
-        raise TypeError("start_timeout must be a number of seconds; a start without a limit could hang for ever")
-    return checked
-
-
 def _initargs(initializer: Callable[..., object] | None, given: tuple[Any, ...]) -> tuple[Any, ...]:
     """The initializer's arguments, checked with it."""
     if initializer is not None and not callable(initializer):
@@ -323,23 +316,6 @@ def _forking(preload: Iterable[str], env: Mapping[str, str], start_timeout: floa
     return None
 
 
-def _observers(given: Iterable[Observer], stall_timeout: float | None) -> tuple[Observer, ...]:
-    """The observers, checked; with the one that warns, where stalls are looked for."""
-    observers = as_tuple("observers", given)
-    for observer in observers:
-        if not callable(observer):
-            raise TypeError(f"an observer must be a callable that takes an event; got {observer!r}")
-    return (*observers, warn_of_stalls) if stall_timeout is not None else observers
-
-
-def _pressure(reserve: int | str | None) -> Pressure | None:
-    """The guard for the machine's memory, as far as it is wanted."""
-    if reserve == "auto":
-        return Pressure()
-    checked = size("memory_reserve", reserve)
-    return Pressure(checked) if checked is not None else None
-
-
 def _usage(pid: int | None) -> dict[str, Any]:
     import psutil
 
@@ -349,12 +325,6 @@ def _usage(pid: int | None) -> dict[str, Any]:
             times = process.cpu_times()
             return {"rss": process.memory_info().rss, "cpu": times.user + times.system}
     return {"rss": None, "cpu": None}
-
-
-def _default_workers() -> int:
-    import loky
-
-    return int(loky.cpu_count())
 
 
 def _end_dropped(supervisor: Supervisor, pid: int) -> None:
