@@ -116,7 +116,8 @@ class ResilientPool(Front, Executor):
 
     Workers are started by exec, never by fork, and only when there is work.  They see the parent's ``sys.path``,
     directory and environment, but not its ``__main__``, which is never imported again: what lives there travels by
-    value.  They ignore SIGINT.  A worker never outlives this process.
+    value.  SIGINT does nothing in them, and each is in a process group of its own.  A worker never outlives this
+    process.
     """
 
     def __init__(

@@ -37,6 +37,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from resilient_exec.worker import fast_exit
+from resilient_exec.worker.terminal import disregard_interrupts, leave_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,8 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str]) -> 
         mark: the variable over which workers write their marks.
         modules: what to import, in this order; with a ``?`` behind those that may be left out.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    leave_group()
+    disregard_interrupts()
     watch = os.pidfd_open(parent)
     if os.getppid() != parent:
         os._exit(1)
@@ -119,7 +121,7 @@ def _try(module: str) -> str:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os._exit(_try_in_child(module, writer))
+        _try_in_child(module, writer)
     os.close(writer)
     try:
         ready, _, _ = select.select([reader], [], [], _PROBE_TIMEOUT)
@@ -131,7 +133,7 @@ def _try(module: str) -> str:
     return words.removeprefix("ok") or ("" if words else f"importing it ends the process (status {status})")
 
 
-def _try_in_child(module: str, writer: int) -> int:
+def _try_in_child(module: str, writer: int) -> NoReturn:
     before = len(os.listdir("/proc/self/task"))
     try:
         importlib.import_module(module)
@@ -140,8 +142,8 @@ def _try_in_child(module: str, writer: int) -> int:
     except BaseException as error:
         words = f"importing it raises {type(error).__name__}: {error}"
     os.write(writer, words.encode(errors="replace")[:4096])
-    signal.pause()  # the parent kills us: nothing of the module's runs at an exit
-    return 0
+    while True:
+        signal.pause()  # the parent kills us: nothing of the module's runs at an exit
 
 
 # -- forking -----------------------------------------------------------------------------------------------------------

@@ -9,16 +9,14 @@ What is done to the process, and why:
 
 * it dies with its parent: the kernel's parent-death signal, which needs no GIL;
 * it is a child subreaper, so that the lane finds what its children leave behind;
-* it ignores SIGINT: a Ctrl-C reaches the whole terminal group, and only the parent decides what it means;
+* it has a process group of its own, and SIGINT does nothing: see :mod:`.worker.terminal`;
 * its descriptors are moved high, and loky's too, because tasks close "all descriptors from 3 on": loky would write
   into the files that get their numbers next, and a closed sentinel pipe makes it take the process for dead and
   kill it under the next task;
 * what it prints goes where the pool wants it (:mod:`.worker.streams`);
 * a signal that the parent sends raises ``SoftTimeout`` in the task, if the register names that very attempt;
-* multiprocessing's start method, which loky sets to its own, is set back to the platform's default: with loky's a
-  ``multiprocessing.Process`` inside a task fails.
-
-It draws no random number.
+* multiprocessing's start method is set back from loky's to the platform's default: with loky's a
+  ``multiprocessing.Process`` inside a task fails.  It draws no random number.
 """
 
 from __future__ import annotations
@@ -40,6 +38,7 @@ from resilient_exec.wire.channel import ChannelLost, Kind, WorkerChannel
 from resilient_exec.wire.register import Register
 from resilient_exec.worker import context
 from resilient_exec.worker.streams import Streams, flush
+from resilient_exec.worker.terminal import disregard_interrupts, leave_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -212,7 +211,8 @@ def _move_lokys_high(lowest: int) -> None:
 def bootstrap(seat: Seat) -> None:
     """Make this process a worker, and run the user's initializer.  What fails is told to the lane, and is the end."""
     _tie_to_parent(seat.parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_group()
+    disregard_interrupts()
     _worker.streams = Streams()
     if seat.output is not None:
         _worker.streams.redirect(seat.output[0].fd, seat.output[1].fd)
