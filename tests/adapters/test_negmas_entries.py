@@ -58,7 +58,7 @@ def test_the_organiser_is_told_in_the_report_on_stderr_and_by_one_warning(tmp_pa
 
     assert len(caught) == 1
     assert capsys.readouterr().err.count("has no negmas.situated.World.summon") == 1
-    written = json.loads((tmp_path / report.FILE_NAME).read_text())
+    written = json.loads((tmp_path / "resilient" / report.FILE_NAME).read_text())
     assert (written["unwatched"], written["blind"]) == ([GONE[0]], told.blind)
 
 

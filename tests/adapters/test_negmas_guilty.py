@@ -68,7 +68,7 @@ def test_the_agent_on_stage_is_named_however_the_world_failed(played, what, meth
 
 
 def test_who_was_on_stage_stands_in_the_report_on_disk(played):
-    tasks = json.loads((played.folder / "resilient-report.json").read_text())["tasks"]
+    tasks = json.loads((played.folder / "resilient" / "report.json").read_text())["tasks"]
     named = [task["on_stage"][0]["competitor"] for task in tasks if "on_stage" in task]
     assert named == [HEIR] * 5
 
@@ -91,8 +91,8 @@ def test_the_health_of_each_competitor_is_told(played):
 
 
 def test_the_health_lies_beside_the_results_as_json_and_csv(played):
-    plain = json.loads((played.folder / "resilient-health.json").read_text())
-    with (played.folder / "resilient-health.csv").open() as file:
+    plain = json.loads((played.folder / "resilient" / "health.json").read_text())
+    with (played.folder / "resilient" / "health.csv").open() as file:
         rows = {row["competitor"]: row for row in csv.DictReader(file)}
     assert [row["competitor"] for row in plain] == [HEIR, MODEL]
     assert set(rows[HEIR]) == set(plain[0])

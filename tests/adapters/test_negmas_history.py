@@ -51,16 +51,17 @@ def test_what_was_measured_is_read_as_it_was_written_whatever_it_is_cut_to(tmp_p
     assert (list(first.cpu), list(first.wall)) == ([0.5, 0.123456], [0.75, 2.0])
     assert (first.competitor, first.exceptions, first.peak, first.grown) == ("m.A", 3, 7 << 30, 9)
     assert second == Measured("m.B")
-    whole = (tmp_path / MEASURED).read_bytes().rstrip()
+    whole = (tmp_path / "resilient" / MEASURED).read_bytes().rstrip()
     for length in range(len(whole)):
-        (tmp_path / MEASURED).write_bytes(whole[:length])
+        (tmp_path / "resilient" / MEASURED).write_bytes(whole[:length])
         assert load_measured(tmp_path) == []
     assert load_measured(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize("garbage", ["{}", "[1]", '[{"competitor": 1}]', "null", '[{"cpu": []}]', "\xff", "[[[]]]"])
 def test_what_somebody_else_has_put_there_is_nothing_that_was_measured(tmp_path, garbage):
-    (tmp_path / MEASURED).write_bytes(garbage.encode("latin-1"))
+    (tmp_path / "resilient").mkdir()
+    (tmp_path / "resilient" / MEASURED).write_bytes(garbage.encode("latin-1"))
     assert load_measured(tmp_path) == []
 
 
@@ -75,10 +76,10 @@ def test_lines_are_read_as_they_were_written(tmp_path):
 def test_wherever_the_file_was_cut_the_lines_before_and_behind_that_are_read(tmp_path):
     log = ConductLog(tmp_path)
     log.append(LINES[:2])
-    whole = (tmp_path / CONDUCT).read_bytes()
+    whole = (tmp_path / "resilient" / CONDUCT).read_bytes()
     ends = [index for index, byte in enumerate(whole) if byte == ord("\n")]  # a line is whole without its end, too
     for length in range(len(whole) + 1):
-        (tmp_path / CONDUCT).write_bytes(whole[:length])
+        (tmp_path / "resilient" / CONDUCT).write_bytes(whole[:length])
         after = ConductLog(tmp_path)
         after.append(LINES[2:])
         assert list(ConductLog(tmp_path).lines()) == LINES[: sum(end <= length for end in ends)] + LINES[2:]
@@ -88,7 +89,8 @@ def test_wherever_the_file_was_cut_the_lines_before_and_behind_that_are_read(tmp
     "garbage", ["{}", "[]", "7", '{"place": 1}', "\x00\xff", '{"place": "w", "on_stage": {"x": 1}}']
 )
 def test_a_line_that_is_none_is_passed_over(tmp_path, garbage):
-    (tmp_path / CONDUCT).write_bytes(garbage.encode("latin-1") + b"\n")
+    (tmp_path / "resilient").mkdir()
+    (tmp_path / "resilient" / CONDUCT).write_bytes(garbage.encode("latin-1") + b"\n")
     log = ConductLog(tmp_path)
     log.append(LINES)
     assert list(ConductLog(tmp_path).lines()) == LINES
@@ -99,7 +101,7 @@ def test_a_place_where_nothing_can_be_written_costs_nothing_else(tmp_path, caplo
     log.append(LINES)
     save_measured(tmp_path / "gone", [Measured("m.A")])
     assert list(log.lines()) == []
-    assert [word in caplog.text for word in (CONDUCT, MEASURED)] == [True, True]
+    assert [word in caplog.text for word in ("conduct", "measurements of the agents")] == [True, True]
 
 
 # -- what is counted
@@ -180,8 +182,8 @@ def counts(report):
 
 def check_files(folder, report):
     """The report, the JSON and the CSV say the same."""
-    plain = {row["competitor"]: row for row in json.loads((folder / "resilient-health.json").read_text())}
-    with (folder / "resilient-health.csv").open() as file:
+    plain = {row["competitor"]: row for row in json.loads((folder / "resilient" / "health.json").read_text())}
+    with (folder / "resilient" / "health.csv").open() as file:
         table = {row["competitor"]: row for row in csv.DictReader(file)}
     assert plain == {row.competitor: vars(row) for row in report.health}
     assert {name: int(row["worlds"]) for name, row in table.items()} == {n: row["worlds"] for n, row in plain.items()}
@@ -299,7 +301,7 @@ def test_a_program_that_was_killed_has_left_all_that_it_knew(folder):
         time.sleep(0.002)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert not (folder / "resilient-health.json").exists()
+    assert not (folder / "resilient" / "health.json").exists()
     left = [line for line in ConductLog(folder).lines() if not line.final]
 
     report = run(folder)

@@ -130,6 +130,6 @@ def test_ctrl_c_ends_everything_at_once(tmp_path):
     assert "KeyboardInterrupt" in err
     assert "never reached" not in out
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
-    report = json.loads((Path((tmp_path / "folder").read_text()) / "resilient-report.json").read_text())
+    report = json.loads((Path((tmp_path / "folder").read_text()) / "resilient" / "report.json").read_text())
     assert report["ended_by"] == "KeyboardInterrupt"
     assert [task["reason"] for task in report["tasks"]] == ["killed: the tournament was ended by KeyboardInterrupt"] * 2

@@ -30,7 +30,7 @@ def test_an_agent_that_goes_by_the_clock_is_found_with_its_world_and_the_others_
     assert {one.under for one in report.unsteady} == {"same"}
     assert str(report).count("somebody goes by the clock, or by a generator of its own") == 4
     assert "did not follow the seed" in str(report)
-    written = json.loads((folder / "resilient-report.json").read_text())["verified"]
+    written = json.loads((folder / "resilient" / "report.json").read_text())["verified"]
     assert [one["name"] for one in written] == [one.name for one in report.verified]
     assert set(t.starts(folder).values()) == {1}
 

@@ -105,7 +105,7 @@ def played(tmp_path_factory):
 
     before = starts()
     resumed = run("oneshot", "--resume", "--output", "out", "--workers", "1", cwd=folder)
-    counts = json.loads((stage / "resilient-report.json").read_text())["counts"]
+    counts = json.loads((stage / "resilient" / "report.json").read_text())["counts"]
     return SimpleNamespace(folder=folder, first=first, resumed=resumed, counts=counts, starts=(before, starts()))
 
 
@@ -175,5 +175,5 @@ def test_a_tournament_of_healthy_competitors_needs_no_resuming(folder):
     done = run("oneshot", "my_agents:Healthy", "GreedyOneShotAgent", *small, "--output", "out", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "Ranking" in done.stdout
-    report = json.loads((folder / "out" / "tournament-stage-0001" / "resilient-report.json").read_text())
+    report = json.loads((folder / "out" / "tournament-stage-0001" / "resilient" / "report.json").read_text())
     assert report["counts"]["scored"] == report["planned"] > 0

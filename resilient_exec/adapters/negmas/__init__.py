@@ -9,7 +9,7 @@
 
 World tournaments (``tournament``, ``run_tournament``, every ``anac20XX_*``) then end whatever their agents do: a
 world that hangs is killed at its limit, a worker that dies costs one attempt of one world, and a world that fails
-for good is named, with its competitors and the reason, on stderr, in ``resilient-report.json`` beside the results,
+for good is named, with its competitors and the reason, on stderr, in ``resilient/report.json`` beside the results,
 and by :func:`last_report`.  Other values of ``parallelism=`` do what they did.
 
 * :func:`options`: limits, retries, number of workers; :mod:`.settings` has the list, and the environment's names.

@@ -1,7 +1,7 @@
 """One runner at a time for a tournament's folder: a file that says who is at work there, and a kernel lock on it.
 
 Two runs of one tournament at the same time would run its worlds twice, and each would take the other's half-written
-files for its own.  So a run claims the folder first.  The claim is a file, ``resilient-lock``, with the holder's
+files for its own.  So a run claims the folder first.  The claim is a file, ``resilient/lock``, with the holder's
 host, process and its start; the holder also keeps it locked (``flock``), which ends with the holder, however that
 ends.  Two threads of one process are told apart, too: each opens the file for itself.
 
@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.adapters.negmas import places
 from resilient_exec.adapters.negmas.checks import CheckFailed
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FILE_NAME", "claim", "objection"]
 
-FILE_NAME = "resilient-lock"
+FILE_NAME = "lock"
 _SAME_START = 1.0  # s by which two looks at a process's start may differ
 _TRIES = 100  # each try fails only because another holder's file went away in between
 
@@ -49,7 +50,7 @@ def claim(folder: Path, *, take_over: bool = False) -> Iterator[None]:
     Raises:
         CheckFailed: somebody else holds it; says who, and the remedy.
     """
-    path = folder / FILE_NAME
+    path = places.to_write(folder, FILE_NAME)
     descriptor = _take(path, take_over=take_over)
     try:
         yield
@@ -102,7 +103,7 @@ def _judge(path: Path, descriptor: int, *, is_free: bool | None, take_over: bool
     me = _myself()
     refusal = objection(holder, me, is_free=is_free, lives=_lives(holder), take_over=take_over)
     if refusal is not None:
-        raise CheckFailed(f"{path.parent} is in use: {refusal.format(path=path)}")
+        raise CheckFailed(f"{path.parent.parent} is in use: {refusal.format(path=path)}")
     if holder and holder.get("host") != me["host"]:
         return False
     os.ftruncate(descriptor, 0)

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from resilient_exec.adapters.negmas import checks, folder_lock, settings
+from resilient_exec.adapters.negmas import checks, folder_lock, places, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -216,8 +216,8 @@ def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspec
         if call.arguments["override_ran_worlds"]:
             for world in tournaments.get_world_paths(tournament_path=path):
                 (world.parent / tournaments.RESULTS_FILE).unlink(missing_ok=True)
-                (world.parent / history.MEASURED).unlink(missing_ok=True)
-            (path / history.CONDUCT).unlink(missing_ok=True)
+                places.remove(world.parent, history.MEASURED)
+            places.remove(path, history.CONDUCT)
         result = original(*call.args, **call.kwargs)
     if report.last_report() is before:
         params = tournaments.load(path / tournaments.PARAMS_FILE) or {}

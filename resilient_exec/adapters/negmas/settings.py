@@ -12,12 +12,14 @@ option                    environment                          default
 ``fresh_process``         ``RESILIENT_EXEC_FRESH_PROCESS``     each world in a process of its own, where that is cheap
 ``preload``               ``RESILIENT_EXEC_PRELOAD``           yes: workers are forked with negmas and scml imported
 ``marker_wait``           ``RESILIENT_EXEC_MARKER_WAIT``       30 s
-``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB
+``output``                ``RESILIENT_EXEC_OUTPUT``            "forward" what worlds print; "file": into a file each
+``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB; of what is printed more is left out; 0: all
 ``seed``                  ``RESILIENT_EXEC_SEED``              none: worlds draw as they come (:mod:`.worlds.seeding`)
 ``verify``                ``RESILIENT_EXEC_VERIFY``            0 world sets are run twice (:mod:`.worlds.verification`)
 ``step_timeout``          ``RESILIENT_EXEC_STEP_TIMEOUT``      none; steps of an agent that took longer are counted
 ``disqualify_after``      ``RESILIENT_EXEC_DISQUALIFY_AFTER``  never; worlds that a competitor may spoil
 ``take_over``             ``RESILIENT_EXEC_TAKE_OVER``         no: a folder that another host claims is refused
+``retry_failed``          ``RESILIENT_EXEC_RETRY_FAILED``      yes: a resumed tournament runs what had failed again
 ``observers``             (none)                               none
 ========================  ===================================  =============================================
 
@@ -30,6 +32,9 @@ With ``preload`` each worker is forked from a process that has imported negmas, 
 each world has a fresh process, unless one of these modules cannot be preloaded (it starts threads, or fails), and
 would have to be imported for each world: then workers are reused.  ``fresh_process=True`` and ``False`` say it
 outright; ``max_tasks_per_worker`` goes before both.
+
+With ``output="file"`` what a world prints goes into ``resilient/output.txt`` in the folder of its world set, of which
+the first half of ``output_limit`` stays and the end; ``"both"``: and to the program's stdout, without escape sequences.
 
 A variable whose name is nearly one of these (``RESILIENT_EXEC_TIMOUT``), or is made of an option's
 (``RESILIENT_EXEC_MAX_WORKERS``), is refused like a wrong value: who set it would otherwise learn in the morning that
@@ -44,16 +49,17 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
 
 from resilient_exec.adapters.worker_output import DEFAULT_LIMIT
 from resilient_exec.model.policies import RetryPolicy, as_policy
+from resilient_exec.pool.durations import seconds_in
 from resilient_exec.pool.options import LONGEST, WrongSetting, size
 
 if TYPE_CHECKING:
@@ -89,20 +95,29 @@ class Settings:
     fresh_process: bool | None = None
     preload: bool = True
     marker_wait: float = 30.0
+    output: Literal["forward", "file", "both"] = "forward"
     output_limit: int = DEFAULT_LIMIT
     seed: int | None = None
     verify: int = 0
     step_timeout: float | None = None
     disqualify_after: int | None = None
     take_over: bool = False
+    retry_failed: bool = True
     observers: tuple[Callable[..., object], ...] = ()
 
 
 def _seconds(value: Any) -> float:
-    number = _number(value)
+    number = _length_of_time(value)
     if not 0 < number < LONGEST:
-        raise ValueError("must be a finite number of seconds, more than 0")
+        raise ValueError('must be a finite number of seconds, more than 0, or a text such as "5m"')
     return number
+
+
+def _length_of_time(value: Any) -> float:
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = seconds_in(value)
+    return _number(value)
 
 
 def _seconds_or_none(value: Any) -> float | None:
@@ -111,7 +126,9 @@ def _seconds_or_none(value: Any) -> float | None:
     try:
         return _seconds(value)
     except ValueError:
-        raise ValueError("must be a number of seconds, more than 0, or None for no limit") from None
+        raise ValueError(
+            'must be a number of seconds, more than 0, a text such as "5m", or None for no limit'
+        ) from None
 
 
 def _memory(value: Any) -> int | None:
@@ -176,6 +193,30 @@ def _count_or_zero(value: Any) -> int:
     return _whole(value, 0)
 
 
+def _output(value: Any) -> str:
+    if not isinstance(value, str) or value not in {"forward", "file", "both"}:
+        raise ValueError('must be "forward", "file" or "both"')
+    return value
+
+
+def _output_limit(value: Any) -> int:
+    if isinstance(value, bool) or str(value).strip() == "0":
+        if not isinstance(value, bool):
+            return 0
+        raise ValueError("must be a number of bytes")
+    try:  # a number of bytes may be a small one here, unlike a limit of memory
+        return _whole(value, 0)
+    except ValueError:
+        pass
+    try:
+        limit = size("it", value) if isinstance(value, str) else None
+    except ValueError:
+        limit = None
+    if limit is None:
+        raise ValueError('must be a number of bytes, 0 or more, or a text such as "16MiB"')
+    return limit
+
+
 def _retries(value: Any) -> RetryPolicy:
     further = _whole(value, 0, " of further attempts after a death")
     return RetryPolicy(deaths=further, timeouts=0, memory=min(1, further))
@@ -212,12 +253,14 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "fresh_process": _yes_no_or_none,
     "preload": _yes_or_no,
     "marker_wait": _patience,
-    "output_limit": _count,
+    "output": _output,
+    "output_limit": _output_limit,
     "seed": _seed,
     "verify": _count_or_zero,
     "step_timeout": _seconds_or_none,
     "disqualify_after": _count_or_none,
     "take_over": _yes_or_no,
+    "retry_failed": _yes_or_no,
     "observers": _observers,
 }
 
@@ -232,12 +275,14 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "RESILIENT_EXEC_FRESH_PROCESS": ("fresh_process", _yes_or_no, "1"),
     "RESILIENT_EXEC_PRELOAD": ("preload", _yes_or_no, "0"),
     "RESILIENT_EXEC_MARKER_WAIT": ("marker_wait", _patience, "30"),
-    "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _count, str(DEFAULT_LIMIT)),
+    "RESILIENT_EXEC_OUTPUT": ("output", _output, "file"),
+    "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _output_limit, "16MiB"),
     "RESILIENT_EXEC_SEED": ("seed", _seed, "7"),
     "RESILIENT_EXEC_VERIFY": ("verify", _count_or_zero, "3"),
     "RESILIENT_EXEC_STEP_TIMEOUT": ("step_timeout", _seconds_or_none, "2"),
     "RESILIENT_EXEC_DISQUALIFY_AFTER": ("disqualify_after", _count, "3"),
     "RESILIENT_EXEC_TAKE_OVER": ("take_over", _yes_or_no, "1"),
+    "RESILIENT_EXEC_RETRY_FAILED": ("retry_failed", _yes_or_no, "0"),
 }
 
 _PREFIX = "RESILIENT_EXEC_"
@@ -301,20 +346,22 @@ class Options(TypedDict, total=False):
     """What :func:`options` takes."""
 
     max_workers: int | None
-    timeout: float | None
-    start_timeout: float
+    timeout: float | str | None
+    start_timeout: float | str
     memory_limit: int | str | None
     retry: RetryPolicy | int
     max_tasks_per_worker: int | None
     fresh_process: bool | None
     preload: bool
     marker_wait: float
-    output_limit: int
+    output: Literal["forward", "file", "both"]
+    output_limit: int | str
     seed: int | None
     verify: int
-    step_timeout: float | None
+    step_timeout: float | str | None
     disqualify_after: int | None
     take_over: bool
+    retry_failed: bool
     observers: Sequence[Callable[[Event], object]]
 
 

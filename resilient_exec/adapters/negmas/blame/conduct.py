@@ -34,6 +34,7 @@ class _WorldSetState:
     competitors: tuple[str, ...]
     scored: bool = False
     culprit: OnStage | None = None  # who was on stage in the last attempt, if the world set has failed for good
+    final: bool = False  # whether the world set has failed for good
 
 
 class Conduct:
@@ -112,7 +113,7 @@ class Conduct:
             if who is not None:
                 self._book.row(who.competitor).failed(who, line.held)
             return
-        state.culprit = who
+        state.culprit, state.final = who, True
         if who is not None and who.competitor in line.competitors:
             self.disqualification.record_spoiled(who.competitor, line.place)
 
@@ -122,6 +123,10 @@ class Conduct:
         self.disqualification.record_score(place)
         for name in competitors:
             self._book.measured(name, [agent for agent in agents if agent.competitor == name])
+
+    def lost(self) -> dict[str, tuple[tuple[str, ...], OnStage | None]]:
+        """World sets that have failed for good, by the name of their folder: their competitors, and the culprit."""
+        return {place: (state.competitors, state.culprit) for place, state in self._states.items() if state.final}
 
     def reason_to_exclude(self, competitors: Iterable[str]) -> str:
         """Why a world set with these competitors is not run; ``""``: it is run."""

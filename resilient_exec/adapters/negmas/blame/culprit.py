@@ -185,9 +185,10 @@ def _owner(frame: _Frame, noted: OnStage | None, sources: Sequence[Source]) -> O
         names = [source.name for source in registered if source.name in names]
     if len(names) != 1:
         return None
+    place = f"{os.path.basename(frame.file)}:{frame.line}"
     if noted is not None and noted.competitor == names[0]:
-        return replace(noted, method=frame.function, known_by="stack")
-    return OnStage(names[0], method=frame.function, known_by="stack")
+        return replace(noted, method=frame.function, known_by="stack", place=place)
+    return OnStage(names[0], method=frame.function, known_by="stack", place=place)
 
 
 def _owners(frame: _Frame, sources: Sequence[Source]) -> list[str]:

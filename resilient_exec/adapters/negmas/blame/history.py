@@ -3,9 +3,9 @@
 There are two kinds of files.  Each is written as soon as its content is final, since the program may be killed at any
 moment:
 
-* ``resilient-measured.json`` beside the results of a world set: what was measured of each agent.  The worker writes it
-  right before ``results.json``, so that it exists whenever the results do.
-* ``resilient-conduct.jsonl`` in the tournament's folder: one line for each attempt that failed with an agent on stage,
+* ``measured.json`` (in ``resilient/``, :mod:`.places`) beside the results of a world set: what was measured of each
+  agent.  The worker writes it right before ``results.json``, so that it exists whenever the results do.
+* ``conduct.jsonl`` in the tournament's folder: one line for each attempt that failed with an agent on stage,
   appended as soon as it has failed, and one for each world set that has failed for good.
 
 A line that a kill has cut short is ignored, and the next line is not joined to it.  If a file cannot be written (a full
@@ -22,6 +22,7 @@ from array import array
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.adapters.negmas import places
 from resilient_exec.adapters.negmas.blame.notes import OnStage
 from resilient_exec.adapters.negmas.blame.stage import Measured
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CONDUCT", "MEASURED", "ConductLog", "Line", "load_measured", "save_measured"]
 
-MEASURED = "resilient-measured.json"
-CONDUCT = "resilient-conduct.jsonl"
+MEASURED = "measured.json"
+CONDUCT = "conduct.jsonl"
 
 _logger = logging.getLogger(__name__)
 
@@ -43,18 +44,16 @@ _logger = logging.getLogger(__name__)
 def save_measured(folder: Path, measured: Iterable[Measured]) -> None:
     """Write the measurements of a world set into its folder, before its results are written there."""
     plain = [{**vars(one), "cpu": list(one.cpu), "wall": list(one.wall)} for one in measured]
-    draft = folder / f"{MEASURED}.tmp"
     try:
-        draft.write_text(json.dumps(plain) + "\n", encoding="utf-8", errors="replace")
-        draft.replace(folder / MEASURED)
+        places.replace(folder, MEASURED, json.dumps(plain) + "\n")
     except OSError as error:
-        _logger.warning("the measurements of the agents could not be written to %s: %s", folder / MEASURED, error)
+        _logger.warning("the measurements of the agents could not be written into %s: %s", folder, error)
 
 
 def load_measured(folder: Path) -> list[Measured]:
     """The measurements of the world set in ``folder``; empty if there is no file or it cannot be read."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
-        plain = json.loads((folder / MEASURED).read_bytes())
+        plain = json.loads(places.to_read(folder, MEASURED).read_bytes())
         return [_measured(**one) for one in plain]
     return []
 
@@ -93,7 +92,8 @@ class ConductLog:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._path = None if folder is None else folder / CONDUCT
+        # The file of an earlier version is gone on with where it is.
+        self._path = None if folder is None else places.to_read(folder, CONDUCT)
 
     def lines(self) -> Iterator[Line]:
         """All lines that can be parsed."""
@@ -111,6 +111,7 @@ class ConductLog:
         if self._path is None or not text:
             return
         try:
+            self._path.parent.mkdir(exist_ok=True)
             with open(self._path, "ab+", buffering=0) as file:
                 size = file.seek(0, os.SEEK_END)
                 if size and os.pread(file.fileno(), 1, size - 1) != b"\n":

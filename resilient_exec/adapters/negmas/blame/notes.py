@@ -32,6 +32,7 @@ class OnStage:
         known_by: ``stack`` (the innermost frame of a competitor is one of its) or ``register`` (noted by the worker).
         attempt: the number of the attempt that failed.
         fault: the outcome of the attempt: ``raised died timed_out out_of_memory not_sent``.
+        place: file and line of its innermost frame, such as ``my_agents.py:41``; ``""`` if there is no stack.
     """
 
     competitor: str
@@ -41,6 +42,7 @@ class OnStage:
     known_by: Literal["stack", "register"] = "register"
     attempt: int = 0
     fault: str = ""
+    place: str = ""
 
     def note(self) -> str:
         """The text of the note; :func:`parse_note` is the inverse."""
@@ -50,7 +52,8 @@ class OnStage:
         who = f"{self.competitor} (agent {self.agent})" if self.agent else self.competitor
         where = f" in {self.method}" if self.method else ""
         when = "" if self.step is None else f" at step {self.step}" if self.step >= 0 else " before the first step"
-        return f"{who}{where}{when}, by the {self.known_by}"
+        place = f" ({self.place})" if self.place else ""
+        return f"{who}{where}{place}{when}, by the {self.known_by}"
 
 
 def note_prefix(competitor: str, agent: str, method: str) -> str:

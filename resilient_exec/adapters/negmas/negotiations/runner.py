@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from resilient_exec.adapters.negmas import checks, preloading, settings
 from resilient_exec.adapters.negmas.negotiations import seeding as negotiation_seeds
-from resilient_exec.adapters.negmas.report import report
+from resilient_exec.adapters.negmas.report import attempts, report
 from resilient_exec.adapters.negmas.report.task_report import TaskReport
 from resilient_exec.adapters.negmas.worlds import seeding
 from resilient_exec.adapters.worker_output import WorkerOutput, redirect_output
@@ -92,9 +92,9 @@ class _Session:
         error = future.exception()
         if isinstance(error, PoolBroken):
             raise error
-        fields: dict[str, Any] = {"attempts": future.attempts, "history": report.history(future.story)}
+        fields: dict[str, Any] = {"attempts": future.attempts, "history": attempts.history(future.story)}
         if error is not None:
-            fields |= {"status": "failed", **report.failure(error, future.story)}
+            fields |= {"status": "failed", **attempts.failure(error, future.story)}
         self.note(info, planned, **fields)
         return error
 

@@ -3,8 +3,8 @@
 negmas stores the generator and the score calculator by the bare name of a function.  Where they are
 ``functools.partial`` objects (in scml 0.7 nearly all are: ``partial(anac_std_world_generator, year=2024)``) the
 arguments are lost, and on resume each world ends with ``TypeError``, or is scored by other rules.  So the first
-``run_tournament`` that comes through here writes ``resilient-provenance.json``: function, arguments and keywords of
-both, and the seed.  A later one that does not name them gets them from there.
+``run_tournament`` that comes through here writes ``provenance.json`` into ``resilient/`` (:mod:`.places`):
+function, arguments and keywords of both, and the seed.  A later one that does not name them gets them from there.
 
 What cannot be found again by a name (a closure, a lambda, an object) is written down as such.  Resuming without naming
 it is then refused, before the first world, as it is where there is no such file and the function that negmas has
@@ -19,6 +19,7 @@ import inspect
 import json
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.adapters.negmas import places
 from resilient_exec.adapters.negmas.worlds.seeding import Seeded, check, hash_seed
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FILE_NAME", "describe", "of_folder", "rebuild", "settle"]
 
-FILE_NAME = "resilient-provenance.json"
+FILE_NAME = "provenance.json"
 _ROLES = ("world_generator", "score_calculator")
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -73,16 +74,14 @@ def settle(negmas: Any, folder: Path, call: MutableMapping[str, Any], seed: int 
 def of_folder(folder: Path) -> dict[str, Any]:
     """What the file in the folder says; nothing, if there is none or it was cut short."""
     try:
-        known = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        known = json.loads(places.to_read(folder, FILE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
 def _write(folder: Path, known: Mapping[str, Any]) -> None:
-    draft = folder / f"{FILE_NAME}.tmp"
-    draft.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    draft.replace(folder / FILE_NAME)
+    places.replace(folder, FILE_NAME, json.dumps(known, indent=1) + "\n")
 
 
 def _configurations(negmas: Any, folder: Path) -> Any:

@@ -83,6 +83,7 @@ def _compared(
             for world_set, limit in again:
                 moved = _moved(world_set.worlds, str(folder), scratch)
                 how: dict[str, Any] = {"tournament": "verify", "seed": None, "verbose": False}
+                how["prints"] = worldset.Prints.NOWHERE  # it has printed it all before
                 future = pool.options(timeout=limit, key=f"{world_set.run_id} again").submit(
                     worldset.run_world_set, moved, max_attempts=sys.maxsize, **how
                 )
@@ -90,7 +91,9 @@ def _compared(
             found = []
             for (world_set, _), future in zip(again, futures, strict=True):
                 difference = _difference(negmas, world_set, future, deadline)
-                found.append(Verified(world_set.run_id, world_set.competitors, difference, under if difference else ""))
+                found.append(
+                    Verified(world_set.folder.name, world_set.competitors, difference, under if difference else "")
+                )
             return found
         finally:
             for future in futures:
