@@ -331,7 +331,7 @@ class LokyLane:
         kind = frame.kind
         if kind is Kind.HELLO:
             lease.stacks_fd = frame.serial
-            self._start_words = "its initializer did not return"
+            self._start_words = self._settings.worker.preparation
         elif kind is Kind.READY:
             self._ready = True
             self._post(LaneReady(self.number, lease.pid or 0))

@@ -41,12 +41,14 @@ from resilient_exec.wire.register import (
     write_soft,
 )
 from resilient_exec.wire.scratch import remove_all
-from resilient_exec.worker.main import SOFT_SIGNAL, STACKS_SIGNAL, Inherited, PickledApart, Seat, bootstrap, serve
+from resilient_exec.worker.main import SOFT_SIGNAL, STACKS_SIGNAL, Seat, bootstrap, serve
+from resilient_exec.worker.preparation import Inherited, PickledApart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from resilient_exec.lane.forkserver_client import Forking
+    from resilient_exec.wire.script import Script
 
 __all__ = ["Lease", "WorkerSettings", "end_marked"]
 
@@ -64,7 +66,7 @@ class WorkerSettings:
     """How the workers of a pool are made.
 
     Attributes:
-        initializer, initargs: called in each when it starts.
+        initializer, initargs: called in each when it starts; before that it imports the ``script``.
         output: what becomes of what they print: ``inherit``, ``capture`` or ``discard``.
         fresh_locks: whether locks in results travel as new ones.
         env: variables of their environment, besides this process's own.
@@ -77,6 +79,15 @@ class WorkerSettings:
     fresh_locks: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     forking: Forking | None = None
+    script: Script | None = None
+
+    @property
+    def preparation(self) -> str:
+        """What a worker that has said its hello is at until it is ready."""
+        if self.script is None:
+            return "its initializer did not return"
+        then = " or its initializer did not return" if self.initializer is not None else " did not end"
+        return f"the import of the script, {self.script.shown},{then}"
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -111,10 +122,10 @@ class Lease:
             undo.callback(os.close, self._register)
             self._stacks = anonymous_file("resilient-stacks")
             undo.callback(os.close, self._stacks)
-            self._initializer = None
-            if settings.initializer is not None:
+            self._before = None
+            if settings.initializer is not None or settings.script is not None:
                 fd = anonymous_file("resilient-initializer")
-                self._initializer = PickledApart(fd, settings.initializer, settings.initargs)
+                self._before = PickledApart(fd, settings.script, settings.initializer, settings.initargs)
                 undo.callback(os.close, fd)
             if settings.output == "capture":
                 self.capture = Capture()
@@ -150,7 +161,7 @@ class Lease:
             stacks=Inherited(self._stacks),
             parent=os.getpid() if forking is None else 0,
             mark=f"{self.mark}_",
-            initializer=self._initializer,
+            before=self._before,
             output=(output[0], output[1]) if output else None,
             fresh_locks=self._settings.fresh_locks,
         )
@@ -179,8 +190,8 @@ class Lease:
         finally:
             # Only the worker may have the far end (and loky has made ours inheritable to give it away).
             self._far_socket.close()
-            if self._initializer is not None:
-                os.close(self._initializer.fd)
+            if self._before is not None:
+                os.close(self._before.fd)
             for fd in self._nowhere:
                 os.close(fd)
             for fd in (self._register, self._stacks, *captured):

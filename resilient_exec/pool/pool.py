@@ -44,6 +44,7 @@ from resilient_exec.supervisor import exit_hook
 from resilient_exec.supervisor.future import ResilientFuture
 from resilient_exec.supervisor.loop import Supervisor
 from resilient_exec.wire.payload import Unsendable, pack_call
+from resilient_exec.wire.script import check_not_importing, find_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from resilient_exec.lane.forkserver_client import Forking
     from resilient_exec.lane.lane import LokyLane
     from resilient_exec.model.ports import Observer
+    from resilient_exec.wire.script import Script
 
 __all__ = ["ResilientPool"]
 
@@ -94,6 +96,14 @@ class ResilientPool(Front, Executor):
         max_tasks_per_worker: attempts after which a worker is replaced; ``None``: never.
         max_memory_per_worker: bytes, or a text: a worker that holds more between two attempts is replaced.
         initializer: called with ``initargs`` in each worker when it starts.
+        main: what workers have of the program's own module, ``__main__``.  ``"import"``: each imports it, before the
+            initializer, as multiprocessing's spawn does: its top level runs in each worker, under the name
+            ``__mp_main__``, so that settings, caches, locks and global variables are there; classes and functions
+            travel by name.  What is defined or changed behind the guard is not there, and what is defined there
+            travels by value.  ``"value"``: it is not imported, and whatever lives in it travels by value, with the
+            globals that it uses.  ``"auto"``: imported, if it is a script or module (``-m``) with a guard at its top
+            level, ``if __name__ == "__main__":``, behind which all pools are made; else (a notebook, an interactive
+            session, ``-c``, a script without a guard) by value.
         env: variables that the workers' environment is to have besides this process's own, or instead of it.
         inner_max_num_threads: threads that numerical libraries (OpenMP, OpenBLAS, MKL, BLIS, Accelerate, numba,
             numexpr) start in each worker.  ``"auto"``: the CPUs divided by the lanes, at least 1, so that all workers
@@ -111,13 +121,13 @@ class ResilientPool(Front, Executor):
         observers: each is called with every :class:`Event`, on a thread of its own.
 
     Raises:
-        ValueError, TypeError: an argument is out of range or of the wrong type; the text names it.
+        ValueError, TypeError: an argument is out of range or of the wrong type (or ``main="import"``, and there is
+            nothing to import); the text names it.
         NotSendable: ``initializer`` or one of ``initargs`` does not pickle; the text names it.
 
     Workers are started by exec, never by fork, and only when there is work.  They see the parent's ``sys.path``,
-    directory and environment, but not its ``__main__``, which is never imported again: what lives there travels by
-    value.  SIGINT does nothing in them, and each is in a process group of its own.  A worker never outlives this
-    process.
+    directory and environment.  SIGINT does nothing in them, and each is in a process group of its own.  A worker never
+    outlives this process.
     """
 
     def __init__(
@@ -136,6 +146,7 @@ class ResilientPool(Front, Executor):
         max_memory_per_worker: int | str | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        main: str = "auto",
         env: Mapping[str, str] | None = None,
         inner_max_num_threads: int | str | None = "auto",
         preload: Iterable[str] = (),
@@ -152,7 +163,8 @@ class ResilientPool(Front, Executor):
         choice("output", output, ("inherit", "capture", "discard"))
         self._fresh_locks = bool(fresh_locks)
         observers = check_observers(observers, stall)
-        initargs = _initargs(initializer, initargs)
+        self._script = script = find_script(choice("main", main, ("auto", "import", "value")))
+        initargs = _initargs(initializer, initargs, script)
         variables = worker_variables(env, inner_max_num_threads, self._max_workers)
         forking = _forking(preload, variables, limits.start_timeout)
         fill_standard_descriptors()
@@ -164,7 +176,7 @@ class ResilientPool(Front, Executor):
             from resilient_exec.lane.lane import LaneSettings, LokyLane
             from resilient_exec.lane.lease import WorkerSettings
 
-            worker = WorkerSettings(initializer, initargs, output, bool(fresh_locks), variables, forking)
+            worker = WorkerSettings(initializer, initargs, output, self._fresh_locks, variables, forking, script)
             return LokyLane(number, post, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
 
         self._forking = forking
@@ -178,9 +190,10 @@ class ResilientPool(Front, Executor):
         self, options: Options, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> ResilientFuture[T]:
         self._check_open()
+        check_not_importing()
         call, problem = b"", None
         try:
-            call = pack_call(fn, args, kwargs, fresh_locks=self._fresh_locks)
+            call = pack_call(fn, args, kwargs, fresh_locks=self._fresh_locks, script=self._script)
         except Unsendable as unsendable:
             text = f"cannot be sent to a worker: {unsendable}; it was submitted in {_callers_line()}"
             problem = NotSent(text, unsendable.__cause__)
@@ -292,7 +305,9 @@ class ResilientPool(Front, Executor):
         }
 
 
-def _initargs(initializer: Callable[..., object] | None, given: tuple[Any, ...]) -> tuple[Any, ...]:
+def _initargs(
+    initializer: Callable[..., object] | None, given: tuple[Any, ...], script: Script | None
+) -> tuple[Any, ...]:
     """The initializer's arguments, checked with it."""
     if initializer is not None and not callable(initializer):
         raise TypeError(f"initializer must be a callable, got {initializer!r}")
@@ -300,7 +315,7 @@ def _initargs(initializer: Callable[..., object] | None, given: tuple[Any, ...])
     if initializer is not None:
         from resilient_exec.lane.initializer import check_initializer
 
-        check_initializer(initializer, initargs)
+        check_initializer(initializer, initargs, script)
     return initargs
 
 

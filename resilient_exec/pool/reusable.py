@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from resilient_exec.model.errors import PoolBroken, PoolClosed
 from resilient_exec.pool.options import seconds
 from resilient_exec.pool.pool import ResilientPool
+from resilient_exec.wire.script import find_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +92,7 @@ def get_reusable_pool(
     wanted = {"max_workers": max_workers, "initializer": initializer, **arguments}
     with _lock:
         pool = _kept
-        if pool is not None and pool.idle_timeout == idle_timeout and _usable(pool) and _same(pool.arguments, wanted):
+        if pool is not None and pool.idle_timeout == idle_timeout and _usable(pool) and _is_as(pool, wanted):
             pool.touch()
             return pool
         if pool is not None and pool._pid == os.getpid():
@@ -108,8 +109,9 @@ def _usable(pool: _KeptPool) -> bool:
     return True
 
 
-def _same(kept: dict[str, Any], wanted: dict[str, Any]) -> bool:
+def _is_as(pool: _KeptPool, wanted: dict[str, Any]) -> bool:
     try:
-        return kept == wanted
+        # What "auto" comes to is another thing in front of a script's guard than behind it.
+        return pool.arguments == wanted and pool._script == find_script(wanted.get("main", "auto"))
     except Exception:  # an array among the initargs does not compare to a truth value: take them for different
         return False

@@ -1,7 +1,7 @@
 """Pickling: calls on their way out, values and exceptions on their way back.
 
 *Calls.*  Plain pickle first (2.5 µs where cloudpickle takes 10), cloudpickle for what plain pickle refuses and for
-whatever mentions ``__main__``: a worker has no ``__main__`` of the user's, so what lives there travels by value.
+whatever mentions ``__main__``: what lives there travels by value, unless the workers import it (:mod:`script`).
 
 *Values.*  A result whose unpickling raises, hangs or ends the process must do so in the worker, under the
 attempt's own deadline, and not in the parent among everybody's results.  So unless it is made of plain built-in
@@ -21,12 +21,16 @@ import contextlib
 import pickle
 import traceback
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resilient_exec.model.errors import NotSendable
+from resilient_exec.wire import pickling
+from resilient_exec.wire.pickling import PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from resilient_exec.wire.script import Known
 
 __all__ = [
     "RemoteTraceback",
@@ -41,7 +45,7 @@ __all__ = [
     "unpack_value",
 ]
 
-_PROTOCOL = 5
+_MAIN = b"main__"  # in whatever names __main__ or __mp_main__
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
 _CONTAINERS = frozenset({list, tuple, set, frozenset, dict})
 _LONGEST_TEXT = 1000  # of an error in a line
@@ -64,8 +68,20 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
+class _Rules(NamedTuple):
+    """How something is pickled: whether plain locks travel as new ones, and what of ``__main__`` is there already."""
+
+    fresh_locks: bool = False
+    script: Known | None = None
+
+
 def pack_call(
-    fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], *, fresh_locks: bool = False
+    fn: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    fresh_locks: bool = False,
+    script: Known | None = None,
 ) -> bytes:
     """The call as bytes.
 
@@ -74,54 +90,60 @@ def pack_call(
         args: its positional arguments.
         kwargs: its keyword arguments.
         fresh_locks: whether plain locks in all of this travel as new, free ones.
+        script: what the workers have of ``__main__``; what they do not have travels by value.
 
     Raises:
         Unsendable: names the function or the argument that does not pickle, and why.
     """
     call = (fn, tuple(args), dict(kwargs))
-    try:
-        data = _dumps_with_fresh_locks(call) if fresh_locks else pickle.dumps(call, _PROTOCOL)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        # Whatever plain pickle refuses may still be fine by value; SystemExit in a __reduce__ is no reason to exit.
-        data = b"__main__"
-    if b"__main__" not in data and not _by_value_wanted():
+    rules = _Rules(fresh_locks, script)
+    data = _MAIN
+    if not _is_plainly_of_main((fn, *args)):
+        try:
+            data = pickling.dumps(call, fresh_locks=True) if fresh_locks else _dumps_call(call)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            # Whatever plain pickle refuses may still be fine by value; SystemExit in a __reduce__ is no reason to exit.
+            data = _MAIN
+    elif script is not None and not kwargs and all(type(arg) in _ATOMS for arg in args) and script.has(fn):
+        return pickle.dumps(call, PROTOCOL)
+    if _MAIN not in data and not _by_value_wanted():
         return data
     try:
-        return _dumps_by_value(call, fresh_locks=fresh_locks)
+        return _dumps_by_value(call, rules)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise Unsendable(_blame(fn, args, kwargs, error, fresh_locks=fresh_locks)) from error
+        raise Unsendable(_blame(fn, args, kwargs, error, rules)) from error
 
 
-def _dumps_with_fresh_locks(value: object) -> bytes:
-    from resilient_exec.wire import locks
+def _is_plainly_of_main(parts: tuple[Any, ...]) -> bool:
+    """Whether one of them is a function of ``__main__``: no need to find that out by pickling all of them first."""
+    return any(type(part) is FunctionType and part.__module__ in ("__main__", "__mp_main__") for part in parts)
 
-    return locks.dumps(value, _PROTOCOL)
+
+def _dumps_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> bytes:
+    """Pickle plainly; the short way where nothing in it can have a reducer of its own."""
+    if type(call[0]) is FunctionType and not call[2] and all(type(arg) in _ATOMS for arg in call[1]):
+        return pickle.dumps(call, PROTOCOL)
+    return pickling.dumps(call)
 
 
-def _dumps_by_value(value: object, *, fresh_locks: bool) -> bytes:
-    if fresh_locks:
-        from resilient_exec.wire import locks
-
-        return locks.dumps_by_value(value, _PROTOCOL)
-    import cloudpickle
-
-    return bytes(cloudpickle.dumps(value, _PROTOCOL))
+def _dumps_by_value(value: object, rules: _Rules) -> bytes:
+    return pickling.dumps_by_value(value, fresh_locks=rules.fresh_locks, script=rules.script)
 
 
 def _by_value_wanted() -> bool:
     """Whether the user has asked cloudpickle to send some module by value, which plain pickle would not know."""
     import sys
 
-    cloudpickle = sys.modules.get("cloudpickle")
+    cloudpickle: Any = sys.modules.get("cloudpickle")
     return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 
 def _blame(
-    fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], error: BaseException, *, fresh_locks: bool
+    fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], error: BaseException, rules: _Rules
 ) -> str:
     parts: list[tuple[str, str, object]] = [("the function", "the function", fn)]
     for i, (name, arg) in enumerate(zip(_positional_names(fn, len(args)), args, strict=True)):
@@ -131,11 +153,11 @@ def _blame(
     parts += [(f"argument {name!r}", name, arg) for name, arg in kwargs.items()]
     for what, name, part in parts:
         try:
-            _dumps_by_value(part, fresh_locks=fresh_locks)
+            _dumps_by_value(part, rules)
         except KeyboardInterrupt:
             raise
         except BaseException as cause:
-            why = _why(part, name, cause, fresh_locks=fresh_locks, returned=False)
+            why = _why(part, name, cause, rules, returned=False)
             return f"{what}, of type {_type_name(part)}, cannot be pickled: {why}"
     return f"the call cannot be pickled: {text_of(error)}"
 
@@ -156,23 +178,9 @@ def _positional_names(fn: Callable[..., Any], count: int) -> list[str]:
     return names + [f"{rest}[{i}]" if rest else "" for i in range(count - len(names))]
 
 
-def _why(part: object, name: str, error: BaseException, *, fresh_locks: bool, returned: bool) -> str:
-    if fresh_locks:
-        return explain(part, name, error, _fresh_locks_pickler, returned=returned)
-    return explain(part, name, error, _pickler, for_locks="use fresh_locks=True", returned=returned)
-
-
-def _pickler() -> type[pickle.Pickler]:
-    import cloudpickle
-
-    by_value: type[pickle.Pickler] = cloudpickle.Pickler
-    return by_value
-
-
-def _fresh_locks_pickler() -> type[pickle.Pickler]:
-    from resilient_exec.wire import locks
-
-    return locks.by_value_pickler()
+def _why(part: object, name: str, error: BaseException, rules: _Rules, *, returned: bool) -> str:
+    for_locks = "" if rules.fresh_locks else "use fresh_locks=True"
+    return explain(part, name, error, lambda: pickling.by_value_pickler(*rules), for_locks=for_locks, returned=returned)
 
 
 def explain(
@@ -220,27 +228,31 @@ def unpack_call(data: bytes | memoryview) -> tuple[Callable[..., Any], tuple[Any
     return call
 
 
-def _dumps(value: object, *, fresh_locks: bool) -> bytes:
+def _dumps(value: object, rules: _Rules) -> bytes:
     try:
-        return _dumps_with_fresh_locks(value) if fresh_locks else pickle.dumps(value, _PROTOCOL)
+        return pickling.dumps(value, fresh_locks=rules.fresh_locks)
     except Exception:
-        return _dumps_by_value(value, fresh_locks=fresh_locks)  # carries local classes and functions back
+        return _dumps_by_value(value, rules)  # carries local classes and functions back
 
 
-def pack_value(value: object, *, fresh_locks: bool = False) -> bytes:
+def pack_value(value: object, *, fresh_locks: bool = False, script: Known | None = None) -> bytes:
     """A result as bytes, proven to unpickle.
 
     Args:
         value: the result.
         fresh_locks: whether plain locks in it travel as new, free ones.
+        script: what the parent has of ``__main__``.
 
     Raises:
         Unsendable: it does not pickle, or what it pickles to does not unpickle.
     """
+    if type(value) in _ATOMS:
+        return pickle.dumps(value, PROTOCOL)
+    rules = _Rules(fresh_locks, script)
     try:
-        data = _dumps(value, fresh_locks=fresh_locks)
+        data = _dumps(value, rules)
     except Exception as error:
-        why = _why(value, "result", error, fresh_locks=fresh_locks, returned=True)
+        why = _why(value, "result", error, rules, returned=True)
         raise Unsendable(f"the result, of type {_type_name(value)}, cannot be pickled: {why}") from error
     if not _is_plain(value):
         try:
@@ -276,24 +288,26 @@ def unpack_value(data: bytes | memoryview) -> Any:
     return pickle.loads(data)
 
 
-def pack_exception(error: BaseException, *, fresh_locks: bool = False) -> bytes:
+def pack_exception(error: BaseException, *, fresh_locks: bool = False, script: Known | None = None) -> bytes:
     """An exception as bytes that are proven to unpickle, with its traceback as text; raises nothing.
 
     Args:
         error: the exception.
         fresh_locks: whether plain locks that it holds travel as new, free ones.
+        script: what the parent has of ``__main__``.
     """
+    rules = _Rules(fresh_locks, script)
     trace = _trace(error)
     for recipe, is_as_good in ((_whole, _is_same), (_parts, _is_of_type), (_whole, _is_of_type)):
         with contextlib.suppress(BaseException):  # methods of the user's run: a SystemExit of theirs is no exit of ours
             how, parts = recipe(error)
-            packed = how, _dumps(parts, fresh_locks=fresh_locks)
+            packed = how, _dumps(parts, rules)
             if is_as_good(_rebuild(*packed), error):
-                return pickle.dumps((*packed, trace), _PROTOCOL)
+                return pickle.dumps((*packed, trace), PROTOCOL)
     text = f"the task raised {_type_name(error)}, which cannot travel between processes; it said: {text_of(error)}"
     with contextlib.suppress(BaseException):
-        text += _reason(error, fresh_locks=fresh_locks)
-    return pickle.dumps(("stand-in", text.encode(errors="replace"), trace), _PROTOCOL)
+        text += _reason(error, rules)
+    return pickle.dumps(("stand-in", text.encode(errors="replace"), trace), PROTOCOL)
 
 
 def _whole(error: BaseException) -> tuple[str, object]:
@@ -304,12 +318,12 @@ def _parts(error: BaseException) -> tuple[str, object]:
     return "parts", (type(error), error.args, dict(error.__dict__))
 
 
-def _reason(error: BaseException, *, fresh_locks: bool) -> str:
+def _reason(error: BaseException, rules: _Rules) -> str:
     """Why an exception cannot travel, where that is because it does not pickle."""
     try:
-        _dumps(error, fresh_locks=fresh_locks)
+        _dumps(error, rules)
     except Exception as cause:
-        return f"; it cannot be pickled: {_why(error, 'error', cause, fresh_locks=fresh_locks, returned=True)}"
+        return f"; it cannot be pickled: {_why(error, 'error', cause, rules, returned=True)}"
     return ""
 
 

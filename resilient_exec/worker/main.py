@@ -37,11 +37,15 @@ from resilient_exec.wire import payload
 from resilient_exec.wire.channel import ChannelLost, Kind, WorkerChannel
 from resilient_exec.wire.register import Register
 from resilient_exec.worker import context
+from resilient_exec.worker.preparation import prepare
 from resilient_exec.worker.streams import Streams, flush
 from resilient_exec.worker.terminal import disregard_interrupts, leave_group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from resilient_exec.wire.script import Known
+    from resilient_exec.worker.preparation import Inherited
 
 __all__ = [
     "CHANNEL_LOST_STATUS",
@@ -49,8 +53,6 @@ __all__ = [
     "STACKS_SIGNAL",
     "STATUS_WORDS",
     "STRAY_STATUS",
-    "Inherited",
-    "PickledApart",
     "Seat",
     "bootstrap",
     "serve",
@@ -74,43 +76,6 @@ _LOW = 3  # descriptors from here ...
 _HIGH = 64  # ... to here are those that tasks are known to close; ours go above
 
 
-class Inherited:
-    """A descriptor that travels to the worker while it is started, and at no other time."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        from multiprocessing.reduction import DupFd
-
-        return _arrive, (DupFd(self.fd),)
-
-
-def _arrive(duplicate: Any) -> Inherited:
-    return Inherited(duplicate.detach())
-
-
-class PickledApart(Inherited):
-    """The user's initializer and its arguments, pickled by themselves into a file that the worker inherits.
-
-    By themselves, so that what fails to unpickle fails where we can tell the parent, and not in loky's own start;
-    but inside loky's pickling of the process, because multiprocessing's locks travel only there.  Into a file,
-    because loky writes what a process starts with into a pipe of which it holds the other end, too: with more than
-    a pipe takes, a worker that is stopped or dead would block it for ever.
-    """
-
-    def __init__(self, fd: int, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
-        super().__init__(fd)
-        self.call = (fn, args)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        from loky.backend.reduction import dumps
-
-        with open(self.fd, "wb", closefd=False) as file:
-            file.write(dumps(self.call))
-        return super().__reduce__()
-
-
 @dataclass(eq=False)
 class Seat:
     """What a worker is given at its start."""
@@ -120,7 +85,7 @@ class Seat:
     stacks: Inherited
     parent: int  # 0: a forkserver, which ends us with the parent, and whose own death we survive
     mark: str  # scratch directories begin with it
-    initializer: Inherited | None
+    before: Inherited | None  # what it does before its first attempt: see PickledApart
     output: tuple[Inherited, Inherited] | None  # takes the place of stdout and stderr
     fresh_locks: bool
 
@@ -133,6 +98,7 @@ class _Worker:
     streams: Streams
     stacks = 0  # the descriptor for stacks
     fresh_locks = False
+    script: Known | None = None  # what the parent has of __main__
     running = 0  # the serial of the attempt whose call is under way, and may be interrupted
 
 
@@ -227,8 +193,8 @@ def bootstrap(seat: Seat) -> None:
         context.set_scratch(seat.mark, _worker.register.note_scratch, _worker.register.scratch)
         context.set_notes(_worker.register)
         _worker.channel.send(Kind.HELLO, serial=_open_stacks(seat, lowest))
-        if seat.initializer is not None:
-            _initialize(seat.initializer.fd)
+        if seat.before is not None:
+            _worker.script = prepare(seat.before.fd)
         _worker.streams.keep(lambda fd: _duplicate_high(fd, lowest))
         _worker.channel.send(Kind.READY)
     except ChannelLost as lost:
@@ -246,16 +212,6 @@ def _on_soft_timeout(*_: object) -> None:
     if _worker.running and _worker.running == _worker.register.soft():
         _worker.running = 0  # once in an attempt
         raise SoftTimeout(f"the soft_timeout of this attempt is over (attempt {context.task_context().attempt})")
-
-
-def _initialize(fd: int) -> None:
-    pid = os.getpid()
-    with open(fd, "rb") as file:
-        file.seek(0)
-        fn, args = pickle.load(file)
-    fn(*args)
-    if os.getpid() != pid:
-        os._exit(0)  # a child that the initializer forked, and that came back out of it
 
 
 def _open_stacks(seat: Seat, lowest: int) -> int:
@@ -326,14 +282,14 @@ def _run(serial: int, body: memoryview) -> tuple[Kind, bytes]:
     try:
         value = _call(serial, body)
         flush()
-        return Kind.RETURNED, payload.pack_value(value, fresh_locks=fresh_locks)
+        return Kind.RETURNED, payload.pack_value(value, fresh_locks=fresh_locks, script=_worker.script)
     except payload.Unsendable as error:
         return Kind.NOT_SENDABLE, str(error).encode(errors="replace")
     except BaseException as error:
         # SystemExit and KeyboardInterrupt, too, are the task's outcome and not this process's.
         flush()
         _forget_our_frames(error)
-        return Kind.RAISED, payload.pack_exception(error, fresh_locks=fresh_locks)
+        return Kind.RAISED, payload.pack_exception(error, fresh_locks=fresh_locks, script=_worker.script)
 
 
 def _call(serial: int, body: memoryview) -> object:
@@ -343,7 +299,9 @@ def _call(serial: int, body: memoryview) -> object:
     try:
         fn, args, kwargs = payload.unpack_call(body[4 + size :])
     except Exception as error:
-        text = f"the call cannot be unpickled in the worker: {type(error).__name__}: {error}"
+        text = f"the call cannot be unpickled in the worker: {payload.text_of(error)}"
+        if _worker.script is not None and isinstance(error, AttributeError):
+            text += '; what is defined behind `if __name__ == "__main__":` is not there: define it above'
         raise payload.Unsendable(text) from error
     # The raw pickle must not lie beside what it was made into for as long as the task runs.
     with contextlib.suppress(BufferError):  # something unpickled is a view of it

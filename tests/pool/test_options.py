@@ -347,6 +347,7 @@ def test_an_argument_exists_only_where_it_works():
         "max_memory_per_worker",
         "initializer",
         "initargs",
+        "main",
         "env",
         "inner_max_num_threads",
         "preload",
