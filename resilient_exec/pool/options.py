@@ -20,7 +20,6 @@ __all__ = [
     "as_tuple",
     "choice",
     "count",
-    "count_or_none",
     "environment",
     "module_names",
     "seconds",
@@ -134,11 +133,6 @@ def count(name: str, value: Any) -> int:
     if value <= 0:
         raise ValueError(f"{name} must be greater than 0, got {value!r}")
     return value
-
-
-def count_or_none(name: str, value: Any) -> int | None:
-    """``value`` as a whole number of 1 or more; ``None`` stays."""
-    return None if value is None else count(name, value)
 
 
 def size(name: str, value: Any) -> int | None:

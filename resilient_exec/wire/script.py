@@ -15,21 +15,19 @@ change the workers that are started later.
 
 from __future__ import annotations
 
-import ast
-import dis
-import functools
 import importlib.util
 import os
 import sys
-import sysconfig
 import weakref
 from dataclasses import dataclass, field
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
+    from types import CodeType, FrameType, ModuleType
+
+    from resilient_exec.wire.outline import Outline
 
 __all__ = [
     "IMPORTED",
@@ -91,29 +89,6 @@ OF_THE_WORKER = _OfTheWorker()
 
 
 @dataclass(frozen=True)
-class Outline:
-    """What a script's text says about its top level.
-
-    Attributes:
-        guards: first and last line of each block that only the program itself runs, not who imports it.
-        names: what is bound outside of them, and not in them.
-        plain: those of them that are functions without a decorator.
-        does_more: whether anything but imports stands outside of them.
-        codes: the code of each function and class, by its qualified name.
-    """
-
-    guards: tuple[tuple[int, int], ...]
-    names: frozenset[str]
-    plain: frozenset[str]
-    does_more: bool
-    codes: dict[str, list[CodeType]]
-
-    def is_guarded(self, line: int) -> bool:
-        """Whether that line is behind a guard."""
-        return any(first <= line <= last for first, last in self.guards)
-
-
-@dataclass(frozen=True)
 class Script:
     """A script that workers import.
 
@@ -143,9 +118,10 @@ class Script:
         known = self._known.get(id(thing))
         if known is not None and known[0]() is thing:
             return known[1]
-        result = _is_from(
-            _outline(self.source, self.path), thing, {self.path, vars(sys.modules["__main__"]).get("__file__")}
-        )
+        from resilient_exec.wire.outline import outline_of  # workers do without it
+
+        paths = {self.path, vars(sys.modules["__main__"]).get("__file__")}
+        result = _is_from(outline_of(self.source, self.path), thing, paths)
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         self._known[id(thing)] = (weakref.ref(thing), result)
@@ -164,9 +140,11 @@ def find_script(mode: str) -> Script | None:
     main = sys.modules.get("__main__")
     if mode == "value" or main is None:
         return None
+    from resilient_exec.wire.outline import outline_of  # workers do without it
+
     try:
         script = _script_of(main)
-        outline = _outline(script.source, script.path)
+        outline = outline_of(script.source, script.path)
     except (LookupError, OSError, ValueError, SyntaxError, ImportError) as error:
         if mode == "import":
             raise ValueError(
@@ -201,6 +179,8 @@ def _script_of(main: ModuleType) -> Script:
 
 def _is_command(script: Script, outline: Outline) -> bool:
     """Whether it only starts what is in modules, as installed commands (``pytest``) and ``__main__`` of packages do."""
+    import sysconfig
+
     if outline.does_more:
         return False
     folder = os.path.realpath(os.path.dirname(script.path))
@@ -244,8 +224,12 @@ def globals_stored(function: Any) -> list[str]:
     """The global variables that a function of ``__main__`` sets, by its code: sent by value, it sets its own."""
     if type(function) is not FunctionType or function.__module__ not in MAIN_NAMES:
         return []
+    import dis
+
+    from resilient_exec.wire.outline import codes_in
+
     found: set[str] = set()
-    for code in (function.__code__, *_codes(function.__code__)):
+    for code in (function.__code__, *codes_in(function.__code__)):
         found.update(step.argval for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL")
     return sorted(found)
 
@@ -286,116 +270,3 @@ def _is_in(outline: Outline, code: CodeType, paths: set[str | None]) -> bool:
         # What was typed into a session behind the script is nowhere; what a library made is made there, too.
         return not code.co_filename.startswith(("<stdin", "<python-input", "<ipython-input"))
     return code in outline.codes.get(code.co_qualname, ())
-
-
-# -- the outline of a text -------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=8)
-def _outline(source: str, path: str) -> Outline:
-    tree = ast.parse(source, path)
-    scan = _Scan()
-    scan.block(tree.body, guarded=False)
-    codes: dict[str, list[CodeType]] = {}
-    for code in _codes(compile(source, path, "exec", dont_inherit=True)):
-        codes.setdefault(code.co_qualname, []).append(code)
-    names = frozenset(scan.outside - scan.inside)
-    return Outline(tuple(scan.guards), names, frozenset(scan.plain), scan.does_more, codes)
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield constant
-            yield from _codes(constant)
-
-
-class _Scan:
-    """Goes through the statements of a module's top level."""
-
-    def __init__(self) -> None:
-        self.guards: list[tuple[int, int]] = []
-        self.outside: set[str] = set()
-        self.inside: set[str] = set()
-        self.plain: set[str] = set()
-        self.does_more = False
-
-    def block(self, body: list[ast.stmt], *, guarded: bool) -> None:
-        for statement in body:
-            self._statement(statement, guarded=guarded)
-
-    def _statement(self, statement: ast.stmt, *, guarded: bool) -> None:
-        if isinstance(statement, ast.If):
-            behind = guard_of(statement.test)
-            if not guarded and behind is not None:
-                self._guard(statement, behind=behind)
-                return
-        self._bind(statement, self.inside if guarded else self.outside)
-        is_plain = isinstance(statement, ast.Import | ast.ImportFrom) or _is_text(statement)
-        self.does_more = self.does_more or not (guarded or is_plain)
-        for inner in _blocks(statement):
-            self.block(inner, guarded=guarded)
-
-    def _guard(self, statement: ast.If, *, behind: bool) -> None:
-        """An ``if`` of which one block is only the program's own: the first, if ``behind``, else the other."""
-        for body, guarded in ((statement.body, behind), (statement.orelse, not behind)):
-            if guarded and body:
-                self.guards.append((statement.lineno if behind else body[0].lineno, body[-1].end_lineno or 0))
-            self.block(body, guarded=guarded)
-
-    def _bind(self, statement: ast.stmt, names: set[str]) -> None:
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(statement.name)
-            if isinstance(statement, ast.FunctionDef) and not statement.decorator_list:
-                self.plain.add(statement.name)
-            else:
-                self.plain.discard(statement.name)
-            return
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            names.update((alias.asname or alias.name).partition(".")[0] for alias in statement.names)
-            return
-        blocks = {id(inner) for body in _blocks(statement) for inner in body}
-        waiting: list[ast.AST] = [statement]
-        while waiting:
-            node = waiting.pop()
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
-                names.add(node.id)
-            elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
-                # What is changed behind the guard is not what workers have; outside it is changed there, too.
-                if names is self.inside:
-                    names.update(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
-            elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
-                names.add(node.name)
-            waiting += [inner for inner in ast.iter_child_nodes(node) if id(inner) not in blocks]
-
-
-def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
-    """The blocks of a compound statement that are run with the module's own names."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return
-    for name in ("body", "orelse", "finalbody"):
-        yield getattr(statement, name, [])
-    for part in [*getattr(statement, "handlers", []), *getattr(statement, "cases", [])]:
-        yield part.body
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-
-
-def guard_of(test: ast.expr) -> bool | None:
-    """Whether the test holds in the program itself alone (``True``) or where it is imported alone (``False``)."""
-    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
-        return True if any(guard_of(part) is True for part in test.values) else None
-    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        inner = guard_of(test.operand)
-        # `not (name is main and x)` may hold in the program, too.
-        return None if inner is None or isinstance(test.operand, ast.BoolOp) else not inner
-    if not isinstance(test, ast.Compare) or len(test.ops) != 1:
-        return None
-    sides = (test.left, test.comparators[0])
-    is_name = any(isinstance(side, ast.Name) and side.id == "__name__" for side in sides)
-    is_main = any(isinstance(side, ast.Constant) and side.value == "__main__" for side in sides)
-    if is_name and is_main and isinstance(test.ops[0], ast.Eq | ast.NotEq):
-        return isinstance(test.ops[0], ast.Eq)
-    return None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import runpy
 import sys
+import sysconfig
 import textwrap
 import types
 
 import pytest
 
-from resilient_exec.wire import script as script_module
-from resilient_exec.wire.script import find_script, guard_of
+from resilient_exec.wire.outline import guard_of
+from resilient_exec.wire.script import find_script
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_import_says_what_is_missing(monkeypatch, attributes, why):
 
 
 def test_an_installed_command_is_not_imported(monkeypatch, tmp_path):
-    monkeypatch.setattr(script_module.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     path = tmp_path / "command"
     path.write_text(
         "import sys\nfrom resilient_exec.wire.script import find_script\nif __name__ == '__main__':\n"

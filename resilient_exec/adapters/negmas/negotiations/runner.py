@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from resilient_exec.adapters.negmas import checks, preloading, settings
+from resilient_exec.adapters.negmas import checks, preloading, settings, travel
 from resilient_exec.adapters.negmas.negotiations import seeding as negotiation_seeds
 from resilient_exec.adapters.negmas.report import attempts, report
 from resilient_exec.adapters.negmas.report.task_report import TaskReport
@@ -42,6 +42,12 @@ _TASKS_PER_WORKER = 50  # negmas' own DEFAULT_MAX_TASKS_PER_WORKER, since 0.15.7
 _LONGEST_WAIT = 60.0  # s without looking at the clock
 
 
+def _prepare(output_folder: str) -> None:
+    """Initializer of a worker."""
+    redirect_output(output_folder)
+    travel.name_as_serial_runs_do()
+
+
 class _Session:
     """A pool for one tournament, with its output and its report."""
 
@@ -59,7 +65,7 @@ class _Session:
                 memory_limit=chosen.memory_limit,
                 retry=chosen.retry,
                 max_tasks_per_worker=chosen.max_tasks_per_worker or max_tasks or None,
-                initializer=redirect_output,
+                initializer=_prepare,
                 initargs=(output.folder,),
                 preload=preloading.NEGOTIATIONS if chosen.preload else (),
                 observers=chosen.observers,
