@@ -49,6 +49,7 @@ def test_of_our_own_package_a_worker_imports_only_what_it_needs(shared):
         "resilient_exec.worker.context",
         "resilient_exec.worker.main",
         "resilient_exec.worker.streams",
+        "resilient_exec.worker.terminal",
     }
 
 
