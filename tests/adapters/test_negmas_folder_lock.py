@@ -121,7 +121,7 @@ def test_another_host_s_claim_is_taken_over_on_demand_and_that_host_does_not_rem
     with path.open() as old, folder_lock.claim(tmp_path, take_over=True):
         assert json.loads(path.read_text())["host"] == gethostname()
         assert path.stat().st_ino != theirs
-        assert not folder_lock._is_at(path, old.fileno())  # by which a holder knows whether to remove it
+        assert not folder_lock._is_same_file(path, old.fileno())  # by which a holder knows whether to remove it
         with pytest.raises(adapter.CheckFailed, match="another thread"), folder_lock.claim(tmp_path, take_over=True):
             pass
     assert list((tmp_path / "resilient").iterdir()) == []

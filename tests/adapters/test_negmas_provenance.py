@@ -12,7 +12,7 @@ from negmas.helpers.inout import dump
 from negmas.tournaments import tournaments
 
 from resilient_exec.adapters.negmas.worlds import provenance
-from resilient_exec.adapters.negmas.worlds.provenance import FILE_NAME, describe, rebuild, settle
+from resilient_exec.adapters.negmas.worlds.provenance import FILE_NAME, complete, describe, rebuild
 from resilient_exec.adapters.negmas.worlds.seeding import Seeded
 
 
@@ -51,7 +51,7 @@ def folder(tmp_path):
 def settled(folder, seed=None, generator=None, calculator=None, *, override=False):
     """The arguments of ``run_tournament``, completed."""
     call = {"world_generator": generator, "score_calculator": calculator, "override_ran_worlds": override}
-    settle(tournaments, folder, call, seed)
+    complete(tournaments, folder, call, seed)
     return SimpleNamespace(**call)
 
 

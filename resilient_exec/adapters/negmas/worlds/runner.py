@@ -249,7 +249,7 @@ class _Tournament:
         if again and self.seeded is not None:
             other = functools.partial(make, self.seeded.other_environment)
             self.recorder.verified += verification.verify(
-                self.negmas, pool, again, self.path, self.deadline, elsewhere=other
+                self.negmas, pool, again, self.path, self.deadline, make_other_pool=other
             )
 
     def _submit(self, pool: ResilientPool) -> None:
