@@ -39,6 +39,7 @@ from resilient_exec.pool.options import (
     module_names,
     seconds,
 )
+from resilient_exec.pool.seeding import seeded
 from resilient_exec.pool.submission import Front, label_of
 from resilient_exec.supervisor import exit_hook
 from resilient_exec.supervisor.future import ResilientFuture
@@ -118,6 +119,11 @@ class ResilientPool(Front, Executor):
             worker stands still while nobody reads that.  ``"capture"``: the last lines of a failed attempt are in its
             dossier.  ``"discard"``: nothing is kept.  With these two nobody ever waits.
         fresh_locks: let ``threading`` locks in arguments and results travel, as new locks that nobody holds.
+        seed: a whole number, from which each task's own random numbers follow, ``task_context().rng`` and
+            ``.seed_sequence``: from it and from the task's key, so that they are the same in each attempt, in whatever
+            order, worker and chunk.  Without a key it is the task's number, which counts the calls submitted to this
+            pool so far: where their order depends on time (several threads, the body of a ``settled`` loop), give keys.
+            ``None``: they are new each time.
         observers: each is called with every :class:`Event`, on a thread of its own.
 
     Raises:
@@ -152,6 +158,7 @@ class ResilientPool(Front, Executor):
         preload: Iterable[str] = (),
         output: str = "inherit",
         fresh_locks: bool = False,
+        seed: int | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
         self._options = Options().with_(
@@ -165,6 +172,9 @@ class ResilientPool(Front, Executor):
         observers = check_observers(observers, stall)
         self._script = script = find_script(choice("main", main, ("auto", "import", "value")))
         initargs = _initargs(initializer, initargs, script)
+        self._seeded = seeded(seed)
+        if self._seeded is not None:
+            initializer, initargs = self._seeded.set_up_of(initializer, initargs)
         variables = worker_variables(env, inner_max_num_threads, self._max_workers)
         forking = _forking(preload, variables, limits.start_timeout)
         fill_standard_descriptors()
@@ -200,7 +210,10 @@ class ResilientPool(Front, Executor):
         label = options.label or label_of(fn, args)
         arguments = summary(args, kwargs)
         while True:
-            key = next(self._numbers) if options.key is UNSET else options.key
+            if self._seeded is not None:
+                key = self._seeded.key_of(options, fn, args)
+            else:
+                key = next(self._numbers) if options.key is UNSET else options.key
             future: ResilientFuture[T] = ResilientFuture(key, label, arguments, self._supervisor)
             task = Task(
                 key, options.retry, options.timeout, options.priority, label, options.soft_timeout, options.memory_limit

@@ -14,20 +14,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.pool.options import UNSET, Options, count
 from resilient_exec.supervisor.future import ResilientFuture, Settled
+from resilient_exec.worker.context import in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from resilient_exec.model.policies import RetryPolicy
 
-__all__ = ["Front", "PoolView", "label_of"]
+__all__ = ["Front", "PoolView", "calls_in", "label_of"]
 
 T = TypeVar("T")
 _AHEAD = 2  # calls per lane that `settled` keeps waiting or running
 
 
 def _run_chunk(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T]:
-    return [fn(*args) for args in chunk]
+    return [fn(*args) for args in in_turn(chunk)]
+
+
+def calls_in(fn: Callable[..., Any], args: tuple[Any, ...]) -> int:
+    """How many calls of the user's a task is: a chunk may be several."""
+    return len(args[1]) if fn is _run_chunk else 1
 
 
 def label_of(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:

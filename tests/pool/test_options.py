@@ -295,6 +295,9 @@ POOL_ONLY = [
         "inner_max_num_threads must be .* got '2'; 'auto' and None",
     ),
     ({"inner_max_num_threads": True}, TypeError, "inner_max_num_threads .* got True"),
+    ({"seed": "7"}, TypeError, "seed must be a whole number, or None; got '7'"),
+    ({"seed": True}, TypeError, "seed .* got True"),
+    ({"seed": 1.5}, TypeError, "seed .* got 1.5"),
     ({"on_stall": "ask"}, ValueError, "on_stall must be one of 'report', 'kill'; got 'ask'"),
     ({"output": "print"}, ValueError, "output must be one of 'inherit', 'capture', 'discard'; got 'print'"),
 ]
@@ -353,6 +356,7 @@ def test_an_argument_exists_only_where_it_works():
         "preload",
         "output",
         "fresh_locks",
+        "seed",
         "observers",
     ]
     assert list(inspect.signature(ResilientPool.options).parameters)[1:] == [
