@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.core.messages import ShutdownAsked
 from resilient_exec.core.states import State
-from resilient_exec.lane.loky_start import fill_standard_descriptors
+from resilient_exec.lane.interpreter import fill_standard_descriptors
+from resilient_exec.lane.loky_start import import_loky
 from resilient_exec.model.errors import PoolBroken, PoolClosed, SoftTimeout
 from resilient_exec.model.policies import RetryPolicy
 from resilient_exec.model.summary import summary
@@ -178,6 +179,8 @@ class ResilientPool(Front, Executor):
         variables = worker_variables(env, inner_max_num_threads, self._max_workers)
         forking = _forking(preload, variables, limits.start_timeout)
         fill_standard_descriptors()
+        if forking is None:
+            import_loky()
         self._pid = os.getpid()
         self._numbers = itertools.count()
         self._shut = False

@@ -30,7 +30,7 @@ import signal
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.wire import payload
@@ -55,6 +55,7 @@ __all__ = [
     "STRAY_STATUS",
     "Seat",
     "bootstrap",
+    "run",
     "serve",
 ]
 
@@ -145,33 +146,22 @@ def _duplicate_high(fd: int, lowest: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
 
 
-def _move_lokys_high(lowest: int) -> None:
+def _move_trackers_high(lowest: int) -> None:
     """Move up what loky and multiprocessing have inherited low, before a task closes it.
 
-    Their queues and their resource trackers would write into whatever file of the task's has the number next.
-    Their sentinel pipe is only a number that nobody knows here; a duplicate keeps it from being seen to close.
+    Their resource trackers would write into whatever file of the task's has the number next.
     """
-    if sys.platform != "linux":
-        return
-    import fcntl
-    import gc
-    from multiprocessing import resource_tracker
-    from multiprocessing.connection import Connection
-
-    from loky.backend.resource_tracker import _resource_tracker as lokys
-
-    holders: list[tuple[Any, str]] = [(lokys, "_fd"), (resource_tracker._resource_tracker, "_fd")]
-    holders += [(one, "_handle") for one in gc.get_objects() if type(one) is Connection]
-    for holder, name in holders:
-        fd = getattr(holder, name, None)
+    for name in ("loky.backend.resource_tracker", "multiprocessing.resource_tracker"):
+        tracker = getattr(sys.modules.get(name), "_resource_tracker", None)
+        fd = getattr(tracker, "_fd", None)
         if isinstance(fd, int) and _LOW <= fd < _HIGH:
-            setattr(holder, name, _raise_high(fd, lowest))
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        if _LOW <= fd < _HIGH:
-            with contextlib.suppress(OSError):  # the directory that is being listed is one of them
-                if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
-                    fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+            tracker._fd = _raise_high(fd, lowest)  # type: ignore[union-attr]
+
+
+def run(seat: Seat) -> None:
+    """Be a worker: what a process of ours does from its start to its end."""
+    bootstrap(seat)
+    serve()
 
 
 def bootstrap(seat: Seat) -> None:
@@ -187,7 +177,7 @@ def bootstrap(seat: Seat) -> None:
     _worker.channel = WorkerChannel(_raise_high(seat.channel.fd, lowest))
     try:
         multiprocessing.set_start_method(None, force=True)  # None: the platform's default
-        _move_lokys_high(lowest)
+        _move_trackers_high(lowest)
         _worker.register = Register(seat.register.fd)
         os.close(seat.register.fd)  # the mapping stays
         context.set_scratch(seat.mark, _worker.register.note_scratch, _worker.register.scratch)
@@ -235,7 +225,7 @@ def _arm() -> None:
 
 
 def serve() -> None:
-    """Run attempts until told to quit.  Returns ``None``, raises nothing: loky's queues carry no word of the user's."""
+    """Run attempts until told to quit.  Returns ``None``, raises nothing."""
     pid = os.getpid()
     try:
         while True:

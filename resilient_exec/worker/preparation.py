@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from resilient_exec.wire.script import Known, Script
 
-__all__ = ["Inherited", "PickledApart", "prepare"]
+__all__ = ["Inherited", "Numbered", "PickledApart", "prepare"]
 
 
 class Inherited:
@@ -29,6 +29,17 @@ class Inherited:
         return _arrive, (DupFd(self.fd),)
 
 
+class Numbered:
+    """A descriptor by the number that it has in the worker: what multiprocessing makes of one while that is started."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def detach(self) -> int:
+        """The number."""
+        return self._number
+
+
 def _arrive(duplicate: Any) -> Inherited:
     return Inherited(duplicate.detach())
 
@@ -36,10 +47,8 @@ def _arrive(duplicate: Any) -> Inherited:
 class PickledApart(Inherited):
     """The script to import, the user's initializer and its arguments, pickled by themselves into a file.
 
-    By themselves, so that what fails to unpickle fails where we can tell the parent, and not in loky's own start;
-    but inside loky's pickling of the process, because multiprocessing's locks travel only there.  Into a file,
-    because loky writes what a process starts with into a pipe of which it holds the other end, too: with more than
-    a pipe takes, a worker that is stopped or dead would block it for ever.
+    By themselves, so that what fails to unpickle fails where we can tell the parent, and not in the start of a
+    process; but while one is being started, because multiprocessing's locks travel only then.
     """
 
     def __init__(
@@ -52,7 +61,10 @@ class PickledApart(Inherited):
     def __reduce__(self) -> tuple[Any, ...]:
         with open(self.fd, "wb", closefd=False) as file:
             pickle.dump(self.script, file)
-            pickling.start_pickler(self.script)(file).dump(self.call)
+            if self.call[0] is None:
+                pickle.dump(self.call, file)
+            else:
+                pickling.start_pickler(self.script)(file).dump(self.call)
         return super().__reduce__()
 
 

@@ -462,6 +462,6 @@ def test_loky_registers_its_exit_hook_again_at_each_start(monkeypatch):
     with process_executor.ProcessPoolExecutor(1) as executor:
         executor.submit(int).result(60)
     assert process_executor.process_pool_executor_at_exit is None, (
-        "loky's guard holds now: exit_hook.run_before_loky need not set it"
+        "loky's guard holds now: docs/upstream.md need not tell of it"
     )
     assert registered
