@@ -42,7 +42,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import _environments as stage
+import _environments as environments
 from _fault_peers import PEERS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -84,17 +84,19 @@ def rows(wanted: list[str]) -> list[str]:
     return names
 
 
-def environments(peers: list[str], *, fresh: bool) -> dict[str, Path]:
+def make_environments(peers: list[str], *, fresh: bool) -> dict[str, Path]:
     """The Python of each peer's environment."""
     version = ".".join(map(str, sys.version_info[:3]))
-    here = stage.Interpreter(sys.executable, version, "this one")
+    here = environments.Interpreter(sys.executable, version, "this one")
     made = {}
     for peer in peers:
         if peer == "stdlib":
             made[peer] = Path(sys.executable)
             continue
         checkout = CHECKOUT if peer == "resilient_exec" else None
-        made[peer] = stage.make_environment(here, REQUIREMENTS[peer], checkout, fresh=fresh, name=f"faults-{peer}")
+        made[peer] = environments.make_environment(
+            here, REQUIREMENTS[peer], checkout, fresh=fresh, name=f"faults-{peer}"
+        )
     return made
 
 
@@ -105,7 +107,7 @@ def versions(made: dict[str, Path]) -> dict[str, str]:
         text = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
         if peer != "stdlib":
             text = f"from importlib.metadata import version; print(version({PACKAGES.get(peer, peer)!r}))"
-        _, out, error = stage.run_group([str(python), "-c", text], 60)
+        _, out, error = environments.run_group([str(python), "-c", text], 60)
         found[peer] = out.strip() or error.strip().splitlines()[-1]
     return found
 
@@ -155,7 +157,7 @@ def run_cell(peer: str, python: Path, fault: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="fault-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         command = [str(python), str(CHECKOUT / "benchmarks" / "_fault_run.py"), peer, fault, "report.json"]
-        process = stage.start_marked(command, folder, mark, variables)
+        process = environments.start_marked(command, folder, mark, variables)
         status: int | None = None
         try:
             status = process.wait(CELL)
@@ -225,8 +227,8 @@ def main() -> int:
         print("\n".join(names) or f"no fault has {' or '.join(given.faults)} in its name: see --list")
         return 0 if given.list else 2
     try:
-        made = environments(given.peers, fresh=given.fresh)
-    except stage.StageError as error:
+        made = make_environments(given.peers, fresh=given.fresh)
+    except environments.SetupError as error:
         print(error, file=sys.stderr)
         return 2
     adopt_orphans()
@@ -240,7 +242,7 @@ def main() -> int:
     print(f"\n{time.strftime('%Y-%m-%d')}; {', '.join(f'{peer} {v}' for peer, v in versions(made).items())}.")
     print(FOOTNOTES)
     if given.json:
-        stage.write_json(given.json, {f"{name} | {peer}": cell for (name, peer), cell in cells.items()})
+        environments.write_json(given.json, {f"{name} | {peer}": cell for (name, peer), cell in cells.items()})
     return 0
 
 
