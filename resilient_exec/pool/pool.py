@@ -20,7 +20,7 @@ from resilient_exec.core.messages import ShutdownAsked
 from resilient_exec.core.states import State
 from resilient_exec.lane.interpreter import fill_standard_descriptors
 from resilient_exec.lane.loky_start import import_loky
-from resilient_exec.model.errors import PoolBroken, PoolClosed, SoftTimeout
+from resilient_exec.model.errors import PoolBroken, PoolClosed
 from resilient_exec.model.policies import RetryPolicy
 from resilient_exec.model.summary import summary
 from resilient_exec.model.task import NotSent, Task
@@ -31,6 +31,7 @@ from resilient_exec.pool.arguments import (
     pool_limits,
     worker_variables,
 )
+from resilient_exec.pool.cancellation import cancelling_task, cancels
 from resilient_exec.pool.options import (
     UNSET,
     Options,
@@ -62,6 +63,7 @@ __all__ = ["ResilientPool"]
 
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
+_LOOK_UP = 0.2  # s, between two looks whether the asyncio task that waits for a pool was cancelled meanwhile
 
 
 def _callers_line() -> str:
@@ -285,17 +287,25 @@ class ResilientPool(Front, Executor):
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        """Wait for all tasks; but by ``KeyboardInterrupt``, now or while waiting, cancel what waits, kill what runs.
+        """Wait for all tasks; but when cancelled, now or while waiting, cancel what waits, and kill what runs.
 
-        The same by ``SoftTimeout``, in a pool inside a task of another one.
+        By ``KeyboardInterrupt``; by the cancellation of the asyncio or trio task that runs this, which is what a Ctrl-C
+        is there; by ``SoftTimeout``, in a pool inside a task of another one.
         """
-        if exc_type is not None and issubclass(exc_type, KeyboardInterrupt | SoftTimeout):
+        if cancels(exc_type):
             self.shutdown(kill=True, cancel_futures=True)
             return
         try:
+            task = cancelling_task()
+            if task is not None:
+                self.shutdown(wait=False)
+                while not self._supervisor.ended.wait(_LOOK_UP):
+                    if task.cancelling():
+                        self.shutdown(wait=False, kill=True, cancel_futures=True)
             self.shutdown()
-        except (KeyboardInterrupt, SoftTimeout):
-            self.shutdown(kill=True, cancel_futures=True)
+        except BaseException as error:
+            if cancels(type(error)):
+                self.shutdown(kill=True, cancel_futures=True)
             raise
 
     def snapshot(self) -> dict[str, Any]:
