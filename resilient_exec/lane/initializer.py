@@ -42,7 +42,7 @@ def check_initializer(
     """
     from multiprocessing.context import set_spawning_popen
 
-    from resilient_exec.wire.payload import explain
+    from resilient_exec.wire.explanation import explain
     from resilient_exec.wire.pickling import start_pickler
 
     set_spawning_popen(_NoProcess())  # type: ignore[arg-type]  # for this thread

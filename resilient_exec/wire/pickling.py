@@ -23,22 +23,33 @@ if TYPE_CHECKING:
 
     from resilient_exec.wire.script import Known
 
-__all__ = ["PROTOCOL", "by_value_pickler", "dumps", "dumps_by_value", "start_pickler"]
+__all__ = ["PROTOCOL", "ByValue", "by_value_pickler", "dumps", "dumps_by_value", "start_pickler"]
 
 PROTOCOL = 5
 _LARGE = 64 << 10  # bytes; a smaller buffer is copied into the pickle, which costs less than to send it apart
 
 
-def dumps(value: object, *, fresh_locks: bool = False, buffers: list[memoryview] | None = None) -> bytes:
+def dumps(
+    value: object,
+    *,
+    fresh_locks: bool = False,
+    script: Known | None = None,
+    buffers: list[memoryview] | None = None,
+) -> bytes:
     """Pickle plainly.
 
     Args:
         value: what to pickle.
         fresh_locks: whether plain locks travel as new, free ones.
+        script: what the other side has of ``__main__``; ``None``: that is not looked at.
         buffers: takes the large buffers, which are not in the pickle then; ``None``: all is in it.
+
+    Raises:
+        ByValue: a function or class of ``__main__`` is not among what ``script`` has.
     """
     file = io.BytesIO()
-    pickler = pickle.Pickler(file, PROTOCOL, buffer_callback=_collector(buffers))
+    kind = pickle.Pickler if script is None else _by_reference_pickler(script)
+    pickler = kind(file, PROTOCOL, buffer_callback=_collector(buffers))
     pickler.dispatch_table = {**copyreg.dispatch_table, **_reducers(fresh_locks=fresh_locks)}
     pickler.dump(value)
     return file.getvalue()
@@ -56,6 +67,26 @@ def dumps_by_value(
     pickler: Any = by_value_pickler(fresh_locks, script)
     pickler(file, PROTOCOL, buffer_callback=_collector(buffers)).dump(value)
     return file.getvalue()
+
+
+class ByValue(Exception):
+    """Plain pickling would name what is not there."""
+
+
+@functools.lru_cache(maxsize=32)
+def _by_reference_pickler(script: Known) -> type[pickle.Pickler]:
+    """The class of the plain pickler that refuses what of ``__main__`` the other side does not have."""
+    from resilient_exec.wire.script import MAIN_NAMES
+
+    class ByReferencePickler(pickle.Pickler):
+        def reducer_override(self, thing: Any) -> Any:
+            kind = type(thing)
+            is_named = kind is FunctionType or issubclass(kind, type)
+            if is_named and thing.__module__ in MAIN_NAMES and not script.has(thing):
+                raise ByValue
+            return NotImplemented
+
+    return ByReferencePickler
 
 
 def _collector(buffers: list[memoryview] | None) -> Callable[[pickle.PickleBuffer], bool] | None:
