@@ -297,5 +297,6 @@ def _stand_in(text: str) -> NotSendable:
 def _trace(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))[-_LONGEST_TRACE:]
-    except BaseException:  # a __str__ or __repr__ of the user's that raises
-        return f"{type_name(error)} (its traceback could not be rendered)\n"
+    except BaseException:  # a __str__ or __getattribute__ of the user's that raises
+        lines = traceback.format_tb(vars(BaseException)["__traceback__"].__get__(error))
+        return f"{''.join(lines)[-_LONGEST_TRACE:]}{type_name(error)} (the rest of its traceback cannot be rendered)\n"

@@ -341,7 +341,9 @@ def _running_timers() -> list[int]:
 
 def _forget_our_frames(error: BaseException) -> None:
     """Let the traceback begin with the user's code."""
-    trace = error.__traceback__
+    trace = vars(BaseException)["__traceback__"].__get__(
+        error
+    )  # by the slot: a __getattribute__ of the user's may raise
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     if trace is not None:
