@@ -63,7 +63,7 @@ class Forking:
 
     def __init__(self, modules: tuple[str, ...], env: Mapping[str, str], start_timeout: float) -> None:
         self.modules, self.env, self._start_timeout = modules, dict(env), start_timeout
-        self._lock = threading.Lock()  # held for the start of a process at most
+        self._lock = threading.RLock()  # for the start of a process at most; a signal handler may end the pool in it
         self._server: ServerProcess | None = None
         self._retired: list[ServerProcess] = []
         self._holders = 0
@@ -142,7 +142,7 @@ class Forking:
             age = time.monotonic() - server.began
             if age > self._start_timeout or not is_wanted():
                 words = f"the forkserver was still {server.doing} after {age:.1f} s"
-                if age > self._start_timeout:
+                if age > self._start_timeout or not self._holders:  # or it was started behind its release
                     self._drop(server, words)
                 raise ServerFailed(words)
 

@@ -53,7 +53,7 @@ class ServerProcess:
         self.workers = 0  # that it has forked, and that have not been let go of
         self._base: int | None = None
         self._told = 0
-        self._lock = threading.Lock()  # so that nobody reads what has been closed
+        self._lock = threading.RLock()  # so that nobody reads what has been closed
         self._ended = ""
         self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.log = anonymous_file("resilient-forkserver")

@@ -62,7 +62,7 @@ class _Guard:
     """The guard of this process, and how many lanes want it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may end a pool in between
         self._owner = os.getpid()
         self._holders = 0
         self._process: subprocess.Popen[bytes] | None = None

@@ -26,7 +26,7 @@ class Endable(Protocol):
         """Finish pending work (or kill it), then end; Ctrl-C meanwhile kills what runs."""
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may make or end a pool in between
 _live: weakref.WeakSet[Endable] = weakref.WeakSet()
 _exiting = False
 _is_registered = False
@@ -81,3 +81,13 @@ def _kill_rest() -> None:
     """Behind all hooks: a Ctrl-C in a wrong moment may have kept them from ending what runs."""
     for pool in list(_live):
         pool.end_at_exit(kill=True)
+
+
+def _forget() -> None:
+    """In a forked child: another thread may have held the lock, and none of the pools is the child's."""
+    global _lock, _live
+    _lock, _live = threading.RLock(), weakref.WeakSet()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
