@@ -50,7 +50,7 @@ def dumps(
     file = io.BytesIO()
     kind = pickle.Pickler if script is None else _by_reference_pickler(script)
     pickler = kind(file, PROTOCOL, buffer_callback=_collector(buffers))
-    pickler.dispatch_table = {**copyreg.dispatch_table, **_reducers(fresh_locks=fresh_locks)}
+    pickler.dispatch_table = {**copyreg.dispatch_table, **(_reducers_with_locks() if fresh_locks else _reducers())}
     pickler.dump(value)
     return file.getvalue()
 
@@ -104,7 +104,7 @@ def _collector(buffers: list[memoryview] | None) -> Callable[[pickle.PickleBuffe
     return collect
 
 
-def _reducers(*, fresh_locks: bool) -> dict[type, Callable[[Any], Any]]:
+def _reducers() -> dict[type, Callable[[Any], Any]]:
     """What reduces objects besides their own methods and copyreg."""
     found: dict[type, Callable[[Any], Any]] = {}
     reduction: Any = sys.modules.get("multiprocessing.reduction")
@@ -119,11 +119,13 @@ def _reducers(*, fresh_locks: bool) -> dict[type, Callable[[Any], Any]]:
     connection: Any = sys.modules.get("multiprocessing.connection")
     if connection is not None:
         found[connection.Connection] = _refuse_connection
-    if fresh_locks:
-        from resilient_exec.wire import locks
-
-        found.update(locks.REDUCERS)
     return found
+
+
+def _reducers_with_locks() -> dict[type, Callable[[Any], Any]]:
+    from resilient_exec.wire import locks
+
+    return {**_reducers(), **locks.REDUCERS}
 
 
 def _refuse_connection(connection: Any) -> Any:
@@ -135,50 +137,17 @@ def _refuse_connection(connection: Any) -> Any:
 # -- by value --------------------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=32)
-def by_value_pickler(fresh_locks: bool, script: Known | None) -> type[pickle.Pickler]:  # noqa: FBT001  for the cache
+def by_value_pickler(fresh_locks: bool, script: Known | None) -> type[pickle.Pickler]:  # noqa: FBT001  as in Rules
     """The class of the pickler that pickles by value; called as ``pickler(file, protocol, buffer_callback=...)``."""
-    import cloudpickle
+    from resilient_exec.wire import by_value
 
-    base: Any = cloudpickle.Pickler
-
-    class ByValuePickler(base):  # type: ignore[misc]
-        def __init__(self, file: Any, protocol: int | None = None, buffer_callback: Any = None) -> None:
-            super().__init__(file, protocol, buffer_callback)
-            table = {**base.dispatch_table, **_reducers(fresh_locks=fresh_locks)}
-            # By the slot itself, which the class attribute of cloudpickle's hides; the attribute is for who reads it.
-            vars(pickle.Pickler)["dispatch_table"].__set__(self, table)
-            self.dispatch_table = table
-
-    return _with_script(ByValuePickler, script)
+    return by_value.by_value_pickler(script, _reducers_with_locks if fresh_locks else _reducers)
 
 
 def start_pickler(script: Known | None) -> type[pickle.Pickler]:
     """The class of the pickler for what a worker starts with: loky's, since multiprocessing's locks travel then."""
     from loky.backend.reduction import get_loky_pickler
 
-    return _with_script(get_loky_pickler(), script)
+    from resilient_exec.wire import by_value
 
-
-def _with_script(base: Any, script: Known | None) -> type[pickle.Pickler]:
-    """The same pickler, a class, which sends by reference what ``script`` has, and all else of the script by value."""
-    from cloudpickle import cloudpickle
-
-    from resilient_exec.wire.script import IMPORTED, MAIN_NAMES
-
-    class ScriptPickler(base):  # type: ignore[misc]
-        def reducer_override(self, thing: Any) -> Any:
-            kind = type(thing)
-            if kind is FunctionType or issubclass(kind, type):
-                home = thing.__module__
-                if home in MAIN_NAMES:
-                    if script is not None and script.has(thing):
-                        return NotImplemented  # by name
-                    if home == IMPORTED:  # in a child of multiprocessing's; cloudpickle knows the other name alone
-                        if kind is FunctionType:
-                            return self._dynamic_function_reduce(thing)
-                        return cloudpickle._dynamic_class_reduce(thing)
-            override = getattr(super(), "reducer_override", None)
-            return NotImplemented if override is None else override(thing)
-
-    return ScriptPickler
+    return by_value.with_script(get_loky_pickler(), script)
