@@ -6,7 +6,6 @@ and hands everything else to the supervisor.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
@@ -17,7 +16,6 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.core.messages import ShutdownAsked
-from resilient_exec.core.states import State
 from resilient_exec.lane.interpreter import fill_standard_descriptors
 from resilient_exec.lane.loky_start import import_loky
 from resilient_exec.model.errors import PoolBroken, PoolClosed
@@ -42,6 +40,7 @@ from resilient_exec.pool.options import (
     seconds,
 )
 from resilient_exec.pool.seeding import seeded
+from resilient_exec.pool.snapshot import Snapshot, counts_of, in_words
 from resilient_exec.pool.submission import Front, label_of
 from resilient_exec.supervisor import exit_hook
 from resilient_exec.supervisor.future import ResilientFuture
@@ -85,8 +84,11 @@ class ResilientPool(Front, Executor):
         soft_timeout: seconds after which :class:`SoftTimeout` is raised inside the task, in its main thread, once in
             an attempt; it must be less than ``timeout``.  ``None``: never.
         start_timeout: seconds for a worker to start and to run ``initializer``.
-        retry: a :class:`RetryPolicy`, or a number of attempts in all.  By default a task whose worker died is tried
-            again twice, one that timed out or ran out of memory once, and its own exceptions are final.
+        retry: who gets another attempt.  A number: so many attempts in all, where the worker dies, the ``timeout``
+            strikes or the ``memory_limit`` is exceeded.  *It does not cover what the task itself raises*: an exception
+            is the task's outcome, and final, unless a policy says otherwise, ``RetryPolicy(errors=2)`` (for some of
+            them only: ``retry_if=``).  By default a task whose worker died is tried again twice, one that timed out or
+            ran out of memory once.
         memory_limit: bytes, or a text such as ``"2GiB"``: what the worker and all processes that it starts may hold
             together, each shared page counted once (the proportional set size).  More: the worker is killed, and the
             task fails with :class:`MemoryLimitExceeded` if it is not tried again.  Behind it stands the kernel's limit
@@ -220,6 +222,7 @@ class ResilientPool(Front, Executor):
             else:
                 key = next(self._numbers) if options.key is UNSET else options.key
             future: ResilientFuture[T] = ResilientFuture(key, label, arguments, self._supervisor)
+            future._most = options.retry.total
             task = Task(
                 key, options.retry, options.timeout, options.priority, label, options.soft_timeout, options.memory_limit
             )
@@ -309,7 +312,7 @@ class ResilientPool(Front, Executor):
             raise
 
     def snapshot(self) -> dict[str, Any]:
-        """The pool at this moment: counts of tasks, and for each lane what it is doing.
+        """The pool at this moment: counts of tasks, and for each lane what it is doing.  ``print`` it.
 
         Returns:
             ``pending`` (queued), ``running`` (sent or begun), ``backing_off``, ``done``, ``failed``, ``cancelled``,
@@ -317,18 +320,13 @@ class ResilientPool(Front, Executor):
             ``state``, ``pid``, and the ``key``, ``attempt`` and ``elapsed`` (s) of the task it runs; with psutil's
             figures ``rss`` (bytes) and ``cpu`` (s) of its worker, ``None`` where there is none.
         """
-        supervisor = self._supervisor
-        counts, ended = supervisor.core.counts, supervisor.core.ended
-        return {
-            "pending": counts[State.QUEUED],
-            "running": counts[State.SENT] + counts[State.RUNNING] + counts[State.DOOMED],
-            "backing_off": counts[State.BACKING_OFF],
-            "done": ended["done"],
-            "failed": ended["failed"],
-            "cancelled": ended["cancelled"],
-            "dropped_events": supervisor.dropped_events,
-            "lanes": [{**lane, **_usage(lane["pid"])} for lane in supervisor.core.lanes(supervisor.now())],
-        }
+        return Snapshot.of(self._supervisor)
+
+    def __repr__(self) -> str:
+        counts = in_words(counts_of(self._supervisor))
+        broken = ", broken" if self._supervisor.core.broken is not None else ""
+        ended = ", ended" if self._supervisor.ended.is_set() else ", ending" if self._shut else ""
+        return f"<{type(self).__name__} {_workers(self._max_workers)}, {counts}{broken}{ended}>"
 
 
 def _initargs(
@@ -358,15 +356,8 @@ def _forking(preload: Iterable[str], env: Mapping[str, str], start_timeout: floa
     return None
 
 
-def _usage(pid: int | None) -> dict[str, Any]:
-    import psutil
-
-    if pid is not None:
-        with contextlib.suppress(psutil.Error, OSError):  # OSError: no descriptor left to look with
-            process = psutil.Process(pid)
-            times = process.cpu_times()
-            return {"rss": process.memory_info().rss, "cpu": times.user + times.system}
-    return {"rss": None, "cpu": None}
+def _workers(number: int) -> str:
+    return f"{number} worker{'' if number == 1 else 's'}"
 
 
 def _end_dropped(supervisor: Supervisor, pid: int) -> None:
