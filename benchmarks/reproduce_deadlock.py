@@ -33,7 +33,7 @@ Usage
     --json FILE     writes the table and the evidence as JSON
 
     Needs Linux, Python 3.11 or newer and, the first time, the package index. The environment has negmas 0.11.3,
-    scml 0.7.7, pandas older than 3, and resilient_exec from the checkout that this file stands in.
+    scml 0.7.7, pandas older than 3, and resilient_exec from the checkout that contains this file.
 
 Exit status: 0 all was observed as expected; 1 it was not; 2 no affected Python, or the installation failed.
 """

@@ -90,9 +90,9 @@ def child_main(route: str, folder: Path) -> None:
     except adapter.CheckFailed as refusal:
         environments.write_json(folder / "outcome.json", {"refused": str(refusal)})
         return
-    told = adapter.last_report()
-    outcome = {"planned": told.planned, "scored": told.scored, "rows": rows}
-    environments.write_json(folder / "outcome.json", outcome | {"missing": [task.history for task in told.missing]})
+    report = adapter.last_report()
+    outcome = {"planned": report.planned, "scored": report.scored, "rows": rows}
+    environments.write_json(folder / "outcome.json", outcome | {"missing": [task.history for task in report.missing]})
 
 
 def run_worlds(route: str, folder: Path) -> int:

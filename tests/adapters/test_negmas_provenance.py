@@ -103,7 +103,7 @@ def test_a_partial_that_negmas_stores_by_its_bare_name_survives(folder):
 
 
 def test_a_function_that_lacks_an_argument_is_refused_with_the_remedy(folder):
-    with pytest.raises(ValueError, match=r"also needs 'year'.*Every world would be lost.*world_generator=\.\.\.\)"):
+    with pytest.raises(ValueError, match=r"also needs 'year'.*every world would be lost.*world_generator=\.\.\.\)"):
         settled(folder)
     assert not (folder / "resilient" / FILE_NAME).exists()
 

@@ -330,7 +330,7 @@ def check_begun(folder: Path, negotiations: Sequence[Mapping[str, Any]] | None =
     if done:
         raise CheckFailed(
             f"{folder / 'results'} has results of {len(done)} negotiations that negmas does not recognize: it would "
-            'run them again, and count them twice. Begin anew, with path_exists="overwrite", or remove that folder '
+            'run them again, and count them twice. Start again, with path_exists="overwrite", or remove that folder '
             "before going on; then each is run once"
         )
 

@@ -74,7 +74,7 @@ def _acquire(path: Path, *, take_over: bool) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-    raise CheckFailed(f"{path} comes and goes: several runs of this tournament are being started; start one")
+    raise CheckFailed(f"{path} is made and removed repeatedly: several runs of this tournament are starting; start one")
 
 
 def _lock(descriptor: int) -> bool | None:

@@ -89,16 +89,16 @@ class Conduct:
             self._sources[kind] = source_of(kind)
         return self._sources[kind]
 
-    def record_settled(self, place: str, told: TaskReport, measured: Iterable[Measured] = ()) -> tuple[str, ...]:
+    def record_settled(self, place: str, task_report: TaskReport, measured: Iterable[Measured] = ()) -> tuple[str, ...]:
         """Record the end of a world set; returns the competitors that are disqualified because of it."""
         before = self.disqualification.disqualified
-        if told.status == "scored":
-            self._record_score(place, told.competitors, measured)
-        elif told.attempts:
-            last = told.on_stage[-1] if told.on_stage else None
+        if task_report.status == "scored":
+            self._record_score(place, task_report.competitors, measured)
+        elif task_report.attempts:
+            last = task_report.on_stage[-1] if task_report.on_stage else None
             # If nobody was seen on stage in the last attempt, it is not known who caused its failure.
-            known = last if last is not None and last.attempt == told.attempts else None
-            self._record([Line(place, told.competitors, known, final=True)])
+            known = last if last is not None and last.attempt == task_report.attempts else None
+            self._record([Line(place, task_report.competitors, known, final=True)])
         return tuple(name for name in self.disqualification.disqualified if name not in before)
 
     def _record(self, lines: list[Line]) -> None:

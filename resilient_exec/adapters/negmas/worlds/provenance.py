@@ -109,7 +109,7 @@ def _choose_seed(known: dict[str, Any], seed: int | None, *, begun: bool, folder
     if begun and "seed" in known and seed not in (None, before):
         raise ValueError(
             f"seed={seed}: the worlds in {folder} that are scored already were run with "
-            f"{f'seed={before}' if before is not None else 'no seed'}; go on with that, or run all of them again with "
+            f"{f'seed={before}' if before is not None else 'no seed'}; use that, or run all of them again with "
             "override_ran_worlds=True"
         )
     seed = before if seed is None else seed
@@ -221,6 +221,6 @@ def _missing_arguments(function: Callable[..., Any], role: str, config: Mapping[
 
 def _refusal(role: str, folder: Path, why: str) -> ValueError:
     return ValueError(
-        f"the {role} of the tournament in {folder} cannot be found again ({why}). Every world would be lost; so say "
-        f"which it is: run_tournament(..., {role}=...)"
+        f"the {role} of the tournament in {folder} cannot be found again ({why}), so every world would be lost. Pass "
+        f"it: run_tournament(..., {role}=...)"
     )
