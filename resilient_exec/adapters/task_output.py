@@ -128,7 +128,9 @@ class TaskFile:
             while self.tail is not None and not self.tail.is_read() and time.monotonic() < until:
                 self.tail.forward(last=True)
             self._cut(limit)
-            if self.dropped:
+            if not self.path.stat().st_size:
+                self.path.unlink()  # its worker was killed before it could
+            elif self.dropped:
                 with self.path.open("ab") as file:
                     file.write(f"\n[resilient_exec: {self.dropped / 2**20:.1f} MiB were left out above]\n".encode())
         except OSError:  # there is no such file, or no room for another line

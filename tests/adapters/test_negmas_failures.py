@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from resilient_exec.adapters.negmas import places
+from resilient_exec.adapters import places
+from resilient_exec.adapters.estimate import seconds_left
 from resilient_exec.adapters.negmas.blame import stacks
 from resilient_exec.adapters.negmas.blame.notes import OnStage
-from resilient_exec.adapters.negmas.report.estimate import seconds_left
 from resilient_exec.adapters.negmas.report.failures import failures
 from resilient_exec.adapters.negmas.report.progress import Progress, Running
 from resilient_exec.adapters.negmas.report.task_report import FailedAttempt, TaskReport

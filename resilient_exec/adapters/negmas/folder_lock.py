@@ -25,7 +25,8 @@ from contextlib import contextmanager
 from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import places
+from resilient_exec.adapters import places
+from resilient_exec.adapters.claims import FILE_NAME, is_holder_alive, read_claim
 from resilient_exec.adapters.negmas.checks import CheckFailed
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FILE_NAME", "claim", "objection"]
 
-FILE_NAME = "lock"
-_START_TOLERANCE = 1.0  # s by which two readings of a process's start time may differ
 _MAX_TRIES = 100  # a try fails only if another holder removes its file at the same time
 
 
@@ -103,9 +102,9 @@ def _write_claim(path: Path, descriptor: int, *, is_free: bool | None, take_over
     Raises:
         CheckFailed: the claim in the file is still valid.
     """
-    holder = _read(descriptor)
+    holder = read_claim(descriptor)
     me = _own_claim()
-    refusal = objection(holder, me, is_free=is_free, lives=_is_alive(holder), take_over=take_over)
+    refusal = objection(holder, me, is_free=is_free, lives=is_holder_alive(holder), take_over=take_over)
     if refusal is not None:
         raise CheckFailed(f"{path.parent.parent} is in use: {refusal.format(path=path)}")
     if holder and holder.get("host") != me["host"]:
@@ -147,14 +146,6 @@ def objection(
     return None
 
 
-def _read(descriptor: int) -> dict[str, Any]:
-    try:
-        holder = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
-    except ValueError:
-        return {}  # cut short by a crash; its writer held the lock, so that the lock alone decides
-    return holder if isinstance(holder, dict) else {}
-
-
 def _own_claim() -> dict[str, Any]:
     import psutil
 
@@ -165,19 +156,3 @@ def _own_claim() -> dict[str, Any]:
         "started": started,
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-
-
-def _is_alive(holder: dict[str, Any]) -> bool:
-    pid, started = holder.get("pid"), holder.get("started")
-    if holder.get("host") != gethostname() or not isinstance(pid, int) or not isinstance(started, int | float):
-        return False
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        is_same: bool = abs(process.create_time() - started) <= _START_TOLERANCE
-        return is_same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True

@@ -29,7 +29,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import checks, compatibility, folder_lock, places, settings
+from resilient_exec.adapters import places
+from resilient_exec.adapters.negmas import checks, compatibility, folder_lock, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
 """The health of each competitor: how often its code failed, how long its steps took, which worlds it has spoiled.
 
 Counted from what workers measured in worlds that ended, and from who was on stage in attempts that failed (of a
-process that died no measurements come back).  ``health.json`` and ``.csv`` lie in ``resilient/`` (:mod:`.places`).
+process that died no measurements come back).  ``health.json`` and ``.csv`` lie in ``resilient/`` (``places.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import places
+from resilient_exec.adapters import places
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -3,7 +3,7 @@
 There are two kinds of files.  Each is written as soon as its content is final, since the program may be killed at any
 moment:
 
-* ``measured.json`` (in ``resilient/``, :mod:`.places`) beside the results of a world set: what was measured of each
+* ``measured.json`` (in ``resilient/``, see ``places.py``) beside the results of a world set: what was measured of each
   agent.  The worker writes it right before ``results.json``, so that it exists whenever the results do.
 * ``conduct.jsonl`` in the tournament's folder: one line for each attempt that failed with an agent on stage,
   appended as soon as it has failed, and one for each world set that has failed for good.
@@ -22,7 +22,7 @@ from array import array
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import places
+from resilient_exec.adapters import places
 from resilient_exec.adapters.negmas.blame.notes import OnStage
 from resilient_exec.adapters.negmas.blame.stage import Measured
 

@@ -8,7 +8,7 @@ import traceback
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import places
+from resilient_exec.adapters import places
 from resilient_exec.adapters.negmas.blame import stacks
 from resilient_exec.adapters.negmas.report.task_report import FailedAttempt
 from resilient_exec.model.errors import AttemptError, WorkerDied

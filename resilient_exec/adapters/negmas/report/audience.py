@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Audience", "current", "telling"]
 
 
-class Audience:
+class Audience(Protocol):
     """Listens in place of stderr; called in the thread that runs the tournament."""
 
     def progress(self, progress: Progress) -> None:

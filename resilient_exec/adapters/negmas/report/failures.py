@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from resilient_exec.adapters.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from resilient_exec.adapters.negmas.report.task_report import TaskReport
 
-__all__ = ["Failure", "failures", "plain"]
+__all__ = ["Failure", "failures"]
 
 _LONGEST = 160  # characters of an exception's message
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?", re.DOTALL)
-_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
-
-
-def plain(text: str) -> str:
-    """Text of other people without what a terminal would obey: escape sequences and control characters."""
-    return _ESCAPES.sub("", text).translate(_CONTROLS)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import places
-from resilient_exec.adapters.negmas.report.estimate import seconds_left
+from resilient_exec.adapters import places
+from resilient_exec.adapters.estimate import seconds_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable

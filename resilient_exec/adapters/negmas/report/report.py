@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import places
+from resilient_exec.adapters import places
 from resilient_exec.adapters.negmas.report import audience
 from resilient_exec.adapters.negmas.report.coverage import Coverage, coverage, remark
 from resilient_exec.adapters.negmas.report.failures import Failure, failures
@@ -146,7 +146,8 @@ class Report:
         whole = asdict(self)
         covered = {name: asdict(one) for name, one in self.coverage.items()}
         whole |= {"tasks": [_without_empty(task) for task in whole["tasks"]], "counts": counts, "coverage": covered}
-        return {"version": VERSION, **whole, "bias": self.bias, "blind": self.blind}
+        words = [one.words(one.competitor, self.kind) for one in self.failures]
+        return {"version": VERSION, **whole, "failures": words, "bias": self.bias, "blind": self.blind}
 
     def __str__(self) -> str:
         lines = [f"resilient_exec: {self.scored} of {self.planned} {self.kind} scored ({self.name})"]

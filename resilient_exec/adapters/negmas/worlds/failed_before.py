@@ -7,7 +7,7 @@ import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import places
+from resilient_exec.adapters import places
 from resilient_exec.adapters.negmas.blame.notes import OnStage
 from resilient_exec.adapters.negmas.report import report
 from resilient_exec.adapters.negmas.report.task_report import FailedAttempt, TaskReport

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import places
+from resilient_exec.adapters import places
 from resilient_exec.adapters.negmas.report import attempts, audience
 from resilient_exec.adapters.negmas.report.progress import Running
 from resilient_exec.adapters.negmas.worlds import task as worldset

@@ -19,7 +19,7 @@ import inspect
 import json
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import places
+from resilient_exec.adapters import places
 from resilient_exec.adapters.negmas.worlds.seeding import Seeded, check_clock, hash_seed
 
 if TYPE_CHECKING:

@@ -141,7 +141,7 @@ class _Tournament:
                 self._drive(pool)
                 self._verify(pool, make)
             except BaseException as error:
-                self.recorder.ended_by = type(error).__name__
+                self.recorder.ended_by = str(getattr(error, "signal_name", type(error).__name__))
                 raise
             finally:
                 # After an error, or with the time up, nobody wants what still runs; else nothing does.

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import places, travel
+from resilient_exec.adapters import places
+from resilient_exec.adapters.negmas import travel
 from resilient_exec.adapters.negmas.blame import entries, history
 from resilient_exec.adapters.negmas.blame.notes import own_types
 from resilient_exec.adapters.negmas.worlds import markers, results, seeding
