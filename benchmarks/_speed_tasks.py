@@ -1,4 +1,4 @@
-"""The tasks of `speed.py`: functions of a module, which every pool can pickle.  Its imports are fast."""
+"""The tasks of `speed.py`: functions of a module, as every pool can send them.  Imports nothing that costs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def nothing(number: int = 0) -> int:
-    """Do nothing, so that only the pool's own cost is measured."""
+    """Cost what the pool itself costs."""
     return number
 
 
 def last(seconds: float) -> float:
-    """Take that many seconds: by a sleep, or by a busy loop if they are too few for a sleep."""
+    """Last so long: asleep, or, below what a sleep can do, busy."""
     if seconds >= 0.001:
         time.sleep(seconds)
     elif seconds > 0:
@@ -25,7 +25,7 @@ def last(seconds: float) -> float:
 
 
 def faulty(folder: str, number: int, fault: str, seconds: float) -> int:
-    """Write one byte to a file for each execution; the first one fails half-way: it dies by SIGKILL, or hangs."""
+    """Leave one byte for each execution; the first one fails half-way: it dies by SIGKILL, or hangs."""
     file = os.open(os.path.join(folder, str(number)), os.O_CREAT | os.O_APPEND | os.O_RDWR)
     try:
         is_first = os.fstat(file).st_size == 0
@@ -43,17 +43,17 @@ def faulty(folder: str, number: int, fault: str, seconds: float) -> int:
 
 
 def pid() -> int:
-    """Return the pid of the worker."""
+    """Say which process this is."""
     return os.getpid()
 
 
 def array(size: int) -> Any:
-    """Make a numpy array of that many bytes, and write to each page of it."""
+    """Make a numpy array of so many bytes, each page of it touched."""
     import numpy as np
 
     return np.ones(size // 8)
 
 
 def taken(values: Any) -> int:
-    """Take an array, and return a small value."""
+    """Take an array, and give something small."""
     return len(values)

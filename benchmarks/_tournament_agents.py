@@ -1,7 +1,7 @@
-"""Competitors of `tournament.py`: three LitaAgents, and four of scml's own agents; they sabotage some worlds.
+"""Competitors for `tournament.py`: three LitaAgents, four of scml's own agents, and what sabotages some worlds.
 
-Which worlds are sabotaged, and by which of four faults, depends on their names alone, and not on the order of
-execution.  It is one in twenty.
+Which worlds are sabotaged follows from their names alone, so that it does not depend on who runs them, nor in which
+order: one in twenty, and each of four faults in turn.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from scml_agents.scml2025.standard.team_276 import LitaAgentCIR, LitaAgentY, Lit
 __all__ = ["COMPETITORS", "FAULTS", "SABOTAGED", "fault_of"]
 
 SABOTAGED = "RESILIENT_EXEC_TOURNAMENT_SABOTAGED"
-"""Environment variable; worlds are sabotaged only if it is set."""
+"""Set in the environment where worlds are to be sabotaged."""
 FAULTS = ("SIGKILL", "exit", "hang", "KeyboardInterrupt")
 
 
 def fault_of(world: str) -> str:
-    """The fault in the world of that name; ``""``: none."""
+    """What an agent does in the world of that name; ``""``: nothing."""
     number = zlib.crc32(world.encode())
     return FAULTS[number // 20 % len(FAULTS)] if number % 20 == 0 else ""
 
 
 class _Sabotage:
-    """Makes an agent cause the world's fault in the second step."""
+    """Does in the second step what the world's name says."""
 
     awi: Any
 
     def step(self) -> None:
-        """One step of the agent."""
+        """One day."""
         if os.environ.get(SABOTAGED) and self.awi.current_step == 1:
             _do(fault_of(self.awi._world.name))
         super().step()  # type: ignore[misc]  # the agent's

@@ -20,9 +20,10 @@ LAYERS: dict[str, set[str]] = {
     "process": {"wire"},
     "supervisor": {"core", "model", "process"},
     "lane": {"core", "model", "process", "supervisor", "wire", "worker"},
-    "pool": {"core", "lane", "model", "supervisor", "wire", "worker"},
+    "pool": {"core", "lane", "model", "supervisor", "wire"},
     "adapters": {"model", "pool", "wire", "worker"},
-    "cli": {"adapters", "model", "pool", "wire"},
+    "diagnosis": {"model", "process", "wire"},
+    "cli": {"diagnosis", "adapters", "model", "pool", "wire"},
 }
 DOOR = "the door"  # resilient_exec/__init__.py and __main__.py, which hand the public names on
 MODULES = {

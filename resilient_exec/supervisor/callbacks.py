@@ -42,8 +42,7 @@ class Notifier:
         self._queue: queue.SimpleQueue[ResilientFuture[Any] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._since: dict[int, float] = {}  # by thread: when the callbacks that it is inside of began
-        # Held for moments, and never while a user's code runs; but a signal handler may settle a future in between.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()  # held for moments, and never while a user's code runs
 
     def post(self, future: ResilientFuture[Any]) -> None:
         """Have the callbacks of a future that is done run soon."""

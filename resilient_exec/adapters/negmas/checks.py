@@ -1,13 +1,12 @@
-"""Checks before the first world, for problems that would otherwise show after hours, or in every world.
+"""What is looked at before the first world: what would else be found out after hours, or again at each world.
 
-* :func:`check_pandas`: versions of negmas and pandas with which results cannot be combined.
-* :func:`check_room`: a disk that has no room for the results; and :func:`is_full`, for a disk that fills up later.
+* :func:`check_pandas`: a pair of negmas and pandas that cannot combine results.
+* :func:`check_room`: a disk on which the results cannot be kept; and :func:`is_full`, when it fills up on the way.
 * :func:`unusable`, in a worker, and :func:`refuse_unusable`: competitors that cannot be imported there.
 * :func:`check_plots`: plots of a negotiation tournament that cannot be drawn here.
-* :func:`check_begun`: a half-done negotiation tournament, of which negmas would count finished negotiations twice.
+* :func:`check_begun`: a half-done negotiation tournament, of which negmas would count twice what is done.
 
-(:mod:`.folder_lock` has one more: a folder in which another run is at work.)  Each error names the problem and the
-remedy.
+(:mod:`.folder_lock` has one more: a folder in which somebody else is at work.)  Each says what is wrong and the remedy.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckFailed",
+    "arrives",
     "check_begun",
     "check_pandas",
     "check_plots",
@@ -41,20 +41,19 @@ __all__ = [
     "find_unusable",
     "is_full",
     "pandas_objection",
-    "receive_type",
     "refuse_unusable",
     "room_objection",
     "unusable",
 ]
 
 LEAST_PER_WORLD = 400_000
-"""Bytes that a world writes at least (5 steps, few agents, ``compact``); with all logs it may be 35 MB."""
+"""Bytes that a world leaves at the very least (5 steps, few agents, ``compact``); with all logs it may be 35 MB."""
 
 _MOST_PER_WORLD = 35_000_000
 
 
 class CheckFailed(RuntimeError):
-    """The tournament was not started, because it would fail or lose results; the message says why, and the remedy."""
+    """The tournament was not begun, since it could not end well; the text says why, and the remedy."""
 
 
 # -- versions
@@ -64,13 +63,13 @@ def check_pandas() -> None:
     """Refuse a pair of versions that would fail after the last world.
 
     Raises:
-        CheckFailed: negmas up to 0.14 cannot combine results with pandas 3; the message has the remedy.
+        CheckFailed: negmas up to 0.14 cannot combine results with pandas 3; says the remedy.
     """
     _refuse_if(pandas_objection(version("negmas"), version("pandas")))
 
 
 def pandas_objection(negmas: str, pandas: str) -> str | None:
-    """Why these two versions do not work together; ``None``: they do."""
+    """What is wrong with these two versions together, if anything is."""
     if () < _numbers(negmas) < (0, 15) and _numbers(pandas) >= (3,):
         return (
             f"negmas {negmas} cannot combine the results of a tournament with pandas {pandas}: it would fail after "
@@ -80,7 +79,7 @@ def pandas_objection(negmas: str, pandas: str) -> str | None:
 
 
 def version(package: str) -> str:
-    """The installed version of a package; ``"(unknown version)"`` if there is none."""
+    """The version that is installed, in words if it is not known."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -88,7 +87,7 @@ def version(package: str) -> str:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """Major and minor number; empty for a version that is not known, which is then not refused."""
+    """Major and minor number; nothing for a version that is not known, which is not refused."""
     return tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
 
 
@@ -101,16 +100,16 @@ def _refuse_if(objection: str | None) -> None:
 
 
 def check_room(folder: Path, worlds: int) -> None:
-    """Refuse a tournament if the disk of ``folder`` has no room for the results of that many worlds.
+    """Refuse a tournament of so many worlds (to be run) whose results the disk of ``folder`` cannot hold.
 
     Raises:
-        CheckFailed: even the smallest worlds would not fit; the message has the numbers and the remedy.
+        CheckFailed: even the smallest worlds would not fit; says the numbers and the remedy.
     """
     _refuse_if(room_objection(folder, worlds, shutil.disk_usage(folder).free))
 
 
 def room_objection(folder: Path, worlds: int, free: int) -> str | None:
-    """Why ``free`` bytes are too few for that many worlds; ``None``: they are enough."""
+    """What is wrong with ``free`` bytes for so many worlds, if anything is."""
     if free >= worlds * LEAST_PER_WORLD:
         return None
     least, most = worlds * LEAST_PER_WORLD, worlds * _MOST_PER_WORLD
@@ -122,7 +121,7 @@ def room_objection(folder: Path, worlds: int, free: int) -> str | None:
 
 
 def is_full(error: BaseException | None, folder: Path, lanes: int) -> bool:
-    """Whether a world failed because the disk of its results is full, and not another disk that an agent writes to."""
+    """Whether a world failed because the disk of its results is full (and not some other disk, of an agent's)."""
     if not isinstance(error, OSError) or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
         return False
     return error.errno == errno.EDQUOT or shutil.disk_usage(folder).free < lanes * LEAST_PER_WORLD
@@ -140,9 +139,9 @@ def _megabytes(size: int) -> str:
 
 
 def unusable(names: Iterable[str]) -> dict[str, str]:
-    """In a worker: which of these types cannot be imported there, and why.
+    """For use in a worker: which of these types cannot be had there, and why.
 
-    It uses negmas' own function, by which a world imports them.
+    By negmas' own function, with which a world is built.
     """
     from negmas.helpers import get_class  # seconds, unless the worker has it already
 
@@ -151,27 +150,27 @@ def unusable(names: Iterable[str]) -> dict[str, str]:
         try:
             get_class(name)
         except BaseException as error:
-            # A module may call sys.exit() when it is imported, which would end each world with that type.
+            # A module may call sys.exit() where it is imported: that would be the end of each of its worlds.
             found[name] = f"{type(error).__name__}: {error}"
     return found
 
 
-def receive_type(_: type) -> None:
-    """In a worker: does nothing.  That it is called shows that the competitor could be unpickled there."""
+def arrives(_: type) -> None:
+    """For use in a worker: the competitor of a negotiation is there, or this is not called."""
 
 
 def find_unusable(names: Sequence[str], ask: Callable[[Sequence[str]], dict[str, str] | str]) -> dict[str, str]:
-    """Which of these types cannot be imported in a worker, and why.
+    """Which of these types cannot be had in a worker, and why.
 
     Args:
         names: of the types.
-        ask: calls :func:`unusable` in a worker; returns its result, or as a text why it did not return.
+        ask: has :func:`unusable` called in a worker; what it returned, or why it did not return.
     """
     answer = ask(names)
     if not isinstance(answer, str):
         return answer
     found = {}
-    for name in names:  # one of the imports ended or stopped its process: ask for each name to find out which
+    for name in names:  # an import that ends or stops its process: whose?
         answer = ask([name])
         found.update({name: answer} if isinstance(answer, str) else answer)
     return found
@@ -185,13 +184,9 @@ def check_types(view: Front, names: Sequence[str], lanes: int, deadline: float) 
         names: of the types.
         lanes: of the pool.
         deadline: of the tournament, by ``time.perf_counter``.
-
-    Raises:
-        CheckFailed: names the types, with the remedy.
-        PoolBroken: no worker could be started.
     """
     for _ in range(lanes - 1):
-        view.submit(unusable, names)  # only so that all workers start now, at the same time
+        view.submit(unusable, names)  # for nothing but that all workers start now, and not one by one
 
     def ask(names: Sequence[str]) -> dict[str, str] | str:
         future = view.submit(unusable, names)
@@ -199,7 +194,7 @@ def check_types(view: Front, names: Sequence[str], lanes: int, deadline: float) 
         try:
             error = future.exception(None if math.isinf(left) else max(0.0, left))
         except TimeoutError:
-            return {}  # total_timeout is over: no world will be run either
+            return {}  # of total_timeout nothing is left for a world either
         if isinstance(error, PoolBroken):
             raise error
         answer: dict[str, str] | str = str(error) if error is not None else future.result()
@@ -209,10 +204,10 @@ def check_types(view: Front, names: Sequence[str], lanes: int, deadline: float) 
 
 
 def refuse_unusable(why: Mapping[str, str]) -> None:
-    """Refuse a tournament with competitors that cannot be imported in a worker.
+    """Refuse a tournament with competitors that cannot be had in a worker.
 
     Args:
-        why: the reason for each of them, by name; empty: there is none.
+        why: the reason for each of them, by name; empty: all is well.
 
     Raises:
         CheckFailed: names them, with the remedy.
@@ -224,7 +219,7 @@ def refuse_unusable(why: Mapping[str, str]) -> None:
         f"{len(why)} of the tournament's types cannot be imported in a worker process, and each of their worlds or "
         f"negotiations would be lost: {named}. A worker imports a type by its name, with the sys.path that this "
         "program has when it starts the tournament: install its package, or put its folder on PYTHONPATH (or into "
-        "sys.path, and leave it there), and correct what fails when its module is imported"
+        "sys.path, and leave it there), and mend what its module does where it is imported"
     )
 
 
@@ -236,34 +231,34 @@ def _one_line(text: str) -> str:
 
 
 def check_plots(asked: Mapping[str, Any]) -> None:
-    """Refuse a negotiation tournament that is to save plots which cannot be drawn here.
+    """Refuse a negotiation tournament that is to draw plots which cannot be drawn here.
 
-    One plot is drawn to find out, since what negmas needs for it differs between its versions.
+    By drawing one: what the installed negmas needs for it has changed with its versions.
 
     Args:
         asked: the arguments of ``cartesian_tournament`` by name.
 
     Raises:
-        CheckFailed: the message has the error of the trial plot, and the remedy.
+        CheckFailed: says what negmas, or what it draws with, has to say, and the remedy.
     """
     if not asked.get("path") or not (asked.get("save_scenario_figs") or (asked.get("plot_fraction") or 0) > 0):
         return
-    problem = _draw()
-    if problem is not None:
+    words = _draw()
+    if words is not None:
         raise CheckFailed(
-            f"this tournament is to save plots, and they cannot be drawn here: {problem}. {_remedy(problem)}; or do "
+            f"this tournament is to save plots, and they cannot be drawn here: {words}. {_remedy(words)}; or do "
             "without: save_scenario_figs=False and plot_fraction=0 (for anl's tournaments, whose plots cannot be "
             "turned off alone: nologs=True)"
         )
 
 
-def _remedy(problem: str) -> str:
-    if "matplotlib" in problem:
+def _remedy(words: str) -> str:
+    if "matplotlib" in words:
         return f'negmas {version("negmas")} draws with an older matplotlib: pip install "matplotlib<3.9"'
     return "They need a browser: run plotly_get_chrome once where there is a network, or set BROWSER_PATH to a Chrome"
 
 
-# Run in a process of its own, since a missing browser leaves threads behind, and a download may hang.
+# In a process of its own: a browser that is not found leaves threads behind, and a download may not end.
 _DRAWING = """
 import os, sys, tempfile
 
@@ -272,7 +267,7 @@ def draw():
         from negmas.plots._browser import write_image
     except ImportError:
         from negmas.plots.util import get_cmap
-        return get_cmap(2)  # matplotlib 3.9 has removed the function for colour maps that older negmas uses
+        return get_cmap(2)  # with matplotlib: it is its colours that have gone
     import plotly.graph_objects
     with tempfile.TemporaryDirectory() as folder:
         write_image(plotly.graph_objects.Figure(), os.path.join(folder, "plot.png"))
@@ -286,7 +281,7 @@ _DRAWING_LIMIT = 300.0  # s; a browser may have to be downloaded first
 
 
 def _draw() -> str | None:
-    """Draw a plot as the installed negmas does; returns the error's text, or ``None`` if it was drawn."""
+    """Try to draw as the installed negmas does; what went wrong, in its own words."""
     command = [sys.executable, "-W", "ignore", "-c", _DRAWING]
     there = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
@@ -309,17 +304,17 @@ def _draw() -> str | None:
 
 
 def check_begun(folder: Path, negotiations: Sequence[Mapping[str, Any]] | None = None) -> None:
-    """Refuse to run negotiations that already have a result, which negmas would keep in addition to the new one.
+    """Refuse to run negotiations that have their result already, and that negmas would keep besides the new one.
 
-    negmas finds finished negotiations by an id, which is a hash over the random ids of utility functions and more.  So
-    another process never finds them.
+    A negotiation's id, by which negmas looks for what is done, is a hash over random ids of utility functions among
+    others, so it is never found in another process.
 
     Args:
         folder: of the tournament.
         negotiations: those to be run, each as the arguments of ``run_negotiation``; ``None``: all.
 
     Raises:
-        CheckFailed: the message has the number of such negotiations, and the remedy.
+        CheckFailed: says how many there are, and the remedy.
     """
     done = [path.name for path in (folder / "results").glob("*.json") if _is_record(path)]
     if negotiations is not None:
@@ -330,7 +325,7 @@ def check_begun(folder: Path, negotiations: Sequence[Mapping[str, Any]] | None =
     if done:
         raise CheckFailed(
             f"{folder / 'results'} has results of {len(done)} negotiations that negmas does not recognize: it would "
-            'run them again, and count them twice. Start again, with path_exists="overwrite", or remove that folder '
+            'run them again, and count them twice. Begin anew, with path_exists="overwrite", or remove that folder '
             "before going on; then each is run once"
         )
 
@@ -338,6 +333,6 @@ def check_begun(folder: Path, negotiations: Sequence[Mapping[str, Any]] | None =
 def _is_record(path: Path) -> bool:
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):  # incomplete; negmas ignores it, too
+    except (OSError, ValueError):  # cut short; negmas passes over it, too
         return False
     return isinstance(found, dict) and bool(found)

@@ -1,18 +1,17 @@
-"""Installs the backend in negmas by replacing functions of negmas, and removes it again.
+"""Where this package is put into negmas, and taken out again.
 
-negmas has no registry of backends, and silently does nothing for a value of ``parallelism=`` that it does not know.  So
-these functions of negmas are replaced, after :mod:`.compatibility` has checked that they fit:
+negmas has no registry of backends, and a value of ``parallelism=`` that it does not know falls through every branch
+in silence.  So three functions of negmas are replaced by ours, each checked first for the parameters we need:
 
-* ``run_tournament``: the replacement turns ``"resilient:0.5"`` into ``"parallel:resilient:0.5"``, which negmas' own
-  code passes to ``_run_parallel``.
-* ``_run_parallel``: the replacement runs such a call on our pool, and passes any other to the original.
-* with ``negotiations=True``: the process pool of the module ``cartesian`` (of which the name depends on the version),
-  and the functions that run negotiation tournaments and single negotiations.
+* ``run_tournament``: turns ``"resilient:0.5"`` into ``"parallel:resilient:0.5"``, which stock code passes on to
+* ``_run_parallel``: runs such a call on our pool, and hands any other to the original.
+* with ``negotiations=True``, the process pool of the module ``cartesian``, which older and newer versions have under
+  different names.
 
-Modules that have executed ``from negmas.tournaments import run_tournament`` hold the original in their own namespace.
-So the first two are replaced in every imported module; modules that are imported later get the replacement.
-``uninstall`` restores the originals in every module in the same way.  (References that are not in a module's namespace,
-such as in a ``functools.partial``, are not replaced.)
+Everybody who said ``from negmas.tournaments import run_tournament`` has the original under a name of their own, so
+the first two are replaced in every module that has been imported; modules imported later find ours.  ``uninstall``
+goes the same way back: whatever module holds a function of ours gets the original again.  (What was taken
+elsewhere than into a module's namespace, into a ``functools.partial`` for example, is not found.)
 """
 
 from __future__ import annotations
@@ -27,10 +26,9 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from resilient_exec.adapters import places
-from resilient_exec.adapters.negmas import checks, compatibility, folder_lock, settings
+from resilient_exec.adapters.negmas import checks, folder_lock, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,18 +39,36 @@ _OURS = "resilient"
 _DASK = ("dist", "distributed", "dask", "d")
 _SERIAL = ("none", "serial", "s")
 _PROCESSES = ("local", "parallel", "par", "p")
+_NEEDED = {
+    "run_tournament": (
+        *("tournament_path", "world_generator", "score_calculator", "parallelism", "override_ran_worlds"),
+    ),
+    "_run_parallel": (
+        *("parallelism", "verbose", "assigned", "world_generator", "score_calculator", "name", "scores_file"),
+        *("tournament_progress_callback", "world_progress_callback", "run_ids", "print_exceptions"),
+        *("attempts_path", "total_timeout", "max_attempts"),
+    ),
+    "get_world_paths": ("tournament_path",),
+    "score_adapter": ("scores_data",),
+    "_run_id": (),
+    "load": (),
+}
+# These two are called by position.
+_ORDERED = {
+    "_run_worlds": (
+        *("worlds_params", "world_generator", "score_calculator", "world_progress_callback", "dry_run"),
+        *("save_world_stats", "override_ran_worlds", "save_progress_every", "attempts_path", "max_attempts", "verbose"),
+    ),
+    "save_run_results": (
+        *("run_id", "score_", "world_stats_", "type_stats_", "agent_stats_", "tournament_progress_callback"),
+        *("world_paths", "name", "verbose", "_strt", "attempts_path", "n_world_configs", "i"),
+    ),
+}
 
 
 @dataclass
 class _Patch:
-    """One function of negmas and its replacement.
-
-    Attributes:
-        original: the function of negmas.
-        stand_in: its replacement.
-        home: the module that defines it.
-        everywhere: whether it is replaced in all modules, and not only in ``home``.
-    """
+    """One function of negmas and what stands in for it."""
 
     original: Any
     stand_in: Any
@@ -73,7 +89,7 @@ class _Patch:
 
 
 def _namespaces() -> Iterator[dict[str, Any]]:
-    # Read from the slot, since to ask a lazy module for its __dict__ may make it import everything.
+    # Straight from the slot: asking a lazy module for its __dict__ may make it import half the world.
     slot: Any = vars(ModuleType)["__dict__"]
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType):
@@ -81,15 +97,7 @@ def _namespaces() -> Iterator[dict[str, Any]]:
 
 
 @dataclass
-class _Installed:
-    """What is installed.
-
-    Attributes:
-        patches: by the name of the function.
-        parallel: whether ``parallelism="parallel"`` is sent through our pool, too.
-        lock: held during each change.
-    """
-
+class _Seam:
     patches: dict[str, _Patch] = field(default_factory=dict)
     parallel: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -100,41 +108,41 @@ class _Installed:
             patch.apply()
 
 
-_installed = _Installed()
+_seam = _Seam()
 
 
 def install(*, negotiations: bool = False, parallel: bool = False) -> None:
-    """Make ``parallelism="resilient"`` work in world tournaments; this is also done when the package is imported.
-
-    Another call adds to what is installed.
+    """Make ``parallelism="resilient"`` work in world tournaments; importing the package does this much.
 
     Args:
-        negotiations: run the negotiations of ``cartesian_tournament`` on our pool, too.
-        parallel: run ``parallelism="parallel"`` (and its synonyms in negmas) on our pool, too.
+        negotiations: send the process pool of ``cartesian_tournament`` through ours, too.
+        parallel: send ``parallelism="parallel"`` (and what negmas takes for it) through ours, too.
+
+    What is installed already stays; calling it again adds what is asked for.
 
     Raises:
-        RuntimeError: this version of negmas lacks something that is needed; the message names it.
+        RuntimeError: this version of negmas lacks something that is needed; says what.
         WrongSetting: a ``RESILIENT_EXEC_*`` variable of the environment has a wrong value.
     """
     settings.from_environment()
-    with _installed.lock:
+    with _seam.lock:
         tournaments = importlib.import_module("negmas.tournaments.tournaments")
-        if not _installed.patches:
-            compatibility.check(tournaments)
-        _installed.add("run_tournament", _wrapped(tournaments, "run_tournament", _run_tournament))
-        _installed.add("_run_parallel", _wrapped(tournaments, "_run_parallel", _run_parallel))
-        _installed.parallel = _installed.parallel or parallel
+        if not _seam.patches:
+            _check(tournaments)
+        _seam.add("run_tournament", _wrapped(tournaments, "run_tournament", _run_tournament))
+        _seam.add("_run_parallel", _wrapped(tournaments, "_run_parallel", _run_parallel))
+        _seam.parallel = _seam.parallel or parallel
         if negotiations:
             _install_negotiations()
 
 
 def uninstall() -> None:
-    """Restore negmas: each name is bound to its original function again."""
-    with _installed.lock:
-        for patch in _installed.patches.values():
+    """Put everything back: each name is again the very object from before."""
+    with _seam.lock:
+        for patch in _seam.patches.values():
             patch.revert()
-        _installed.patches.clear()
-        _installed.parallel = False
+        _seam.patches.clear()
+        _seam.parallel = False
 
 
 def _wrapped(module: ModuleType, name: str, body: Callable[..., Any]) -> _Patch:
@@ -143,14 +151,43 @@ def _wrapped(module: ModuleType, name: str, body: Callable[..., Any]) -> _Patch:
 
     @functools.wraps(original)
     def stand_in(*args: Any, **kwargs: Any) -> Any:
-        patch = _installed.patches.get(name)
-        if patch is None or patch.stand_in is not stand_in:  # uninstalled, but a reference to it was kept
+        patch = _seam.patches.get(name)
+        if patch is None or patch.stand_in is not stand_in:  # uninstalled, but somebody kept it
             return original(*args, **kwargs)
         call = signature.bind(*args, **kwargs)
         call.apply_defaults()
         return body(module, original, call)
 
     return _Patch(original, stand_in, module)
+
+
+# -- what negmas has to have
+
+
+def _check(tournaments: ModuleType) -> None:
+    for name, needed in _NEEDED.items():
+        have = _parameters(tournaments, name)
+        for parameter in needed:
+            if parameter not in have:
+                _refuse(f"the parameter {parameter!r} of {tournaments.__name__}.{name}")
+    for name, needed in _ORDERED.items():
+        have = _parameters(tournaments, name)
+        if have[: len(needed)] != needed:
+            _refuse(f"the parameters {', '.join(needed)} (in this order) of {tournaments.__name__}.{name}")
+
+
+def _parameters(module: ModuleType, name: str) -> tuple[str, ...]:
+    function: Any = getattr(module, name, None)
+    if function is None:
+        _refuse(f"{module.__name__}.{name}")
+    return tuple(inspect.signature(function).parameters)
+
+
+def _refuse(missing: str) -> NoReturn:
+    raise RuntimeError(
+        f"resilient_exec does not fit negmas {checks.version('negmas')}: it needs {missing}, which this version does "
+        "not have. Versions 0.11 to 0.16 are known to work"
+    )
 
 
 # -- world tournaments
@@ -173,14 +210,14 @@ def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspec
     chosen = settings.current()
     if wanted.startswith(_OURS):
         call.arguments["parallelism"] = f"parallel:{wanted}"
-    _complete_arguments(tournaments, path, call, chosen.seed)
+    _settle(tournaments, path, call, chosen.seed)
     before = report.last_report()
     with folder_lock.claim(path, take_over=chosen.take_over):
         if call.arguments["override_ran_worlds"]:
             for world in tournaments.get_world_paths(tournament_path=path):
                 (world.parent / tournaments.RESULTS_FILE).unlink(missing_ok=True)
-                places.remove(world.parent, history.MEASURED)
-            places.remove(path, history.CONDUCT)
+                (world.parent / history.MEASURED).unlink(missing_ok=True)
+            (path / history.CONDUCT).unlink(missing_ok=True)
         result = original(*call.args, **call.kwargs)
     if report.last_report() is before:
         params = tournaments.load(path / tournaments.PARAMS_FILE) or {}
@@ -190,18 +227,18 @@ def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspec
     return result
 
 
-def _complete_arguments(tournaments: Any, path: Path, call: inspect.BoundArguments, seed: int | None) -> None:
+def _settle(tournaments: Any, path: Path, call: inspect.BoundArguments, seed: int | None) -> None:
     from resilient_exec.adapters.negmas.worlds import provenance  # see _run_parallel
 
-    provenance.complete(tournaments, path, call.arguments, seed)
+    provenance.settle(tournaments, path, call.arguments, seed)
 
 
 def _run_serial(tournaments: Any, original: Callable[..., Any], call: inspect.BoundArguments, path: Path) -> Any:
-    """Run a tournament serially, as negmas does, but with the seed of the options."""
+    """As negmas does, but with the seed that the options have."""
     from resilient_exec.adapters.negmas.worlds import seeding  # see _run_parallel
 
-    _complete_arguments(tournaments, path, call, settings.current().seed)
-    with seeding.serial_run(call.arguments["world_generator"]):
+    _settle(tournaments, path, call, settings.current().seed)
+    with seeding.serially(call.arguments["world_generator"]):
         return original(*call.args, **call.kwargs)
 
 
@@ -209,22 +246,22 @@ def _run_parallel(tournaments: Any, original: Callable[..., Any], call: inspect.
     lanes = _lanes(call.arguments["parallelism"])
     if lanes is None:
         return original(*call.args, **call.kwargs)
-    # Imported here, since a worker imports this package, too, and needs neither the pool nor loky.
+    # Not on top: a worker imports this package for its half, and needs neither the pool nor loky.
     from resilient_exec.adapters.negmas.worlds import runner as worlds
 
     return worlds.run(tournaments, call.arguments, lanes)
 
 
 def _lanes(parallelism: str) -> int | None:
-    """The number of workers that a value of ``parallelism=`` asks for; ``None``: it is left to negmas.
+    """The number of workers that a value of ``parallelism=`` asks for; ``None``: it is not for us.
 
     Raises:
-        ValueError: it begins like one of ours, but is wrong.
+        ValueError: it is for us, and wrong.
     """
     ours = parallelism.removeprefix("parallel:")
     if ours.startswith(_OURS):
         return _cpus(_fraction(ours))
-    if not _installed.parallel or parallelism in _DASK or not parallelism.startswith(_PROCESSES):
+    if not _seam.parallel or parallelism in _DASK or not parallelism.startswith(_PROCESSES):
         return None
     _, colon, fraction = parallelism.rpartition(":")
     try:
@@ -261,20 +298,20 @@ def _install_negotiations() -> None:
 
     cartesian: Any = importlib.import_module("negmas.tournaments.neg.simple.cartesian")
     name = "run_isolated_tasks" if hasattr(cartesian, "run_isolated_tasks") else "ProcessPoolExecutor"
-    if name in _installed.patches:
+    if name in _seam.patches:
         return
     _install_stand_in_for_pool(cartesian, name, negotiations)
-    compatibility.parameters(cartesian, "cartesian_tournament")
-    _installed.add("cartesian_tournament", _wrapped(cartesian, "cartesian_tournament", _cartesian_tournament))
+    _parameters(cartesian, "cartesian_tournament")
+    _seam.add("cartesian_tournament", _wrapped(cartesian, "cartesian_tournament", _cartesian_tournament))
     for parameter in ("s", "partners", "partner_names", "rep"):
-        if parameter not in compatibility.parameters(cartesian, "run_negotiation"):
-            compatibility.refuse(f"the parameter {parameter!r} of {cartesian.__name__}.run_negotiation")
+        if parameter not in _parameters(cartesian, "run_negotiation"):
+            _refuse(f"the parameter {parameter!r} of {cartesian.__name__}.run_negotiation")
     if hasattr(cartesian, "continue_cartesian_tournament"):
-        continuing = _wrapped(cartesian, "continue_cartesian_tournament", _continue_cartesian_tournament)
-        _installed.add("continue_cartesian_tournament", continuing)
-    run_negotiation = _wrapped(cartesian, "run_negotiation", _run_negotiation)
-    run_negotiation.everywhere = False  # a call outside of a tournament has no seed
-    _installed.add("run_negotiation", run_negotiation)
+        go_on = _wrapped(cartesian, "continue_cartesian_tournament", _continue_cartesian_tournament)
+        _seam.add("continue_cartesian_tournament", go_on)
+    one = _wrapped(cartesian, "run_negotiation", _run_negotiation)
+    one.everywhere = False  # who calls it by another way than a tournament has no seed
+    _seam.add("run_negotiation", one)
 
 
 def _cartesian_tournament(_: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
@@ -284,22 +321,22 @@ def _cartesian_tournament(_: Any, original: Callable[..., Any], call: inspect.Bo
     if not is_serial:
         checks.check_plots(call.arguments)
     in_threads = call.arguments.get("executor") == "thread" and not is_serial
-    # If there is a time limit, newer versions run a serial tournament in one worker, which can be killed.
+    # Where there is a limit of time newer versions send a serial run to one worker, which can be killed.
     lanes = settings.options(max_workers=1) if is_serial else contextlib.nullcontext()
     with lanes, negotiation_seeds.seeded(settings.current().seed, in_threads=in_threads):
         return original(*call.args, **call.kwargs)
 
 
 def _continue_cartesian_tournament(_: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
-    # Checked before, since negmas turns every exception into None, and writes other scenarios before it runs any.
+    # Here, since negmas makes None of any exception, and writes its scenarios anew (other ones) before it runs any.
     folder = Path(call.arguments["path"])
-    if not any(folder.glob("details.*")):  # with such a file it is complete, and is only loaded
+    if not any(folder.glob("details.*")):  # else it is complete, and only loaded
         checks.check_begun(folder)
     return original(*call.args, **call.kwargs)
 
 
 def _run_negotiation(_: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
-    """Run a negotiation in this process; in a worker negmas' own function is called."""
+    """In this process; in a worker negmas' own function is called."""
     from resilient_exec.adapters.negmas.negotiations import seeding as negotiation_seeds  # see _run_parallel
 
     seeds = negotiation_seeds.current()
@@ -309,17 +346,16 @@ def _run_negotiation(_: Any, original: Callable[..., Any], call: inspect.BoundAr
 def _install_stand_in_for_pool(cartesian: Any, name: str, negotiations: Any) -> None:
     if name == "run_isolated_tasks":
         ours = inspect.signature(negotiations.run_isolated_tasks).parameters
-        for parameter in compatibility.parameters(cartesian, name):
+        for parameter in _parameters(cartesian, name):
             if parameter not in ours:
-                compatibility.refuse(f"{cartesian.__name__}.{name} without the parameter {parameter!r}")
-        stand_in = negotiations.run_isolated_tasks
-        _installed.add(name, _Patch(getattr(cartesian, name), stand_in, cartesian, everywhere=False))
+                _refuse(f"{cartesian.__name__}.{name} without the parameter {parameter!r}")
+        _seam.add(name, _Patch(getattr(cartesian, name), negotiations.run_isolated_tasks, cartesian, everywhere=False))
         return
-    compatibility.parameters(cartesian, "failed_run_record")
+    _parameters(cartesian, "failed_run_record")
     code = cartesian.cartesian_tournament.__code__
     if not hasattr(cartesian, name):
-        compatibility.refuse(f"{cartesian.__name__}.run_isolated_tasks, or an older version's ProcessPoolExecutor")
+        _refuse(f"{cartesian.__name__}.run_isolated_tasks, or an older version's ProcessPoolExecutor")
     if "timeout" not in {*code.co_varnames, *code.co_cellvars}:
-        compatibility.refuse(f"the variable 'timeout' of {cartesian.__name__}.cartesian_tournament")
+        _refuse(f"the variable 'timeout' of {cartesian.__name__}.cartesian_tournament")
     stand_in = functools.partial(negotiations.NegotiationPool, cartesian)
-    _installed.add(name, _Patch(getattr(cartesian, name), stand_in, cartesian, everywhere=False))
+    _seam.add(name, _Patch(getattr(cartesian, name), stand_in, cartesian, everywhere=False))
