@@ -1,4 +1,4 @@
-"""Processes that begin at the same moment, so that what strikes the machine meanwhile strikes all of them."""
+"""Compares processes that run at the same time, so that changes of the machine's speed affect all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def start(target: Callable[..., None], *arguments: Any, **keywords: Any) -> tuple[BaseProcess, Connection]:
-    """Have ``target(parent, *arguments, **keywords)`` run in a process of its own; it, and the end to talk to it."""
+    """Run ``target(parent, *arguments, **keywords)`` in a process of its own.
+
+    Returns:
+        The process, and the connection to it.
+    """
     spawn = multiprocessing.get_context("spawn")
     near, far = spawn.Pipe()
     process = spawn.Process(target=target, args=(far, *arguments), kwargs=keywords)
@@ -23,13 +27,19 @@ def start(target: Callable[..., None], *arguments: Any, **keywords: Any) -> tupl
 
 
 def wait_for_the_others(parent: Connection) -> None:
-    """In a process of :func:`at_once`: begin together, when all are prepared."""
+    """In a process of :func:`at_once`: wait until all of them are prepared."""
     parent.send("ready")
     parent.recv()
 
 
 def at_once(target: Callable[..., None], *arguments: Any, sides: list[dict[str, Any]]) -> list[float]:
-    """What each side took: a process of its own, told apart by its keywords, that sends what it took and its scores."""
+    """What each side took, such as seconds.
+
+    Args:
+        target: runs in a process for each side, and sends ``(what it took, scores)``.
+        *arguments: of ``target``, equal for all sides.
+        sides: the keyword arguments of each side.
+    """
     running = [start(target, *arguments, **keywords) for keywords in sides]
     for _, near in running:
         near.recv()
@@ -39,15 +49,15 @@ def at_once(target: Callable[..., None], *arguments: Any, sides: list[dict[str, 
     for process, _ in running:
         process.join()
     if any(each != scores[0] for each in scores):
-        raise SystemExit("the scores differ: the sides have not done the same, and are not comparable")
+        raise SystemExit("the scores differ, so the sides have not done the same work and cannot be compared")
     return list(took)
 
 
 def compare(rounds: int, target: Callable[..., None], *arguments: Any, sides: list[dict[str, Any]]) -> None:
-    """Print what the two sides took, and the second one's in terms of the first one's, in each round."""
+    """Print what the two sides took in each round, and the ratio of the second one to the first one."""
     ratios = []
     for index in range(rounds):
-        turn = -1 if index % 2 else 1  # who starts first is another one in each round
+        turn = -1 if index % 2 else 1  # the sides start first in turn
         first, second = at_once(target, *arguments, sides=sides[::turn])[::turn]
         ratios.append(second / first)
         print(f"{first:8.3f}{second:8.3f}{ratios[-1]:8.3f}", flush=True)

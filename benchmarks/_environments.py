@@ -1,13 +1,14 @@
-"""Sets the stage for benchmarks: a Python with CPython gh-115634, a virtual environment, processes that leave no trace.
+"""Sets up what benchmarks need: an affected Python, virtual environments, and processes of which none is left behind.
 
-It prints what it does and raises `StageError` with the remedy when it cannot. It uses the standard library
-only, so that a benchmark can start on a bare Python.
+It prints what it does, and raises `SetupError` with the remedy if something fails. It uses the standard library
+only, so that a benchmark can be started by a Python without packages.
 
-An interpreter is judged by what it does, not by its version: distributions carry patches. `PROBE` runs in it and
-gives 24 calls to two workers with a limit of 3 calls each. An affected interpreter stops at 6, with no worker left.
+Whether an interpreter is affected by CPython gh-115634 is tested, and not concluded from its version, since
+distributions carry patches. `PROBE` runs in it and gives 24 calls to two workers with a limit of 3 calls each. An
+affected interpreter stops after 6 calls, with no worker left.
 
-Processes of one run are known by a mark in their environment, which every descendant inherits, also one that leaves
-the process group or loses its parent. So "no worker is alive" can be seen, and nothing can be left behind.
+The processes of one run are found by a mark in their environment, which all descendants inherit, also those that leave
+the process group or lose their parent. So it can be verified that no worker is alive, and everything can be killed.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STAMP = ".resilient-exec-environment.json"
-"""Marks a folder as an environment made here: only such a folder (or an empty one) is ever removed."""
+"""File in each environment that was made here: only such a folder (or an empty one) is ever removed."""
 
 KNOWN_MINORS = (12, 11, 13)
-"""Minor versions on which negmas 0.11.3 and scml 0.7.7 are known to install, best known first."""
+"""Minor versions on which negmas 0.11.3 and scml 0.7.7 are known to install; the first ones are tried first."""
 
 PROBE_SECONDS = 60.0
 
@@ -48,7 +49,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 pool = ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn"), max_tasks_per_child=3)
-# The first two calls are long enough for all to be submitted before one ends: nobody submits when the limit is met.
+# The first two calls are long enough for all to be submitted before one ends, so that no submit() follows the limit.
 futures = [pool.submit(time.sleep, 0.5 if n < 2 else 0) for n in range(24)]
 verdict, done, since = "unclear", -1, time.monotonic()
 end = since + 40
@@ -72,13 +73,21 @@ os._exit(0)  # a plain exit would join the hung pool
 """
 
 
-class StageError(Exception):
-    """The stage could not be set; the message names the remedy."""
+class SetupError(Exception):
+    """The setup failed; the message names the remedy."""
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python as the probe saw it; `verdict` is "affected", "sound", "unclear" or why it could not be probed."""
+    """A Python and the result of its probe.
+
+    Attributes:
+        path: of the executable.
+        version: such as "3.12.1".
+        verdict: "affected", "sound", "unclear", or why it could not be probed.
+        done: calls that ended in the probe.
+        of: calls that were submitted in the probe.
+    """
 
     path: str
     version: str
@@ -98,7 +107,7 @@ class Interpreter:
 
 
 def candidates() -> Iterator[str]:
-    """Paths of interpreters worth a probe: this one, those on PATH, those of pyenv."""
+    """Paths of interpreters to probe: this one, those on PATH, those of pyenv."""
     seen: set[str] = set()
     for path in _all_candidates():
         real = os.path.realpath(path)
@@ -121,7 +130,7 @@ def _all_candidates() -> Iterator[str]:
 
 
 def probe(path: str) -> Interpreter:
-    """Run `PROBE` in the interpreter at `path`; a failure to do so is a verdict too."""
+    """Run `PROBE` in the interpreter at `path`; if that fails, the verdict says why."""
     try:
         code, out, error = run_group([path, "-c", PROBE], PROBE_SECONDS)
     except OSError as problem:
@@ -137,7 +146,11 @@ def probe(path: str) -> Interpreter:
 
 
 def run_group(command: list[str], seconds: float, **options: Any) -> tuple[int | None, str, str]:
-    """Run a command in a process group of its own; status None means: time ran out, and the whole group was killed."""
+    """Run a command in a process group of its own.
+
+    Returns:
+        Exit status, stdout and stderr; status None if it took longer than `seconds`, and the whole group was killed.
+    """
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -154,7 +167,7 @@ def run_group(command: list[str], seconds: float, **options: Any) -> tuple[int |
     except subprocess.TimeoutExpired:
         return None, "", f"not finished after {seconds:.0f} s"
     finally:
-        # Only while the leader is not reaped does its number belong to this group for certain.
+        # The group's number is certain to be this group's only as long as its leader has not been reaped.
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -169,7 +182,18 @@ def cache_folder() -> Path:
 def find_environment(
     asked: str | None, requirements: tuple[str, ...], checkout: Path, folder: Path | None, *, fresh: bool
 ) -> tuple[Interpreter, Path]:
-    """The first affected Python that can make the environment, and the environment's own; only `asked`, if given."""
+    """The first affected Python with which the environment can be made, and the path of the environment's Python.
+
+    Args:
+        asked: the only Python to try; None: all candidates.
+        requirements: for pip.
+        checkout: of this package, which is installed, too.
+        folder: of the environment; None: one in the cache folder.
+        fresh: whether to make the environment anew.
+
+    Raises:
+        SetupError: there is none.
+    """
     if folder:
         _refuse_foreign(folder)
     failed = set()
@@ -179,13 +203,13 @@ def find_environment(
         if found.affected and found.path not in failed:
             try:
                 return found, make_environment(found, requirements, checkout, folder, fresh=fresh)
-            except StageError as problem:
+            except SetupError as problem:
                 failed.add(found.path)
                 print(f"no environment with it: {problem}", flush=True)
     if failed:
-        raise StageError("an affected Python was found, but no environment could be made: see above")
+        raise SetupError("an affected Python was found, but no environment could be made: see above")
     subject = f"{asked} is not" if asked else "no Python here is"
-    raise StageError(
+    raise SetupError(
         f"{subject} affected by CPython gh-115634, so there is no hang to show: "
         "name a Python that is (3.11, 3.12 or 3.13) with --python"
     )
@@ -203,8 +227,12 @@ def make_environment(
 ) -> Path:
     """Return the Python of a virtual environment with `requirements` and, if given, the package at `checkout`.
 
-    What `bare` names is installed without what it depends on. A finished environment of the same interpreter,
-    requirements and package source is used again. One whose package source has changed gets the package anew.
+    What `bare` names is installed without its dependencies. A finished environment of the same interpreter,
+    requirements and package source is used again. If only the package source has changed, the package is installed
+    again.
+
+    Raises:
+        SetupError: the environment cannot be made, or pip has failed.
     """
     key = _digest(python.path, python.version, *requirements, *bare)
     folder = (folder or cache_folder() / f"{name}-py{python.version}-{key[:10]}").resolve()
@@ -227,9 +255,9 @@ def make_environment(
 
 
 def source_digest(checkout: Path) -> str:
-    """A digest of what an installation of the checkout would contain."""
+    """A digest of all files that an installation of the checkout would contain."""
     if not (checkout / "pyproject.toml").is_file():
-        raise StageError(f"{checkout} has no pyproject.toml: run this script from a checkout of resilient_exec")
+        raise SetupError(f"{checkout} has no pyproject.toml: run this script from a checkout of resilient_exec")
     files = [checkout / "pyproject.toml", *sorted((checkout / "resilient_exec").rglob("*.py"))]
     return _digest(*(part for file in files for part in (str(file.relative_to(checkout)), file.read_text())))
 
@@ -248,7 +276,7 @@ def _read_stamp(folder: Path) -> dict[str, Any] | None:
 
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not (folder / STAMP).exists() and any(folder.iterdir()):
-        raise StageError(
+        raise SetupError(
             f"{folder} exists, is not empty and was not made here, so it is not touched: name another folder with --env"
         )
 
@@ -262,7 +290,7 @@ def _create(python: Interpreter, folder: Path, key: str) -> None:
     write_json(folder / STAMP, {"key": key, "source": "", "complete": False})
     code, out, error = run_group([python.path, "-m", "venv", str(folder)], 300.0, env=clean_environment())
     if code != 0:
-        raise StageError(f"{python.path} -m venv failed:\n{out}{error}\nname another Python with --python")
+        raise SetupError(f"{python.path} -m venv failed:\n{out}{error}\nname another Python with --python")
 
 
 def _pip_install(executable: Path, what: list[str]) -> None:
@@ -270,17 +298,17 @@ def _pip_install(executable: Path, what: list[str]) -> None:
     code, out, error = run_group(command, 1800.0, env=clean_environment())
     if code != 0:
         last = "\n".join((out + error).strip().splitlines()[-20:])
-        raise StageError(f"pip install failed:\n{last}\nis the package index reachable? Try again with --fresh")
+        raise SetupError(f"pip install failed:\n{last}\nis the package index reachable? Try again with --fresh")
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment variables without those that would let other Python code slip in."""
+    """This process's environment variables, without those by which a Python imports other code."""
     banned = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__"}
     return {name: value for name, value in os.environ.items() if name not in banned}
 
 
 def start_marked(command: list[str], folder: Path, mark: str, variables: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a command in `folder`, marked, in a session of its own, with its output in `folder`/output.txt."""
+    """Start a command with the mark, in `folder` and in a session of its own; its output goes to output.txt there."""
     with (folder / "output.txt").open("wb") as output:
         return subprocess.Popen(
             command,
@@ -294,7 +322,7 @@ def start_marked(command: list[str], folder: Path, mark: str, variables: dict[st
 
 
 def processes_of(mark: str) -> dict[int, str]:
-    """Pid and command line of all living processes that carry a run's mark (a zombie has no environment any more)."""
+    """Command lines of all living processes with a run's mark, by pid; zombies have no environment and are omitted."""
     wanted = f"{MARK}={mark}".encode()
     found = {}
     for entry in Path("/proc").iterdir():
@@ -308,7 +336,11 @@ def processes_of(mark: str) -> dict[int, str]:
 
 
 def end_processes(mark: str) -> int:
-    """Kill what is left of a run and wait until nothing is; return how many there were."""
+    """Kill all processes of a run and wait until none is left; return how many there were.
+
+    Raises:
+        RuntimeError: some are still alive 30 s later.
+    """
     seen: set[int] = set()
     deadline = time.monotonic() + 30
     while alive := processes_of(mark):
@@ -323,13 +355,13 @@ def end_processes(mark: str) -> int:
 
 
 def write_json(file: Path, data: dict[str, Any]) -> None:
-    """Write so that a reader sees the old or the new content, never a part."""
+    """Write a file so that a reader sees the old or the new content, and never a part of it."""
     new = file.with_name(file.name + ".new")
     new.write_text(json.dumps(data, indent=1))
     new.replace(file)
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """What `write_json` wrote; empty before it did."""
+    """What `write_json` has written; empty if the file does not exist yet."""
     data: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     return data

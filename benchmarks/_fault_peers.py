@@ -1,7 +1,7 @@
-"""The pools that `fault_matrix.py` compares, each behind the same four words; runs in the peer's own environment.
+"""The pools that `fault_matrix.py` compares, behind the same interface; it runs in the peer's own environment.
 
-Each is used as its documentation recommends, with its default start method, and is given a limit for each task where
-it has an argument for that.
+Each pool is used as its documentation recommends, with its default start method, and with a time limit for each task
+if it has an argument for that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ WORKERS = 2
 
 @dataclass
 class Settings:
-    """What a pool is made with."""
+    """What a pool is made with.
+
+    Attributes:
+        limit: seconds for each task.
+        memory_limit: bytes for each worker; None: no limit.
+        initializer: called in each worker; None: none.
+        initargs: its arguments.
+    """
 
     limit: float
     memory_limit: int | None
@@ -27,16 +34,16 @@ class Settings:
 
 
 class Pool(Protocol):
-    """What is asked of a peer."""
+    """The interface of each pool."""
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """Give the call to the pool; a handle."""
+        """Submit a call; returns a handle of it."""
 
     def outcome(self, handle: Any) -> Any:
-        """Wait for it; its value, or raise."""
+        """Wait for a call; returns its value, or raises its error."""
 
     def close(self) -> None:
-        """Wait for all and end, as the documentation says."""
+        """Wait for all calls and end the pool, as its documentation recommends."""
 
 
 def _initializing(settings: Settings) -> dict[str, Any]:
@@ -44,7 +51,7 @@ def _initializing(settings: Settings) -> dict[str, Any]:
 
 
 class OfFutures:
-    """Pools that are a `concurrent.futures.Executor`, without a limit for a task."""
+    """A pool that is a `concurrent.futures.Executor`, without a limit for a task."""
 
     def __init__(self, pool: Any) -> None:
         self.pool = pool
@@ -63,7 +70,7 @@ class OfFutures:
 
 
 class Deadpool(OfFutures):
-    """Its limit is an argument of `submit`."""
+    """Deadpool takes the limit as an argument of `submit`."""
 
     def __init__(self, settings: Settings) -> None:
         memory = {"max_worker_memory_bytes": settings.memory_limit} if settings.memory_limit else {}
@@ -77,7 +84,7 @@ class Deadpool(OfFutures):
 
 
 class Pebble(OfFutures):
-    """Its limit is an argument of `schedule`."""
+    """Pebble takes the limit as an argument of `schedule`."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(importlib.import_module("pebble").ProcessPool(WORKERS, **_initializing(settings)))
@@ -94,7 +101,7 @@ class Pebble(OfFutures):
 
 
 class Billiard:
-    """Its limit is an argument of the pool's; a lost worker is told after a time that is an argument, too."""
+    """Billiard takes the limit as an argument of the pool, and the time after which a lost worker is reported."""
 
     def __init__(self, settings: Settings) -> None:
         pool = importlib.import_module("billiard.pool").Pool
@@ -105,7 +112,7 @@ class Billiard:
         return self.pool.apply_async(fn, args)
 
     def outcome(self, handle: Any) -> Any:
-        """See `Pool`. It wraps what its own threads raise."""
+        """See `Pool`. Billiard wraps exceptions of its own threads."""
         try:
             return handle.get()
         except Exception as error:
@@ -118,7 +125,7 @@ class Billiard:
 
 
 class Mpire:
-    """Its limits are arguments of `apply_async`, as is the initializer."""
+    """mpire takes the limits and the initializer as arguments of `apply_async`."""
 
     def __init__(self, settings: Settings) -> None:
         self.pool = importlib.import_module("mpire").WorkerPool(n_jobs=WORKERS)
@@ -141,7 +148,7 @@ class Mpire:
 
 
 class _Initializer:
-    """mpire gives its `worker_init` no arguments."""
+    """The initializer with its arguments, since mpire calls its `worker_init` without any."""
 
     def __init__(self, settings: Settings) -> None:
         self.call = (settings.initializer, settings.initargs)
@@ -153,7 +160,7 @@ class _Initializer:
 
 
 class Joblib:
-    """Has no `submit`: all that is submitted before somebody waits is one call of `Parallel`, which may raise."""
+    """joblib has no `submit`: all calls that are submitted before the first wait are one call of `Parallel`."""
 
     def __init__(self, settings: Settings) -> None:
         self.joblib = importlib.import_module("joblib")
@@ -189,7 +196,7 @@ class Joblib:
 def _ours(settings: Settings) -> OfFutures:
     pool = importlib.import_module("resilient_exec").ResilientPool
     memory = {"memory_limit": settings.memory_limit} if settings.memory_limit else {}
-    # The start of a worker has a limit of its own; two minutes by default.
+    # The start of a worker has a separate limit, of two minutes by default.
     return OfFutures(
         pool(WORKERS, timeout=settings.limit, start_timeout=2, retry=1, **memory, **_initializing(settings))
     )

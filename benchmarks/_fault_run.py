@@ -1,11 +1,11 @@
-"""One fault in one pool: what `fault_matrix.py` starts, in the peer's own environment, for each cell of its table.
+"""Runs one fault in one pool; `fault_matrix.py` starts it in the peer's own environment for each cell of its table.
 
     python _fault_run.py PEER "NAME OF THE FAULT" REPORT
 
-Only the standard library and the peer are imported. Two workers; ten healthy tasks, the faulty one, ten healthy
-ones; when all is over, one more; then the pool is shut down. Each step has a time; the first that fails, or that
-takes longer, is written to REPORT as JSON and ends this process at once. Time is watched by an alarm of the
-kernel's and not by a thread, because some peers fork this process.
+Only the standard library and the peer are imported. The pool has two workers. Submitted are ten healthy tasks, the
+faulty one, and ten healthy ones; when all have ended, one more; then the pool is shut down. Each step has a time limit.
+The first step that fails or exceeds its limit is written to REPORT as JSON, and this process ends immediately. The
+limit is kept by an alarm of the kernel and not by a thread, because some peers fork this process.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from _fault_peers import PEERS, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BESIDE = 10  # healthy tasks before the faulty one, and as many behind it
-GRACE = 6.0  # s, beyond the limit, for the faulty task to end
-INNOCENT = 10.0  # s, for the healthy ones to end after that
-LATER = 15.0  # s, for the task behind all, and for all behind a signal that strikes an idle worker
-SHUTDOWN = 15.0  # s
-MOST = 10.0  # s: the limit for rows that take a while and are no hang
+BESIDE = 10  # healthy tasks before the faulty one, and as many after it
+GRACE = 6.0  # s, in addition to its limit, for the faulty task to end
+INNOCENT = 10.0  # s, for the healthy tasks to end after that
+LATER = 15.0  # s, for the last task, and for all tasks after a signal to an idle worker
+SHUTDOWN = 15.0  # s, for the shutdown
+MOST = 10.0  # s: the largest limit of a task
 
 
 class NotContainedError(Exception):
-    """A step failed: `step` is its letter, the text says how."""
+    """A step failed; `step` is its letter, and the message says how."""
 
     def __init__(self, step: str, text: str) -> None:
         super().__init__(text)
@@ -43,7 +43,7 @@ class NotContainedError(Exception):
 
 
 class Run:
-    """The steps, in order, and the alarm that ends one which takes too long."""
+    """The steps in order, and the alarm that ends the process if one takes too long."""
 
     def __init__(self, table: Any, fault: Any, folder: Path, report: Callable[[str, str], Any]) -> None:
         self.table, self.fault, self.folder, self.report = table, fault, folder, report
@@ -54,21 +54,21 @@ class Run:
         signal.signal(signal.SIGALRM, self._too_late)
 
     def _too_late(self, *_: object) -> None:
-        if os.getpid() == self.pid:  # and not in a worker that a peer has forked
+        if os.getpid() == self.pid:  # not in a worker that a peer has forked
             self.report(self.step, "it takes too long")
         os._exit(0)
 
     def within(self, seconds: float, step: str) -> None:
-        """What follows belongs to that step, and has so much time."""
+        """Begin a step, and set its time limit in seconds; 0: no limit."""
         self.step = step
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def healthy(self, numbers: range, payload: bytes = b"") -> dict[int, Any]:
-        """Submit healthy tasks."""
+        """Submit healthy tasks; returns their handles by number."""
         return {n: self.pool.submit(self.tasks.healthy, self.executed, n, payload) for n in numbers}
 
     def check_healthy(self, handles: dict[int, Any], payload: int = 0) -> None:
-        """All have returned right."""
+        """Check that all healthy tasks return the right value."""
         for number, handle in handles.items():
             try:
                 value = self.pool.outcome(handle)
@@ -78,13 +78,13 @@ class Run:
                 raise NotContainedError("h", f"a healthy task gave {value!r:.50}")
 
     def check_executed(self, numbers: range) -> None:
-        """Each healthy task has been executed exactly once."""
+        """Check that each healthy task has been executed exactly once."""
         lines = Path(self.executed).read_text().split()
         if sorted(map(int, lines)) != list(numbers):
             raise NotContainedError("h", "healthy tasks were executed more than once, or not at all")
 
     def everything(self) -> None:
-        """All steps."""
+        """Run all steps."""
         table, fault = self.table, self.fault
         limit = min(getattr(fault, "limit", table.LIMIT), MOST)
         initializer, initargs = fault.initializer_call(self.folder) if isinstance(fault, table.Fault) else (None, ())
@@ -123,7 +123,7 @@ class Run:
             raise NotContainedError("t", f"the faulty task gave {value!r:.50}")
 
     def _check_error(self, error: BaseException) -> None:
-        """Any error will do for a hang; for all else, one that does not speak of a timeout."""
+        """For a hang any error is right; for any other fault an error that is no timeout."""
         name = type(error).__name__
         timeout = isinstance(error, TimeoutError) or "Timeout" in name or "TimeLimit" in name
         if self.fault.ends == ("value",) or (timeout and "TaskTimeout" not in self.fault.ends):
@@ -143,7 +143,7 @@ class Run:
         victim = self.pool.submit(self.tasks.pid)
         self.check_healthy(first)
         pid = self.pool.outcome(victim)
-        time.sleep(0.3)  # it idles
+        time.sleep(0.3)  # until the worker is idle
         os.kill(pid, self.fault.number)
         self.within(LATER, "h")
         behind = range(BESIDE, 2 * BESIDE)
@@ -156,7 +156,7 @@ class Run:
         self._goes_on()
 
     def _never_starts(self) -> None:
-        """Every task is told; no more can be asked for."""
+        """Check that every task fails, which is all that a pool can do whose workers never start."""
         self.within(LATER, "t")
         handles = [self.pool.submit(*self.fault.call(self.folder)) for _ in range(4)]
         if any(self._returns(handle) for handle in handles):
@@ -171,17 +171,17 @@ class Run:
 
 
 def describe(error: BaseException) -> str:
-    """Its type and the begin of its text."""
+    """The type of an error and the begin of its message."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:120]}"
 
 
 def block_stream(descriptor: int | None) -> None:
-    """Make that stream of this process a pipe that nobody reads."""
+    """Replace that stream of this process by a pipe that is never read."""
     if descriptor is not None:
         read, write = os.pipe()
         os.dup2(write, descriptor)
-        os.set_inheritable(read, False)  # it stays open, here
+        os.set_inheritable(read, False)  # it stays open in this process only
 
 
 def main() -> None:
@@ -206,7 +206,7 @@ def main() -> None:
     else:
         report("", "")
     with contextlib.suppress(BaseException):
-        os._exit(0)  # the report is all that is wanted: what a plain exit would wait for, the caller kills
+        os._exit(0)  # the report is written; a plain exit may hang, and the caller kills all processes
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ COLUMNS = 3
 
 
 def draw(data: dict[str, Any], file: Path) -> None:
-    """One small panel for each row that has peers; a bar beyond 1 is a peer that is left behind."""
+    """One small panel for each row that has peers; a bar beyond 1 means that the pool is better than that peer."""
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
     plots: Any = importlib.import_module("matplotlib.pyplot")
@@ -49,7 +49,7 @@ def draw(data: dict[str, Any], file: Path) -> None:
 
 
 def bars(row: dict[str, Any]) -> dict[str, float]:
-    """For each peer how many times better ours is: the median of the rounds."""
+    """For each peer, how many times better this pool is: the median of the rounds."""
     ours, *others = row["sides"]
     found = {}
     for side in others:

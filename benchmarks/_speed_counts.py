@@ -1,4 +1,4 @@
-"""Two figures of `speed.py` that no peer has: system calls for each task, and what a decision of the core costs.
+"""Measures two figures of `speed.py` without a peer: system calls for each task, and the cost of a core's decision.
 
 Run as a script, this is what is traced: `python _speed_counts.py COUNT`.
 """
@@ -23,7 +23,7 @@ _CALL = re.compile(r"^(\d+)\s+(\w+)\(")
 
 
 def traced(count: int) -> dict[str, Any]:
-    """System calls of the parent and of its workers, and futexes of all, for each no-op task; by strace."""
+    """System calls of the parent and of its workers, and futex calls of all, for each no-op task, counted by strace."""
     if shutil.which("strace") is None:
         raise RuntimeError("strace is not installed")
     with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +45,7 @@ def traced(count: int) -> dict[str, Any]:
 
 
 def run(count: int) -> None:
-    """Do the tasks between two marks in the trace; print the threads of this process."""
+    """Run the tasks between two marks in the trace; print the threads of this process."""
     from resilient_exec import ResilientPool
 
     with ResilientPool(2) as pool:

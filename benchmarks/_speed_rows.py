@@ -1,4 +1,4 @@
-"""What `speed.py` measures: one function for each row, run in a process of its own for each side and round.
+"""The measurements of `speed.py`: one function for each row; each side and round has a process of its own.
 
 Run as a script, this measures once: `python _speed_rows.py ROW SIDE SIZE` prints a JSON object, whose `value` is the
 figure and whose other entries are told beside it.
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 HERE = Path(__file__).resolve().parent
-LANES = 8  # for what a lane holds
+LANES = 8  # of the pool of which the resources of each lane are counted
 MANY_LANES = 64
-SHORT_LIMIT = 1.0  # s: what a task that hangs costs
-DIES, HANGS = 0.05, 0.02  # of the tasks of the makespan
+SHORT_LIMIT = 1.0  # s, for tasks that hang
+DIES, HANGS = 0.05, 0.02  # the shares of tasks that die and hang in the makespan
 LONG = {"map, no-op": 0.0, "map, 100 us": 1e-4, "map, 1 ms": 1e-3, "map, 10 ms": 1e-2, "map, 1 s": 1.0}  # s
 CHUNKS = {"map, no-op": (256, 2048), "map, 100 us": (16, 128), "map, 1 ms": (4, 32), "map, 10 ms": (1, 4)}
 MIXED_CHUNKS = (1, 8)
@@ -48,7 +48,7 @@ START: dict[str, str] = {
 
 @contextlib.contextmanager
 def opened(side: str, workers: int = WORKERS) -> Iterator[Any]:
-    """The pool of that side with its workers warm."""
+    """The pool of that side, with its workers started."""
     pool = SIDES[side].open(workers)
     try:
         if hasattr(pool, "submit"):
@@ -74,7 +74,7 @@ def no_op(side: str, count: int) -> dict[str, Any]:
 
 
 def mapped(row: str, side: str, count: int) -> dict[str, Any]:
-    """Calls per second of a map; for those who want a chunk size, with the best of a few."""
+    """Calls per second of a map; for pools that need a chunk size, with the best of a few."""
     if row == "map, mixed":
         chance = random.Random(7)
         items = [10 ** chance.uniform(-6, -1) for _ in range(count)]  # 1 us to 100 ms, as many of each magnitude
@@ -92,7 +92,7 @@ def mapped(row: str, side: str, count: int) -> dict[str, Any]:
 
 
 def makespan(side: str, count: int) -> dict[str, Any]:
-    """The time for tasks of which some die and some hang, at their first execution, in terms of the ideal.
+    """The time for tasks of which some die and some hang at their first execution, divided by the ideal time.
 
     The ideal: all good work, half a task for each death, the limit for each that hangs, shared by the workers.
     """
@@ -111,7 +111,7 @@ def makespan(side: str, count: int) -> dict[str, Any]:
 
 
 def _with_retries(side: str, calls: list[tuple[Any, ...]]) -> float:
-    """Seconds for all to have succeeded; the peers' retries are the loop that their users write by hand."""
+    """Seconds until all have succeeded; for the peers with a retry loop as their users have to write it."""
     if side == OURS:
         from resilient_exec import ResilientPool
 
@@ -218,7 +218,7 @@ def large(row: str, side: str, count: int) -> dict[str, Any]:
 
 
 def parent(side: str, count: int) -> dict[str, Any]:
-    """What the parent holds: descriptors for each lane, threads that wake while attempts run, bytes for each task."""
+    """Resources of the parent: descriptors for each lane, threads that wake while attempts run, bytes for each task."""
     before = len(os.listdir("/proc/self/fd"))
     with opened(side, LANES) as pool:
         for handle in [pool.submit(tasks.last, 0.2) for _ in range(2 * LANES)]:

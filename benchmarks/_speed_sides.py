@@ -1,4 +1,4 @@
-"""The pools that `speed.py` compares, each behind the same few words, each with two workers unless told otherwise.
+"""The pools that `speed.py` compares, behind the same interface, each with two workers by default.
 
 Each is used as its documentation recommends, and started by spawn where it can be (as the standard library's
 guidelines ask for in a program with threads), unless another safe way is its default: deadpool has a forkserver.
@@ -20,30 +20,30 @@ WORKERS = 2
 
 
 class OfFutures:
-    """A `concurrent.futures.Executor`, or what has its `submit`."""
+    """A `concurrent.futures.Executor`, or a pool with the same `submit`."""
 
     def __init__(self, pool: Any) -> None:
         self.pool = pool
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """Give the call to the pool; a handle."""
+        """Submit a call; returns a handle of it."""
         return self.pool.submit(fn, *args)
 
     def wait(self, handle: Any) -> Any:
-        """Wait for the call; its value."""
+        """Wait for a call; returns its value."""
         return handle.result()
 
     def map(self, fn: Callable[[Any], Any], items: list[Any], chunk: int) -> Iterable[Any]:
-        """All values, in the best way that the pool has; `chunk` for those who want to be told."""
+        """All values, by the fastest way that the pool has; `chunk` is the chunk size for pools that need one."""
         return self.pool.map(fn, items, chunksize=chunk)  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Wait for all, and end."""
+        """Wait for all calls and end the pool."""
         self.pool.shutdown()
 
 
 class Ours(OfFutures):
-    """This package's pool; chunks are its own choice."""
+    """This package's pool, which chooses chunk sizes itself."""
 
     def __init__(self, workers: int, **options: Any) -> None:
         from resilient_exec import ResilientPool
@@ -66,14 +66,14 @@ class Stdlib(OfFutures):
 
 
 class Loky(OfFutures):
-    """What this package stands on."""
+    """loky, on which this package is built."""
 
     def __init__(self, workers: int) -> None:
         super().__init__(importlib.import_module("loky").ProcessPoolExecutor(workers))
 
 
 class Deadpool(OfFutures):
-    """By its forkserver, which is its default; a limit is an argument of `submit`."""
+    """Deadpool with its forkserver, the default; a limit is an argument of `submit`."""
 
     def __init__(self, workers: int, timeout: float | None = None) -> None:
         super().__init__(importlib.import_module("deadpool").Deadpool(max_workers=workers))
@@ -85,7 +85,7 @@ class Deadpool(OfFutures):
 
 
 class Pebble(OfFutures):
-    """By spawn; a limit is an argument of `schedule`."""
+    """Pebble with spawn; a limit is an argument of `schedule`."""
 
     def __init__(self, workers: int, timeout: float | None = None) -> None:
         pool = importlib.import_module("pebble").ProcessPool
@@ -131,7 +131,7 @@ class OldPool:
 
 
 class Mpire(OldPool):
-    """By spawn."""
+    """mpire with spawn."""
 
     def __init__(self, workers: int) -> None:
         super().__init__(importlib.import_module("mpire").WorkerPool(n_jobs=workers, start_method="spawn"))
@@ -146,7 +146,7 @@ class Mpire(OldPool):
 
 
 class Joblib:
-    """Has no `submit`: it is compared by its map, with its automatic batches."""
+    """joblib has no `submit`: it is compared by its map, with automatic batches."""
 
     def __init__(self, workers: int) -> None:
         self.joblib = importlib.import_module("joblib")
@@ -184,7 +184,7 @@ class Dask(OfFutures):
 
 
 class Ray:
-    """With so many CPUs; each remote call is a task."""
+    """Ray with that many CPUs; each remote call is a task."""
 
     def __init__(self, workers: int) -> None:
         self.ray = importlib.import_module("ray")
@@ -222,7 +222,7 @@ class Side:
 
     @property
     def is_installed(self) -> bool:
-        """Whether it can be compared here."""
+        """Whether it is installed here."""
         return not self.module or importlib.util.find_spec(self.module) is not None
 
     def open(self, workers: int = WORKERS) -> Any:
@@ -238,7 +238,7 @@ def _old(method: str) -> Callable[[int], OldPool]:
     return make
 
 
-LIMIT = 60  # s, for those sides that have one: it never strikes
+LIMIT = 60  # s, for pools that support one; it is never reached
 OURS = "resilient_exec"
 PROTECTED = "resilient_exec, protected"
 SIDES: dict[str, Side] = {

@@ -1,4 +1,4 @@
-"""The tasks of `speed.py`: functions of a module, as every pool can send them.  Imports nothing that costs."""
+"""The tasks of `speed.py`: functions of a module, which every pool can pickle.  Its imports are fast."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def nothing(number: int = 0) -> int:
-    """Cost what the pool itself costs."""
+    """Do nothing, so that only the pool's own cost is measured."""
     return number
 
 
 def last(seconds: float) -> float:
-    """Last so long: asleep, or, below what a sleep can do, busy."""
+    """Take that many seconds: by a sleep, or by a busy loop if they are too few for a sleep."""
     if seconds >= 0.001:
         time.sleep(seconds)
     elif seconds > 0:
@@ -25,7 +25,7 @@ def last(seconds: float) -> float:
 
 
 def faulty(folder: str, number: int, fault: str, seconds: float) -> int:
-    """Leave one byte for each execution; the first one fails half-way: it dies by SIGKILL, or hangs."""
+    """Write one byte to a file for each execution; the first one fails half-way: it dies by SIGKILL, or hangs."""
     file = os.open(os.path.join(folder, str(number)), os.O_CREAT | os.O_APPEND | os.O_RDWR)
     try:
         is_first = os.fstat(file).st_size == 0
@@ -43,17 +43,17 @@ def faulty(folder: str, number: int, fault: str, seconds: float) -> int:
 
 
 def pid() -> int:
-    """Say which process this is."""
+    """Return the pid of the worker."""
     return os.getpid()
 
 
 def array(size: int) -> Any:
-    """Make a numpy array of so many bytes, each page of it touched."""
+    """Make a numpy array of that many bytes, and write to each page of it."""
     import numpy as np
 
     return np.ones(size // 8)
 
 
 def taken(values: Any) -> int:
-    """Take an array, and give something small."""
+    """Take an array, and return a small value."""
     return len(values)

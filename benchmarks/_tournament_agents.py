@@ -1,7 +1,7 @@
-"""Competitors for `tournament.py`: three LitaAgents, four of scml's own agents, and what sabotages some worlds.
+"""Competitors of `tournament.py`: three LitaAgents, and four of scml's own agents; they sabotage some worlds.
 
-Which worlds are sabotaged follows from their names alone, so that it does not depend on who runs them, nor in which
-order: one in twenty, and each of four faults in turn.
+Which worlds are sabotaged, and by which of four faults, depends on their names alone, and not on the order of
+execution.  It is one in twenty.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from scml_agents.scml2025.standard.team_276 import LitaAgentCIR, LitaAgentY, Lit
 __all__ = ["COMPETITORS", "FAULTS", "SABOTAGED", "fault_of"]
 
 SABOTAGED = "RESILIENT_EXEC_TOURNAMENT_SABOTAGED"
-"""Set in the environment where worlds are to be sabotaged."""
+"""Environment variable; worlds are sabotaged only if it is set."""
 FAULTS = ("SIGKILL", "exit", "hang", "KeyboardInterrupt")
 
 
 def fault_of(world: str) -> str:
-    """What an agent does in the world of that name; ``""``: nothing."""
+    """The fault in the world of that name; ``""``: none."""
     number = zlib.crc32(world.encode())
     return FAULTS[number // 20 % len(FAULTS)] if number % 20 == 0 else ""
 
 
 class _Sabotage:
-    """Does in the second step what the world's name says."""
+    """Makes an agent cause the world's fault in the second step."""
 
     awi: Any
 
     def step(self) -> None:
-        """One day."""
+        """One step of the agent."""
         if os.environ.get(SABOTAGED) and self.awi.current_step == 1:
             _do(fault_of(self.awi._world.name))
         super().step()  # type: ignore[misc]  # the agent's

@@ -1,6 +1,6 @@
-"""Competitors of versions.py: in a run that is to be sabotaged, one is killed and one hangs, each once in all.
+"""Competitors of `versions.py`: in a sabotaged run one call of them kills its process, and another one hangs.
 
-Workers import them by name, so they stand in a module of their own.
+They are in a module of their own, since workers import them by name.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from scml.oneshot.agents import GreedyOneShotAgent, RandomOneShotAgent
 from scml.std.agents import GreedyStdAgent, RandomStdAgent
 
 FAULTS = "RESILIENT_EXEC_VERSIONS_FAULTS"
-"""Environment variable: the folder in which each fault leaves a file when it happens; not set: no fault happens."""
+"""Environment variable: the folder in which each fault makes a file when it happens; if not set, no fault happens."""
 
 
 def misbehave() -> None:
-    """Do what has not been done yet, by anybody in this run: be killed, or hang."""
+    """Cause the first fault that has not happened yet in any process of this run: kill this process, or hang."""
     folder = os.environ.get(FAULTS)
     for fault in ("kill", "hang") if folder else ():
         try:
@@ -76,7 +76,7 @@ class SaboteurNegotiator(AspirationNegotiator):  # type: ignore[misc]
 
 
 def scenarios(number: int) -> list[Scenario]:
-    """Small ones, with two issues."""
+    """That many small scenarios with two issues."""
     found = []
     for i in range(number):
         space = make_os([make_issue(5, "price"), make_issue(4, "quantity")], name=f"scenario{i}")

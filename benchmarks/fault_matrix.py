@@ -1,17 +1,16 @@
-"""What a fault costs here and with the peers: the faults of `tests/faults/fault_table.py`, each run on each pool.
+"""Compares how this pool and its peers contain the faults of `tests/faults/fault_table.py`; each is run on each pool.
 
-Each cell is a process of its own, in an environment of the peer's own: two workers, a limit of 1 s for each task
-where the peer has one, and twenty healthy tasks beside the faulty one (`_fault_run.py` has the steps). A fault is
-*contained* if
-  - the faulty task ends, within its limit and 6 s of grace, by the right value where it returns one, else by an
-    error; and an error that speaks of a timeout is right for a hang only;
-  - all healthy tasks return right, and each was executed exactly once;
+Each cell is a process of its own, in the peer's own environment: two workers, a limit of 1 s for each task if the peer
+supports that, and twenty healthy tasks beside the faulty one (`_fault_run.py` has the steps). A fault is *contained* if
+  - the faulty task ends, within its limit and 6 s of grace, with the right value if it returns one, else with an
+    error; a timeout error is right for a hang only;
+  - all healthy tasks return the right value, and each was executed exactly once;
   - the pool runs one more task;
   - its shutdown returns.
-The process and all that it has started are killed behind each cell: this program adopts whatever loses its parent.
+After each cell the process and all its descendants are killed; orphans become children of this program.
 
-In a cell that is not contained stands the first step that failed: `t` the faulty task's end, `h` the healthy ones,
-`l` the later task, `s` the shutdown, `p` the program itself, which died or never came back.
+A cell that is not contained shows the first step that failed: `t` the end of the faulty task, `h` the healthy tasks,
+`l` the later task, `s` the shutdown, `p` the program itself, which died or never ended.
 
 Usage
     python benchmarks/fault_matrix.py                              everything; about 25 minutes on two cores
@@ -20,7 +19,7 @@ Usage
     --times 3                         run each cell so often; the first run that is not contained counts
     --list                            names of the faults
     --fresh                           make the environments anew
-    --json FILE                       all that was seen, with the words of each failure
+    --json FILE                       all results, with the message of each failure
 
 Needs Linux and, the first time, the package index.
 """
@@ -42,7 +41,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import _environments as stage
+import _environments as environments
 from _fault_peers import PEERS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -61,13 +60,13 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
 }
 PACKAGES = {"deadpool": "deadpool-executor", "resilient_exec": "resilient-exec"}
 FOOTNOTES = """\
-loky and stdlib have no limit for a task; joblib's `timeout` and errors are those of the whole call of `Parallel`.
-billiard: `lost_worker_timeout=0.5` (default 10). A limit of memory is given to resilient_exec and deadpool, one for the
-start of a worker to resilient_exec and mpire: the others have none."""
+loky and stdlib have no limit for a task. joblib's `timeout` and errors hold for a whole call of `Parallel`. billiard
+has `lost_worker_timeout=0.5`; its default is 10. resilient_exec and deadpool have a memory limit, resilient_exec and
+mpire a limit for the start of a worker; the others have none."""
 
 
 def rows(wanted: list[str]) -> list[str]:
-    """Names of the faults: of those that differ in a signal or a moment only, some stand for all."""
+    """Names of the faults; of those that differ only in a signal or a moment, only some."""
     table: Any = importlib.import_module("fault_table")
     of_many = {f"killed by {name}" for name in ("SIGKILL", "SIGTERM", "SIGABRT", "SIGBUS")}
     names = []
@@ -84,39 +83,41 @@ def rows(wanted: list[str]) -> list[str]:
     return names
 
 
-def environments(peers: list[str], *, fresh: bool) -> dict[str, Path]:
+def make_environments(peers: list[str], *, fresh: bool) -> dict[str, Path]:
     """The Python of each peer's environment."""
     version = ".".join(map(str, sys.version_info[:3]))
-    here = stage.Interpreter(sys.executable, version, "this one")
+    here = environments.Interpreter(sys.executable, version, "this one")
     made = {}
     for peer in peers:
         if peer == "stdlib":
             made[peer] = Path(sys.executable)
             continue
         checkout = CHECKOUT if peer == "resilient_exec" else None
-        made[peer] = stage.make_environment(here, REQUIREMENTS[peer], checkout, fresh=fresh, name=f"faults-{peer}")
+        made[peer] = environments.make_environment(
+            here, REQUIREMENTS[peer], checkout, fresh=fresh, name=f"faults-{peer}"
+        )
     return made
 
 
 def versions(made: dict[str, Path]) -> dict[str, str]:
-    """What was compared."""
+    """The version of each peer."""
     found = {}
     for peer, python in made.items():
         text = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
         if peer != "stdlib":
             text = f"from importlib.metadata import version; print(version({PACKAGES.get(peer, peer)!r}))"
-        _, out, error = stage.run_group([str(python), "-c", text], 60)
+        _, out, error = environments.run_group([str(python), "-c", text], 60)
         found[peer] = out.strip() or error.strip().splitlines()[-1]
     return found
 
 
 def adopt_orphans() -> None:
-    """From here on, what a descendant leaves behind becomes a child of this process, and not of init."""
+    """Make this process a child subreaper: orphaned descendants become its children, and not those of init."""
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def children(pid: int) -> list[int]:
-    """Of all its threads; zombies are not among them, once their parent has reaped them."""
+    """Children of all threads of a process."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -125,13 +126,17 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The whole tree below it. A mark in the environment would not do: deadpool's workers overwrite theirs."""
+    """All descendants of a process. A mark in the environment is not enough: deadpool's workers overwrite theirs."""
     below = children(pid)
     return below + [deeper for child in below for deeper in descendants(child)]
 
 
 def end_descendants() -> int:
-    """Kill and reap all below this process; how many there were."""
+    """Kill and reap all descendants of this process; returns how many there were.
+
+    Raises:
+        RuntimeError: some are still alive 30 s later.
+    """
     seen: set[int] = set()
     deadline = time.monotonic() + 30
     while below := descendants(os.getpid()):
@@ -149,13 +154,13 @@ def end_descendants() -> int:
 
 
 def run_cell(peer: str, python: Path, fault: str) -> dict[str, Any]:
-    """Run one fault on one peer; its report."""
+    """Run one fault on one peer; returns its report."""
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     variables = {"PYTHONPATH": os.pathsep.join([str(FAULTS), str(CHECKOUT / "benchmarks")])}
     with tempfile.TemporaryDirectory(prefix="fault-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         command = [str(python), str(CHECKOUT / "benchmarks" / "_fault_run.py"), peer, fault, "report.json"]
-        process = stage.start_marked(command, folder, mark, variables)
+        process = environments.start_marked(command, folder, mark, variables)
         status: int | None = None
         try:
             status = process.wait(CELL)
@@ -167,7 +172,7 @@ def run_cell(peer: str, python: Path, fault: str) -> dict[str, Any]:
         try:
             report: dict[str, Any] = json.loads((folder / "report.json").read_text())
         except (OSError, ValueError):
-            text = "it never came back" if status is None else f"it ended with status {status}"
+            text = "it never ended" if status is None else f"it ended with status {status}"
             last = (folder / "output.txt").read_text(errors="replace").strip().splitlines()[-1:]
             report = {"contained": False, "step": "p", "text": " ".join([text, *last]), "seconds": CELL}
         return report | {"left": left}
@@ -183,7 +188,7 @@ def run_often(times: int, peer: str, python: Path, fault: str) -> dict[str, Any]
 
 
 def print_table(names: list[str], peers: list[str], cells: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """Markdown: a row for each fault, then the sums."""
+    """Print the table in Markdown: a row for each fault, then the sums."""
     print(f"| fault | {' | '.join(peers)} |")
     print(f"|---|{'---|' * len(peers)}")
     for name in names:
@@ -193,7 +198,7 @@ def print_table(names: list[str], peers: list[str], cells: dict[tuple[str, str],
 
 
 def print_sums(names: list[str], peers: list[str], cells: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """The last row: how many each has contained."""
+    """Print the last row: how many faults each peer has contained."""
     sums = Counter(peer for name in names for peer in peers if cells[name, peer]["contained"])
     print(f"| **contained of {len(names)}** | {' | '.join(f'**{sums[peer]}**' for peer in peers)} |")
 
@@ -225,8 +230,8 @@ def main() -> int:
         print("\n".join(names) or f"no fault has {' or '.join(given.faults)} in its name: see --list")
         return 0 if given.list else 2
     try:
-        made = environments(given.peers, fresh=given.fresh)
-    except stage.StageError as error:
+        made = make_environments(given.peers, fresh=given.fresh)
+    except environments.SetupError as error:
         print(error, file=sys.stderr)
         return 2
     adopt_orphans()
@@ -240,7 +245,7 @@ def main() -> int:
     print(f"\n{time.strftime('%Y-%m-%d')}; {', '.join(f'{peer} {v}' for peer, v in versions(made).items())}.")
     print(FOOTNOTES)
     if given.json:
-        stage.write_json(given.json, {f"{name} | {peer}": cell for (name, peer), cell in cells.items()})
+        environments.write_json(given.json, {f"{name} | {peer}": cell for (name, peer), cell in cells.items()})
     return 0
 
 

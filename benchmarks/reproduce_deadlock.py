@@ -1,12 +1,12 @@
-"""Shows that tournaments of stock negmas stop for ever (CPython gh-115634), and that through resilient_exec they end.
+"""Shows that tournaments of stock negmas hang (CPython gh-115634), and that they end with resilient_exec.
 
-The theory
-    negmas 0.11.0 to 0.15.0 gives `max_tasks_per_child=10` to the standard library's `ProcessPoolExecutor`. A worker
-    that has done its ten tasks leaves, and the pool decides whether to replace it by a semaphore that counts idle
-    workers. Each finished task raises that semaphore, each `submit()` lowers it. A tournament submits all its work
-    first and then waits, so when the first worker leaves the semaphore stands far above zero: the pool believes that
-    an idle worker exists and starts none. The other workers follow. Nobody is left to do the rest, and
-    `as_completed()` without a timeout waits for it for ever. With n workers exactly 10 * n tasks get done.
+The cause
+    negmas 0.11.0 to 0.15.0 passes `max_tasks_per_child=10` to the standard library's `ProcessPoolExecutor`. A worker
+    exits after ten tasks, and the pool decides by a semaphore that counts idle workers whether to replace it. Each
+    finished task increments that semaphore, and each `submit()` decrements it. A tournament submits all its work first
+    and then waits. So when the first worker exits, the semaphore is far above zero: the pool assumes that an idle
+    worker exists and starts none. The same happens with the other workers. Then no worker is left, and `as_completed()`
+    without a timeout never returns. With n workers exactly 10 * n tasks are done.
 
 What is run, each in a child process of its own, on two workers
     `cartesian_tournament`: 3 negotiators, 8 scenarios, 144 negotiations; stock stops at 20.
@@ -14,15 +14,15 @@ What is run, each in a child process of its own, on two workers
     Then the same two calls with `resilient_exec.adapters.negmas` installed: 144 and 36.
 
 How the hang is proved
-    A timeout proves nothing: it can't tell slow from stuck. Two observers look twice a second. A thread inside the
-    child sees the futures, the pool's own table of workers, and the stack of the main thread. This process sees
-    from outside, in /proc, which processes of that run are alive (each carries a mark in its environment). HANG is
-    printed after all of this held without a break for `--hold` seconds:
-      - the number of futures done is the same as before, and futures are pending;
+    A timeout is no proof, since it does not distinguish slow from stuck. Two observers look twice a second. A thread
+    inside the child reads the futures, the pool's own table of workers, and the stack of the main thread. This process
+    reads from outside, in /proc, which processes of that run are alive (each has a mark in its environment). HANG is
+    printed when all of this has held without interruption for `--hold` seconds:
+      - the number of futures that are done has not changed, and futures are pending;
       - no process of the run is alive but the child and its resource tracker, and the pool's table is empty;
       - the main thread is inside `concurrent.futures.as_completed`, called without a timeout;
-      - the thread inside still reports: the child is neither stopped nor starved.
-    A run for which this never holds is reported as what it is: ended, failed, or still going at `--limit`.
+      - the thread inside still reports, so the child is neither stopped nor without CPU time.
+    Any other run is reported as ended, failed, or still running at `--limit`.
 
 Usage
     python benchmarks/reproduce_deadlock.py                      everything; five minutes or so on two cores
@@ -33,7 +33,7 @@ Usage
     --json FILE     writes the table and the evidence as JSON
 
     Needs Linux, Python 3.11 or newer and, the first time, the package index. The environment has negmas 0.11.3,
-    scml 0.7.7, pandas older than 3, and resilient_exec from the checkout that this file stands in.
+    scml 0.7.7, pandas older than 3, and resilient_exec from the checkout that contains this file.
 
 Exit status: 0 all was observed as expected; 1 it was not; 2 no affected Python, or the installation failed.
 """
@@ -55,7 +55,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import _environments as stage
+import _environments as environments
 
 if TYPE_CHECKING:
     import subprocess
@@ -74,7 +74,7 @@ COLUMNS = "call through workers planned done errors seconds alive pending verdic
 
 
 def run_cartesian() -> int:
-    """Run 3 x 3 negotiators in 8 scenarios, both ways round; return the number of negotiations in the result."""
+    """Run 3 x 3 negotiators in 8 scenarios, in both roles; return the number of negotiations in the result."""
     negmas = importlib.import_module("negmas")
     cartesian = importlib.import_module("negmas.tournaments.neg.simple.cartesian")
     issues = [negmas.make_issue(10, "price"), negmas.make_issue(5, "quantity")]
@@ -111,8 +111,8 @@ def run_worlds(parallelism: str) -> int:
 def two_workers(executor: str) -> str:
     """The value of `parallelism=` that asks for two workers on a machine with more cores.
 
-    Both count workers as `int(fraction * cores)`; half a worker more keeps rounding away. Stock counts all cores,
-    resilient_exec those that this process may use, and it gives no more than these.
+    Both compute the number of workers as `int(fraction * cores)`; half a worker is added against rounding errors. Stock
+    counts all cores, resilient_exec only those that this process may use, and it starts no more workers than these.
     """
     if executor == "stock":
         return f"parallel:{(WORKERS + 0.5) / (os.cpu_count() or 1)}"
@@ -123,14 +123,14 @@ def two_workers(executor: str) -> str:
 # --- inside the child: the observer --------------------------------------------------------------------------------
 
 
-class Watcher(threading.Thread):
-    """Writes what it sees of this process's pool and main thread to a file, twice a second.
+class InsideObserver(threading.Thread):
+    """Writes the state of this process's pools and main thread to a file, twice a second.
 
-    It must not change what it watches: it keeps the futures and pools it meets, and only reads; no lock of a pool.
+    It must not change what it observes: it keeps references to futures and pools, only reads, and takes no lock.
     """
 
     def __init__(self, file: Path) -> None:
-        super().__init__(name="watcher", daemon=True)
+        super().__init__(name="observer", daemon=True)
         self.file = file
         self.futures: list[Future[Any]] = []
         self.pools: list[ProcessPoolExecutor] = []
@@ -151,14 +151,14 @@ class Watcher(threading.Thread):
         ProcessPoolExecutor.submit = recording_submit  # type: ignore[assignment,method-assign]
 
     def run(self) -> None:
-        """Report until the process ends; when whoever started it is gone, clear up in its place."""
+        """Report until the process ends; if the parent is gone, remove the files and kill this process group."""
         while os.getppid() == self.parent:
-            stage.write_json(self.file, self.look())
+            environments.write_json(self.file, self.observe())
             time.sleep(TICK)
         shutil.rmtree(self.file.parent, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)
 
-    def look(self) -> dict[str, Any]:
+    def observe(self) -> dict[str, Any]:
         """One observation."""
         frames = [frame for frame, _ in traceback.walk_stack(sys._current_frames()[threading.main_thread().ident or 0])]
         waiting = [frame.f_locals.get("timeout", 0) for frame in frames if frame.f_code is as_completed.__code__]
@@ -183,16 +183,16 @@ def child_main(call: str, executor: str, folder: Path) -> None:
     adapter = importlib.import_module("resilient_exec.adapters.negmas") if executor == "resilient" else None
     if adapter:
         adapter.install(negotiations=True)
-    watcher = Watcher(folder / "status.json")
-    watcher.collect()
-    watcher.start()
+    observer = InsideObserver(folder / "status.json")
+    observer.collect()
+    observer.start()
     result = run_cartesian() if call == "cartesian" else run_worlds(two_workers(executor))
-    outcome = watcher.look() | {"result": result}
+    outcome = observer.observe() | {"result": result}
     if adapter:
-        # A negotiation that failed for good has a record, too: only the report tells it from one that was held.
-        told = adapter.last_report()
-        outcome |= {"planned": told.planned, "max_workers": told.workers, "errors": len(told.missing)}
-    stage.write_json(folder / "outcome.json", outcome)
+        # Only the report shows which negotiations have failed for good, since these have a record, too.
+        report = adapter.last_report()
+        outcome |= {"planned": report.planned, "max_workers": report.workers, "errors": len(report.missing)}
+    environments.write_json(folder / "outcome.json", outcome)
 
 
 # --- outside -----------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ class Run:
     evidence: list[str] = field(default_factory=list)
 
     def judge(self) -> None:
-        """Say whether this is what the theory foretells."""
+        """Set `expected`: whether the run ended as described under "The cause" above."""
         if self.executor == "stock":
             right = self.verdict.startswith("HANG") and self.done == TASKS_PER_WORKER * self.workers
         else:
@@ -225,8 +225,8 @@ class Run:
 
 
 @dataclass
-class Proof:
-    """Decides from both observers' reports whether a hang is proved: everything must hold for `hold` seconds."""
+class HangProof:
+    """Decides from both observers' reports whether a hang is proved: all conditions must hold for `hold` seconds."""
 
     hold: float
     done: int = -1
@@ -235,7 +235,7 @@ class Proof:
     ticks: int = 0
 
     def add(self, status: dict[str, Any], workers: list[int], now: float) -> bool:
-        """Take one observation; True once the hang is proved."""
+        """Add one observation; returns True once the hang is proved."""
         if status["done"] != self.done:
             self.done, self.progress_at, self.since, self.ticks = status["done"], status["at"], None, 0
         stuck = (
@@ -250,27 +250,27 @@ class Proof:
             return False
         self.since = self.since or now
         self.ticks += 1
-        # The second condition: a machine that slept in between has not been observed.
+        # The second condition fails if the machine was suspended in between, so that nothing was observed.
         return now - self.since >= self.hold and self.ticks * TICK * 2 >= self.hold
 
 
-def observe(call: str, executor: str, python: Path, args: argparse.Namespace) -> Run:
-    """Make one call in a child, watch it to its end or to the proof, and leave nothing of it behind."""
+def run_observed(call: str, executor: str, python: Path, args: argparse.Namespace) -> Run:
+    """Make one call in a child, and observe it until it ends or hangs; then end its processes and remove its files."""
     run = Run(call, executor, planned=PLANNED[call])
     folder = Path(tempfile.mkdtemp(prefix="resilient-exec-deadlock-"))
     # What negmas would write to the user's home, and temporary files of what is killed, go to the run's folder.
     places = {"DEFAULT_PATH": "config.json", "LOG_BASE": "logs", "TOURNAMENTS_BASE": "tournaments"}
     variables = {"TMPDIR": str(folder)} | {f"NEGMAS_{name}": str(folder / place) for name, place in places.items()}
     command = [str(python), str(Path(__file__).resolve()), "--child", call, executor, str(folder)]
-    child = stage.start_marked(command, folder, folder.name, variables)
+    child = environments.start_marked(command, folder, folder.name, variables)
     try:
-        watch(run, child, folder, args)
-        # An undisturbed exit takes its helpers along within moments; what does not go is killed and told.
+        follow(run, child, folder, args)
+        # After a regular exit the helper processes end soon; those that do not are killed and reported.
         patience = time.monotonic() + 5
-        while run.verdict == "ended" and stage.processes_of(folder.name) and time.monotonic() < patience:
+        while run.verdict == "ended" and environments.processes_of(folder.name) and time.monotonic() < patience:
             time.sleep(0.1)
     finally:
-        left = stage.end_processes(folder.name)
+        left = environments.end_processes(folder.name)
         child.wait()
         shutil.rmtree(folder, ignore_errors=True)
     if left and run.verdict == "ended":
@@ -280,16 +280,16 @@ def observe(call: str, executor: str, python: Path, args: argparse.Namespace) ->
     return run
 
 
-def watch(run: Run, child: subprocess.Popen[bytes], folder: Path, args: argparse.Namespace) -> None:
-    """Fill in the run from what both observers see, until the child ends, hangs by proof, or meets the limit."""
-    proof = Proof(args.hold)
+def follow(run: Run, child: subprocess.Popen[bytes], folder: Path, args: argparse.Namespace) -> None:
+    """Fill in the run from both observers' reports, until the child ends, the hang is proved, or the limit is over."""
+    proof = HangProof(args.hold)
     end = time.monotonic() + args.limit
     while child.poll() is None:
-        alive, status = stage.processes_of(folder.name), stage.read_json(folder / "status.json")
+        alive, status = environments.processes_of(folder.name), environments.read_json(folder / "status.json")
         workers = [pid for pid, command in alive.items() if pid != child.pid and "resource_tracker" not in command]
         run.workers_alive = len(workers)
         if status:
-            take(run, status)
+            copy_status(run, status)
             if proof.add(status, workers, time.monotonic()):
                 run.seconds = max(0.0, proof.progress_at - status["begun"])
                 run.verdict = f"HANG proved (held {args.hold:.0f} s)"
@@ -300,31 +300,31 @@ def watch(run: Run, child: subprocess.Popen[bytes], folder: Path, args: argparse
             run.evidence = status.get("stack", [])
             return
         time.sleep(TICK)
-    conclude(run, child.returncode, folder)
+    record_end(run, child.returncode, folder)
 
 
-def take(run: Run, status: dict[str, Any]) -> None:
-    """Copy what was told from inside (of a resilient pool the observer sees nothing; its report comes at the end)."""
+def copy_status(run: Run, status: dict[str, Any]) -> None:
+    """Copy the inside observer's status. It sees nothing of a resilient pool, of which the report comes at the end."""
     run.seconds = status["at"] - status["begun"]
     if status["planned"]:
         run.planned, run.done, run.workers = status["planned"], status["done"], status["max_workers"]
         run.errors = status["errors"]
 
 
-def conclude(run: Run, code: int, folder: Path) -> None:
+def record_end(run: Run, code: int, folder: Path) -> None:
     """Fill in the run of a child that ended by itself."""
     run.workers_alive = 0
-    outcome = stage.read_json(folder / "outcome.json")
+    outcome = environments.read_json(folder / "outcome.json")
     if code == 0 and outcome:
-        take(run, outcome)
+        copy_status(run, outcome)
         run.done, run.verdict = outcome["result"], "ended"
     else:
         run.verdict = f"failed (exit status {code})"
         run.evidence = (folder / "output.txt").read_text(errors="replace").splitlines()[-20:]
 
 
-def hang_evidence(status: dict[str, Any], alive: dict[int, str], child: int, proof: Proof) -> list[str]:
-    """What was seen in the last observation before the verdict."""
+def hang_evidence(status: dict[str, Any], alive: dict[int, str], child: int, proof: HangProof) -> list[str]:
+    """The last observation before the verdict, as text."""
     others = [command for pid, command in alive.items() if pid != child]
     return [
         f"done: {status['done']} of {status['planned']}, unchanged in {proof.ticks} observations in a row",
@@ -336,7 +336,7 @@ def hang_evidence(status: dict[str, Any], alive: dict[int, str], child: int, pro
 
 
 def print_table(runs: list[Run]) -> None:
-    """The table, then the evidence, as plain text."""
+    """Print the table, then the evidence."""
     rows = [[*COLUMNS.split(), ""]]
     for run in runs:
         counts = [run.workers, run.planned, run.done, run.errors, f"{run.seconds:.1f}", run.workers_alive, run.pending]
@@ -368,28 +368,30 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    """Set the stage, run all, print the table; see the top of this file for the exit status."""
+    """Set up the environment, run everything, print the table; see the top of this file for the exit status."""
     args = parse(argv)
-    # As an exception, so that the run that is under way is cleared up.
+    # Raised as an exception, so that the processes and files of the present run are removed.
     signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
     if not Path("/proc/self/environ").exists():
         print("the outside observer reads /proc: this needs Linux", file=sys.stderr)
         return 2
     try:
-        interpreter, python = stage.find_environment(args.python, REQUIREMENTS, CHECKOUT, args.env, fresh=args.fresh)
-    except stage.StageError as problem:
+        interpreter, python = environments.find_environment(
+            args.python, REQUIREMENTS, CHECKOUT, args.env, fresh=args.fresh
+        )
+    except environments.SetupError as problem:
         print(problem, file=sys.stderr)
         return 2
     runs = []
     for executor in ("stock", "resilient"):
         for call in [args.only] if args.only else PLANNED:
             print(f"running {NAMES[call]} through {executor} ...", flush=True)
-            runs.append(observe(call, executor, python, args))
+            runs.append(run_observed(call, executor, python, args))
             print(f"  {runs[-1].done} of {runs[-1].planned}: {runs[-1].verdict}", flush=True)
     print(f"\nPython {interpreter.version}, {', '.join(REQUIREMENTS)}")
     print_table(runs)
     if args.json:
-        stage.write_json(args.json, {"python": asdict(interpreter), "runs": [asdict(run) for run in runs]})
+        environments.write_json(args.json, {"python": asdict(interpreter), "runs": [asdict(run) for run in runs]})
     return 0 if all(run.expected for run in runs) else 1
 
 

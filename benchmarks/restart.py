@@ -1,16 +1,16 @@
-"""What a fresh process costs with negmas and scml in it: after a kill, and for every world of a tournament.
+"""Measures what a fresh process with negmas and scml costs: after a kill, and for every world of a tournament.
 
     python benchmarks/restart.py [--rounds 5] [--tournaments 10] [--track std|oneshot] [--steps 10] [--configs 2]
 
-First table: the worker is killed by SIGKILL, and the next task, which needs ``negmas.tournaments`` and ``scml.utils``,
-is waited for: seconds from the kill to its result, one pool after the other.
+First table: the worker is killed by SIGKILL while it idles, and the next task needs ``negmas.tournaments`` and
+``scml.utils``.  Measured are the seconds from the kill to its result, one pool after the other.
 
-Second table: the same clean tournament (all seeded, and the scores compared) twice: in one, workers are reused, in the
-other each world has a process of its own.  Both run at the same time on the same CPU, with one worker each, and CPU
-time is compared, of all processes: so what strikes the speed of the machine strikes both.  As worlds do nothing but
-compute, that is their wall time where each has a CPU.
+Second table: two runs of the same tournament (seeded; the scores are compared).  In one, workers are reused, in the
+other each world has a process of its own.  Both run at the same time on the same CPU, with one worker each, so that
+changes of the machine's speed affect both.  Compared is the CPU time of all their processes.  Since worlds only
+compute, this is their wall time if each has a CPU.
 
-It needs negmas and scml (``resilient-exec[scml]``); pebble is compared where it is installed.
+It needs negmas and scml (``resilient-exec[scml]``); pebble is compared if it is installed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PRELOAD = ("negmas.tournaments.tournaments", "scml.utils")
 
 
 def use() -> int:
-    """The task: needs what takes seconds to import."""
+    """The task: imports modules that take seconds to import."""
     for name in PRELOAD:
         importlib.import_module(name)
     return os.getpid()
@@ -57,7 +57,7 @@ def ours(preload: tuple[str, ...]) -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def loky() -> Iterator[Callable[[], int]]:
-    """Loky's reusable executor, asked again when it is broken."""
+    """Loky's reusable executor, which is replaced when it is broken."""
     from loky import get_reusable_executor
 
     yield lambda: int(get_reusable_executor(1).submit(use).result())
@@ -66,7 +66,7 @@ def loky() -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def pebble() -> Iterator[Callable[[], int]]:
-    """Pebble's pool; it breaks when an idle worker is killed, and is made anew."""
+    """Pebble's pool; it breaks when an idle worker is killed, and is then replaced."""
     from pebble import ProcessPool
 
     pool = ProcessPool(1, context=multiprocessing.get_context("spawn"))
@@ -98,10 +98,10 @@ def restart(call: Callable[[], int]) -> float:
     """Seconds from the death of the worker to the next result."""
     victim = call()
     begin = time.perf_counter()
-    with suppress(ProcessLookupError):  # a worker that has ended by itself meanwhile
+    with suppress(ProcessLookupError):  # the worker has ended by itself
         os.kill(victim, signal.SIGKILL)
     while True:
-        with suppress(Exception):  # a pool that has just noticed the death
+        with suppress(Exception):  # the pool has noticed the death during this call
             if call() != victim:
                 return time.perf_counter() - begin
 
@@ -113,15 +113,24 @@ TRACKS = {
 
 
 def tournament(parent: Connection, track: str, steps: int, configs: int, cpu: int, *, fresh: bool) -> None:
-    """In a process of its own: a tournament on one CPU; sends CPU seconds a world of all its processes, and scores."""
+    """In a process of its own: run a tournament on one CPU; send its CPU seconds per world, and the scores.
+
+    Args:
+        parent: where to send that.
+        track: a key of ``TRACKS``.
+        steps: of each world.
+        configs: ``n_configs`` of the tournament.
+        cpu: the CPU's number.
+        fresh: whether each world has a process of its own.
+    """
     run, package, names = TRACKS[track]
     competitors = [getattr(importlib.import_module(package), name) for name in names]
 
     import resilient_exec.adapters.negmas as adapter
 
-    os.sched_setaffinity(0, {cpu})  # and with it all processes to come
+    os.sched_setaffinity(0, {cpu})  # child processes inherit it
     wait_for_the_others(parent)
-    random.seed(1)  # which worlds there are, and their names, is drawn here
+    random.seed(1)  # the worlds and their names are drawn from it
     np.random.seed(1)  # noqa: NPY002  it is the one that negmas draws from
     before = cpu_seconds()
     with adapter.options(max_workers=1, fresh_process=fresh, seed=1), tempfile.TemporaryDirectory() as folder:
@@ -142,7 +151,7 @@ def tournament(parent: Connection, track: str, steps: int, configs: int, cpu: in
 
 
 def cpu_seconds() -> float:
-    """CPU seconds of this process, and of those that have ended and were waited for, by it or by such a one."""
+    """CPU seconds of this process and of its descendants that have ended and were waited for."""
     each = (resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(used.ru_utime + used.ru_stime for used in each)
 
@@ -170,7 +179,7 @@ def main() -> None:
     if not arguments.tournaments:
         return
     print(f"{arguments.track}, {arguments.steps} steps, CPU s a world: workers reused, a fresh process for each, ratio")
-    os.environ["PYTHONHASHSEED"] = "0"  # of the processes to come: what agents do depends on the order of sets
+    os.environ["PYTHONHASHSEED"] = "0"  # for child processes: what agents do depends on the order of sets
     what = (arguments.track, arguments.steps, arguments.configs, min(os.sched_getaffinity(0)))
     compare(arguments.tournaments, tournament, *what, sides=[{"fresh": False}, {"fresh": True}])
 

@@ -1,14 +1,14 @@
-"""What it costs to note who is on stage: the same worlds with and without, at the same time on the same CPU.
+"""Measures what it costs to note who is on stage: the same worlds with and without it, on the same CPU.
 
     python benchmarks/stage.py [--track std|oneshot] [--rounds 7] [--worlds 6] [--steps 10] [--neither]
 
-Worlds that are the same (one seed, one order of sets; negmas' draw for each second that passes is calmed) run in two
-processes at once, watched in one of them, and CPU seconds are compared.  Both keep to one CPU, which they share: what
-strikes the speed of the machine strikes both.  In each round the processes are new.
+Equal worlds (same seed, same order of sets, and no random draws by the clock in negmas) run in two processes at the
+same time, with the notes in one of them.  CPU seconds are compared.  Both processes share one CPU, so that changes of
+the machine's speed affect both.  Each round uses new processes.
 
-The same is then measured in place: clocks before and behind each of the hooked functions, outside and inside the hook;
-what passes between the two, less what passes there without a hook, is the hook's.  That does not see what the rest of
-the world loses by it.
+A second measurement is made in place: clocks are read before and after each hooked function, outside and inside the
+hook.  The time between the two clocks, minus the same time without the hook, is the cost of the hook.  This does not
+include what the rest of the world loses, by displaced caches for example.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 SEED = 7
 
 
-class Calm:
-    """A stand-in for ``random`` in negmas' mechanisms."""
+class ConstantRandom:
+    """Replaces ``random`` in negmas' mechanisms, so that their draws do not depend on the clock."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(random, name)
@@ -57,7 +57,7 @@ TRACKS = {
 
 
 def make(track: str, steps: int, seed: int) -> tuple[Any, list[str]]:
-    """A world that has not begun, and the names of its agents' types."""
+    """A world that has not begun, and the full names of its agents' types."""
     package, class_name, names = TRACKS[track]
     kinds = [getattr(importlib.import_module(f"{package}.agents"), name) for name in names]
     kind = getattr(importlib.import_module(package), class_name)
@@ -70,16 +70,16 @@ def make(track: str, steps: int, seed: int) -> tuple[Any, list[str]]:
 
 
 def prepare(cpu: int) -> None:
-    """Make this process one like a worker's, on that CPU, with negmas calmed."""
+    """Prepare this process like a worker, on that CPU, with constant random numbers in negmas' mechanisms."""
     warnings.simplefilter("ignore")
     os.sched_setaffinity(0, {cpu})
     os.chdir(tempfile.mkdtemp())
-    importlib.import_module("negmas.mechanisms").random = Calm()  # type: ignore[attr-defined]
+    importlib.import_module("negmas.mechanisms").random = ConstantRandom()  # type: ignore[attr-defined]
     context.set_notes(Register(register_file()))
 
 
 def side(parent: Connection, track: str, steps: int, worlds: int, cpu: int, *, watched: bool) -> None:
-    """In a process of its own: a world to get warm, then those that count; sends their CPU seconds and scores."""
+    """In a process of its own: run a world as a warm-up, then ``worlds`` more; send their CPU seconds and scores."""
     prepare(cpu)
     make(track, steps, SEED)[0].run()
     gc.collect()
@@ -98,14 +98,14 @@ def side(parent: Connection, track: str, steps: int, worlds: int, cpu: int, *, w
 Hooked = tuple[Any, str]
 
 
-class Between:
-    """Seconds between two pairs of clocks, the outer ones around a function's hook and the inner ones in it."""
+class HookTime:
+    """Seconds spent in hooks: between clocks around a function's hook, and clocks inside of it."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def put(self, hooked: list[Hooked], sign: int, undo: contextlib.ExitStack) -> None:
-        """Put clocks around these functions as they are now: outer ones with sign 1, inner ones with -1."""
+        """Put clocks around these functions as they are now: sign 1 is for the outer clocks, -1 for the inner ones."""
         for owner, name in hooked:
             original = vars(owner)[name]
             setattr(owner, name, self._clocked(original, sign))
@@ -125,12 +125,12 @@ class Between:
 
 
 def hook_in_place(parent: Connection, track: str, steps: int, cpu: int) -> None:
-    """In a process of its own: CPU seconds of a world, and seconds in the hooks, without and with."""
+    """In a process of its own: send CPU seconds of a world, and seconds in hooks, without and with the hooks."""
     prepare(cpu)
     hooked = entries.hooked()
-    told = []
-    for watched in (False, False, True):  # the first one is to get warm
-        between = Between()
+    measured = []
+    for watched in (False, False, True):  # the first one is a warm-up
+        between = HookTime()
         world, types = make(track, steps, SEED)
         gc.collect()
         with contextlib.ExitStack() as undo:
@@ -141,12 +141,12 @@ def hook_in_place(parent: Connection, track: str, steps: int, cpu: int) -> None:
             before = time.process_time()
             for _ in range(steps):
                 world.step()
-            told.append((time.process_time() - before, between.seconds))
-    parent.send(told[1:])
+            measured.append((time.process_time() - before, between.seconds))
+    parent.send(measured[1:])
 
 
 def in_place(track: str, steps: int, cpu: int) -> tuple[float, float]:
-    """Seconds that the hooks of a world cost, and CPU seconds of that world without them."""
+    """Seconds spent in the hooks of a world, and CPU seconds of that world without them."""
     process, near = start(hook_in_place, track, steps, cpu)
     (_, without), (world, with_) = near.recv()
     process.join()
@@ -160,9 +160,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--worlds", type=int, default=6, help="of a round, for each side")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--neither", action="store_true", help="watch neither side: how far equal ones differ")
+    parser.add_argument("--neither", action="store_true", help="both without notes: shows how much equal runs differ")
     arguments = parser.parse_args()
-    os.environ["PYTHONHASHSEED"] = "0"  # of the processes to come
+    os.environ["PYTHONHASHSEED"] = "0"  # for child processes
     cpu = min(os.sched_getaffinity(0))
     what = f"{arguments.track}, {arguments.worlds} worlds of {arguments.steps} steps"
     print(f"{what}, CPU s: without, {'without again' if arguments.neither else 'with'}, ratio")

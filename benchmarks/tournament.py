@@ -1,20 +1,21 @@
-"""The case that this project started with, in full: a tournament of 756 short worlds, here and in stock negmas.
+"""Runs a tournament of 756 short worlds with resilient_exec and with stock negmas, which this project was started for.
 
 What is run, each time in a process of its own
-    `anac2024_std` among seven competitors (three of the LitaAgents of scml-agents, four of scml's own agents), two in
+    `anac2024_std` with seven competitors (three of the LitaAgents of scml-agents, four of scml's own agents), two in
     a world, 5 steps: 42 worlds for each of `--configs`; `--full` is 18 of them, 756 worlds. Stock is
-    `parallelism="parallel"`, ours is "resilient". scml-agents is installed without what it depends on, several GB
-    with PyTorch and TensorFlow: the LitaAgents use none of that.
-      old        negmas 0.11.3, scml 0.7.7: stock, which hangs after 10 worlds a worker, and ours. Stock is ended when
-                 for `--standstill` s no world has ended.
-      clean      negmas 0.16.0, scml 0.8.4: stock, ours and ours with `fresh_process=False` ("reused") at the same time,
-                 with a worker for every other CPU each, so that what strikes the speed of the machine strikes all;
+    `parallelism="parallel"`, ours is "resilient". scml-agents is installed without its dependencies, which are several
+    GB with PyTorch and TensorFlow and are not used by the LitaAgents.
+      old        negmas 0.11.3, scml 0.7.7: stock, which hangs after 10 worlds per worker, and ours. Stock is ended when
+                 no world has ended for `--standstill` s.
+      clean      negmas 0.16.0, scml 0.8.4: stock, ours, and ours with `fresh_process=False` ("reused") at the same
+                 time, each with as many workers as half of the CPUs, so that changes of the machine's speed affect all;
                  `--rounds` times.
       sabotaged  the same versions: in one of twenty worlds an agent kills its process by SIGKILL, exits, hangs or
-                 raises KeyboardInterrupt. A hang costs `--timeout` s here; in stock what a world declares (900 s).
+                 raises KeyboardInterrupt. A hang takes `--timeout` s here, and in stock the limit that a world
+                 declares (900 s).
 
-Printed for each run: worlds scored and planned, wall time, CPU time of all processes, the most memory that they held
-together (proportional set size); for `clean` the ratios of ours to stock.
+Printed for each run: worlds scored and planned, wall time, CPU time of all processes, and their peak memory in total
+(proportional set size); for `clean` the ratios of ours to stock.
 
 Usage
     python3 benchmarks/tournament.py                    # small: 42 worlds
@@ -43,7 +44,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import _environments as stage
+import _environments as environments
 
 if TYPE_CHECKING:
     import subprocess
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parent.parent
 OLD = ("negmas==0.11.3", "scml==0.7.7", "pandas<3", "rich>=13")
 NEW = ("negmas==0.16.0", "scml==0.8.4", "rich>=13")
-BARE = ("scml-agents==0.5.2",)  # imports nothing but what is asked of it, unlike older ones
+BARE = ("scml-agents==0.5.2",)  # unlike older versions, it imports only the agents that are used
 PARTS = {"old": OLD, "clean": NEW, "sabotaged": NEW}
 WORLDS_PER_CONFIG = 42  # 7 competitors: 21 pairs, each in both orders
 FULL = 18
@@ -64,7 +65,7 @@ DECLARED = 900.0  # s: `time_limit` of SCML's worlds
 
 
 def child_main(parallelism: str, configs: int, timeout: float, folder: Path) -> None:
-    """Run one tournament, and write what became of it."""
+    """Run one tournament, and write its scores and times to outcome.json."""
     agents = importlib.import_module("_tournament_agents")
     utils = importlib.import_module("scml.utils")
     arguments: dict[str, Any] = {
@@ -73,7 +74,7 @@ def child_main(parallelism: str, configs: int, timeout: float, folder: Path) -> 
         "n_competitors_per_world": 2,
         "n_steps": 5,
     }
-    random.seed(SEED)  # which worlds there are, and their names, is drawn here
+    random.seed(SEED)  # the worlds and their names are drawn from it
     importlib.import_module("numpy").random.seed(SEED)
     arguments |= {"tournament_path": folder / "tournament", "parallelism": parallelism}
     began = time.monotonic()
@@ -87,7 +88,7 @@ def child_main(parallelism: str, configs: int, timeout: float, folder: Path) -> 
     cpu = sum(one.ru_utime + one.ru_stime for one in spent)
     outcome: dict[str, Any] = {"scored": int(scores["run_id"].nunique()), "seconds": seconds, "cpu": cpu}
     outcome["scores"] = {str(name): sorted(world["score"]) for name, world in scores.groupby("world")}
-    stage.write_json(folder / "outcome.json", outcome)
+    environments.write_json(folder / "outcome.json", outcome)
 
 
 # --- outside -------------------------------------------------------------------------------------------------------
@@ -113,25 +114,25 @@ class Run:
     def __str__(self) -> str:
         if not self.outcome:
             return f"{self.part:10} {self.through:10} {self.words}"
-        told = self.outcome
+        outcome = self.outcome
         return (
-            f"{self.part:10} {self.through:10} {told['scored']:5} of {self.planned:<5}{self.sabotaged:4} sabotaged"
-            f"{told['seconds']:9.1f} s{told['cpu']:9.1f} CPU s{self.peak / 2**20:9.0f} MiB"
+            f"{self.part:10} {self.through:10} {outcome['scored']:5} of {self.planned:<5}{self.sabotaged:4} sabotaged"
+            f"{outcome['seconds']:9.1f} s{outcome['cpu']:9.1f} CPU s{self.peak / 2**20:9.0f} MiB"
         )
 
 
 def held_by(mark: str) -> int:
-    """Bytes that all processes of a run hold, each shared page counted once."""
+    """Bytes that all processes of a run hold in total, with each shared page counted once."""
     total = 0
-    for pid in stage.processes_of(mark):
-        with contextlib.suppress(OSError, StopIteration, ValueError):  # it has just ended
+    for pid in environments.processes_of(mark):
+        with contextlib.suppress(OSError, StopIteration, ValueError):  # the process has just ended
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             total += int(next(line for line in lines if line.startswith("Pss:")).split()[1]) * 1024
     return total
 
 
 def run_one(part: str, through: str, python: Path, args: argparse.Namespace) -> Run:
-    """Run one tournament in a process of its own, and leave nothing of it behind."""
+    """Run one tournament in a process of its own; then end all its processes and remove its files."""
     run = Run(part, through, args.configs * WORLDS_PER_CONFIG)
     folder = Path(tempfile.mkdtemp(prefix="resilient-exec-tournament-"))
     places = {"DEFAULT_PATH": "config.json", "LOG_BASE": "logs", "TOURNAMENTS_BASE": "tournaments"}
@@ -143,31 +144,31 @@ def run_one(part: str, through: str, python: Path, args: argparse.Namespace) -> 
     if through == "reused":
         variables["RESILIENT_EXEC_FRESH_PROCESS"] = "0"
     call = ["--child", parallelism, str(args.configs), str(args.timeout), str(folder)]
-    child = stage.start_marked(
+    child = environments.start_marked(
         [str(python), "-W", "ignore", str(Path(__file__).resolve()), *call], folder, folder.name, variables
     )
     try:
-        watch(run, child, folder, args)
+        follow(run, child, folder, args)
     finally:
-        stage.end_processes(folder.name)
+        environments.end_processes(folder.name)
         child.wait()
         shutil.rmtree(folder, ignore_errors=True)
     print(run, flush=True)
     return run
 
 
-def watch(run: Run, child: subprocess.Popen[bytes], folder: Path, args: argparse.Namespace) -> None:
-    """Follow it to its end, or until nothing has happened for long."""
+def follow(run: Run, child: subprocess.Popen[bytes], folder: Path, args: argparse.Namespace) -> None:
+    """Wait until the child ends, or no world has ended for a long time; measure its memory meanwhile."""
     since = time.monotonic()
     end, ended = since + args.limit, 0
-    patience = args.standstill if run.part == "old" else DECLARED + args.standstill  # a hang ends when that is over
+    patience = args.standstill if run.part == "old" else DECLARED + args.standstill  # stock ends a hang after DECLARED
     while child.poll() is None and time.monotonic() < end and time.monotonic() - since < patience:
         run.peak = max(run.peak, held_by(folder.name))
         before, ended = ended, worlds_ended(folder)
         if ended != before:
             since = time.monotonic()
         time.sleep(1.0)
-    run.outcome = stage.read_json(folder / "outcome.json")
+    run.outcome = environments.read_json(folder / "outcome.json")
     if run.part == "sabotaged":
         run.sabotaged = sum(is_sabotaged(name) for name in world_names(folder))
     if not run.outcome:
@@ -175,7 +176,7 @@ def watch(run: Run, child: subprocess.Popen[bytes], folder: Path, args: argparse
         quiet = time.monotonic() - since
         run.words = (
             f"{worlds_ended(folder)} of {run.planned} worlds have results; {how}; the last one {quiet:.0f} s ago; "
-            f"{len(stage.processes_of(folder.name))} processes are left"
+            f"{len(environments.processes_of(folder.name))} processes are left"
         )
 
 
@@ -191,18 +192,18 @@ def world_names(folder: Path) -> list[str]:
 
 
 def is_sabotaged(name: str) -> bool:
-    """Whether the world is sabotaged: the rule of `_tournament_agents.py`, which needs scml to be imported."""
+    """Whether the world is sabotaged, by the rule of `_tournament_agents.py`, which cannot be imported without scml."""
     return zlib.crc32(name.encode()) % 20 == 0
 
 
 def _same_worlds(some: dict[str, list[float]], others: dict[str, list[float]]) -> int:
-    """How many worlds (their names begin with the moment of creation) have the same scores in both."""
+    """How many worlds have the same scores in both; the time of creation at the begin of their names is ignored."""
     some, others = ({name.partition("-")[2]: scores for name, scores in each.items()} for each in (some, others))
     return sum(scores == others.get(name) for name, scores in some.items())
 
 
 def run_part(part: str, python: Path, args: argparse.Namespace) -> list[Run]:
-    """All runs of a part, and what their comparison gives."""
+    """Run all tournaments of a part, and print their comparison."""
     if part != "clean":
         return [run_one(part, through, python, args) for through in args.who or THROUGH[:2]]
     runs: list[Run] = []
@@ -225,9 +226,10 @@ def compare(runs: list[Run]) -> None:
                 "CPU time": [ours.outcome["cpu"] / stock.outcome["cpu"] for stock, ours in pairs],
                 "peak memory": [ours.peak / stock.peak for stock, ours in pairs],
             }
-            told = ", ".join(f"{name} {statistics.median(each):.3f}" for name, each in ratios.items())
+            medians = ", ".join(f"{name} {statistics.median(each):.3f}" for name, each in ratios.items())
             print(
-                f"{through} / stock, medians of {len(pairs)}: {told}; worlds with the same scores: {same}", flush=True
+                f"{through} / stock, medians of {len(pairs)}: {medians}; worlds with the same scores: {same}",
+                flush=True,
             )
 
 
@@ -242,10 +244,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--timeout", type=float, default=60, metavar="S", help="of a world, here (default: %(default)s)"
     )
     parser.add_argument(
-        "--standstill", type=float, default=180, metavar="S", help="without a result ends a run (default: %(default)s)"
+        "--standstill", type=float, default=180, metavar="S", help="without a new result, to end a run (%(default)s)"
     )
     parser.add_argument("--who", nargs="+", choices=THROUGH, help="default: all that the part has")
-    parser.add_argument("--limit", type=float, default=7200, metavar="S", help="of one run (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=7200, metavar="S", help="for one run (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="make the environments anew")
     args = parser.parse_args(argv)
     if args.full:
@@ -259,15 +261,15 @@ def main(argv: list[str]) -> int:
     runs = []
     for part in args.parts:
         try:
-            python = stage.make_environment(
-                stage.Interpreter(sys.executable, ".".join(map(str, sys.version_info[:3])), "not probed"),
+            python = environments.make_environment(
+                environments.Interpreter(sys.executable, ".".join(map(str, sys.version_info[:3])), "not probed"),
                 PARTS[part],
                 CHECKOUT,
                 fresh=args.fresh,
                 name=f"tournament-{'old' if part == 'old' else 'new'}",
                 bare=BARE,
             )
-        except stage.StageError as problem:
+        except environments.SetupError as problem:
             print(problem)
             return 2
         runs += run_part(part, python, args)

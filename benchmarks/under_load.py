@@ -1,4 +1,4 @@
-"""Run tests many times while every core is busy: what a new test that starts processes must pass.
+"""Runs tests many times while every core is busy, which a new test that starts processes has to pass.
 
     python benchmarks/under_load.py [--times 200] [PYTEST ARGUMENTS ...]
 
@@ -15,7 +15,7 @@ import sys
 
 
 def main() -> int:
-    """Load the machine, run pytest, unload it."""
+    """Start busy processes, run pytest, and end them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=200, help="how often each test is run (default: %(default)s)")
     arguments, pytest_arguments = parser.parse_known_args()

@@ -1,13 +1,14 @@
-"""Runs small tournaments on each pair of negmas and scml that is supported, each in an environment of its own.
+"""Runs small tournaments with each supported pair of negmas and scml, each in an environment of its own.
 
 What is run for each row, every time in a process of its own, on two workers
-    `anac2024_std` and `anac2024_oneshot` with two competitors (4 worlds), `cartesian_tournament` with two negotiators
-    (16 negotiations), through `resilient_exec.adapters.negmas`: once clean, and once sabotaged: in one attempt the
-    worker is killed by SIGKILL, in another one an agent hangs until its `timeout`. Nothing is tried a second time.
+    `anac2024_std` and `anac2024_oneshot` with two competitors (4 worlds), and `cartesian_tournament` with two
+    negotiators (16 negotiations), through `resilient_exec.adapters.negmas`: once clean, and once sabotaged. Sabotaged
+    means that in one attempt the worker is killed by SIGKILL, and in another one an agent hangs until its `timeout`.
+    There are no retries.
 
 What is expected
-    Clean: all are scored. Sabotaged: all but two are scored, and of the two that are named as missing one died of
-    SIGKILL and one timed out. Rows that are to be refused (a negmas that cannot work with pandas 3): no world is run,
+    Clean: all are scored. Sabotaged: all but two are scored, and of the two that are reported as missing one died by
+    SIGKILL and one timed out. Rows that are to be refused (a negmas that does not work with pandas 3): no world is run,
     and the error says what to install.
 
 Usage
@@ -35,12 +36,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import _environments as stage
+import _environments as environments
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PLANNED = {"std": 4, "oneshot": 4, "cartesian": 16}
 CONDITIONS = ("clean", "sabotaged")
-TIMEOUT = 30  # s for one world: a new worker imports scml in that time, too, on a machine that has other things to do
+TIMEOUT = 30  # s for one world; includes the imports of a new worker, on a machine that may be busy
 LIMIT = 600.0  # s for one run
 SMALL = {"n_configs": 2, "n_runs_per_world": 1, "n_competitors_per_world": 2, "n_steps": 3, "n_processes": 2}
 
@@ -57,12 +58,12 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What `--only` takes."""
+        """The name of the row for `--only`."""
         return f"{self.negmas}-pandas3" if self.is_refused else f"{self.negmas}-py{self.python}"
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """For pip."""
+        """The requirements for pip."""
         return (f"negmas=={self.negmas}", f"scml=={self.scml}", f"pandas{self.pandas}", "rich>=13")
 
 
@@ -80,22 +81,22 @@ ROWS = (
 
 
 def child_main(route: str, folder: Path) -> None:
-    """Run one tournament, and write what became of it."""
+    """Run one tournament, and write its counts to outcome.json."""
     adapter = importlib.import_module("resilient_exec.adapters.negmas")
     adapter.install(negotiations=True)
     try:
         with adapter.options(max_workers=2, timeout=TIMEOUT, retry=1):
             rows = run_cartesian() if route == "cartesian" else run_worlds(route, folder)
     except adapter.CheckFailed as refusal:
-        stage.write_json(folder / "outcome.json", {"refused": str(refusal)})
+        environments.write_json(folder / "outcome.json", {"refused": str(refusal)})
         return
-    told = adapter.last_report()
-    outcome = {"planned": told.planned, "scored": told.scored, "rows": rows}
-    stage.write_json(folder / "outcome.json", outcome | {"missing": [task.history for task in told.missing]})
+    report = adapter.last_report()
+    outcome = {"planned": report.planned, "scored": report.scored, "rows": rows}
+    environments.write_json(folder / "outcome.json", outcome | {"missing": [task.history for task in report.missing]})
 
 
 def run_worlds(route: str, folder: Path) -> int:
-    """A world tournament; the number of worlds in negmas' own results."""
+    """Run a world tournament; returns the number of worlds in negmas' own results."""
     agents = importlib.import_module("_version_agents")
     ending = "Std" if route == "std" else ""
     competitors = [getattr(agents, f"{name}{ending}") for name in ("Healthy", "Saboteur")]
@@ -106,7 +107,7 @@ def run_worlds(route: str, folder: Path) -> int:
 
 
 def run_cartesian() -> int:
-    """A negotiation tournament; the number of records, failures among them."""
+    """Run a negotiation tournament; returns the number of records, including failures."""
     agents = importlib.import_module("_version_agents")
     cartesian = importlib.import_module("negmas.tournaments.neg.simple.cartesian")
     settings: dict[str, Any] = {"n_repetitions": 1, "n_steps": 20, "njobs": 2, "verbosity": 0}
@@ -129,17 +130,17 @@ class Run:
     condition: str
     outcome: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-    words: str = ""
+    problem: str = ""
 
     def surprise(self) -> str:
-        """What is not as expected; empty if nothing is."""
+        """What is not as expected; "" if everything is."""
         if not self.outcome:
-            return self.words
+            return self.problem
         if self.row.is_refused or "refused" in self.outcome:
             refusal = self.outcome.get("refused", "it was not refused")
             return "" if self.row.is_refused and 'pip install "pandas<3"' in refusal else refusal
         planned = PLANNED[self.route]
-        sick = sorted(map(str, self.outcome["missing"]))
+        missing = sorted(map(str, self.outcome["missing"]))
         lost = 2 if self.condition == "sabotaged" else 0
         # A negotiation that failed has a record of negmas' own; a world has none.
         rows = planned if self.route == "cartesian" else planned - lost
@@ -147,12 +148,14 @@ class Run:
         wrong = [
             f"{key} {self.outcome[key]}, not {value}" for key, value in wanted.items() if self.outcome[key] != value
         ]
-        if lost and not (len(sick) == lost and "SIGKILL" in sick[0] and f"timed out after {TIMEOUT} s" in sick[1]):
-            wrong.append(f"missing for {sick}")
+        if lost and not (
+            len(missing) == lost and "SIGKILL" in missing[0] and f"timed out after {TIMEOUT} s" in missing[1]
+        ):
+            wrong.append(f"missing for {missing}")
         return "; ".join(wrong)
 
     def cell(self) -> str:
-        """Scored of planned, or how else it ended."""
+        """The run in the table: scored of planned, "refused" or "failed"."""
         if "refused" in self.outcome:
             return "refused"
         if not self.outcome:
@@ -161,7 +164,7 @@ class Run:
 
 
 def run_one(row: Row, route: str, condition: str, python: Path) -> Run:
-    """Run one tournament in a process of its own, and leave nothing of it behind."""
+    """Run one tournament in a process of its own; then end all its processes and remove its files."""
     run = Run(row, route, condition)
     folder = Path(tempfile.mkdtemp(prefix="resilient-exec-versions-"))
     places = {"DEFAULT_PATH": "config.json", "LOG_BASE": "logs", "TOURNAMENTS_BASE": "tournaments"}
@@ -170,40 +173,40 @@ def run_one(row: Row, route: str, condition: str, python: Path) -> Run:
         variables["RESILIENT_EXEC_VERSIONS_FAULTS"] = str(folder)
     command = [str(python), "-W", "ignore", str(Path(__file__).resolve()), "--child", route, str(folder)]
     begin = time.monotonic()
-    child = stage.start_marked(command, folder, folder.name, variables)
+    child = environments.start_marked(command, folder, folder.name, variables)
     try:
         child.wait(LIMIT)
     except subprocess.TimeoutExpired:
-        run.words = f"not finished after {LIMIT:.0f} s"
+        run.problem = f"not finished after {LIMIT:.0f} s"
     finally:
         run.seconds = time.monotonic() - begin
-        stage.end_processes(folder.name)
+        environments.end_processes(folder.name)
         child.wait()
-        run.outcome = stage.read_json(folder / "outcome.json")
+        run.outcome = environments.read_json(folder / "outcome.json")
         output = (folder / "output.txt").read_text(errors="replace").strip().splitlines()
-        run.words = run.words or f"exit status {child.returncode}: {' | '.join(output[-3:])}"
+        run.problem = run.problem or f"exit status {child.returncode}: {' | '.join(output[-3:])}"
         shutil.rmtree(folder, ignore_errors=True)
     return run
 
 
 @functools.cache
-def interpreter(minor: str) -> stage.Interpreter:
+def interpreter(minor: str) -> environments.Interpreter:
     """A Python of this minor version that can make environments."""
     code = "import ensurepip, venv, sys; print(sys.executable, *sys.version_info[:3])"
-    for path in stage.candidates():
+    for path in environments.candidates():
         try:
-            status, out, _ = stage.run_group([path, "-c", code], 60.0)
+            status, out, _ = environments.run_group([path, "-c", code], 60.0)
         except OSError:
             continue
         executable, *numbers = out.split() if status == 0 else [""]
         if ".".join(numbers[:2]) == minor:
-            return stage.Interpreter(executable, ".".join(numbers), "not probed")
-    raise stage.StageError(f"no Python {minor} was found on PATH or below pyenv; choose other rows with --only")
+            return environments.Interpreter(executable, ".".join(numbers), "not probed")
+    raise environments.SetupError(f"no Python {minor} was found on PATH or below pyenv; choose other rows with --only")
 
 
 def run_row(row: Row, args: argparse.Namespace) -> list[Run]:
     """All tournaments of a row."""
-    python = stage.make_environment(
+    python = environments.make_environment(
         interpreter(row.python), row.requirements, CHECKOUT, fresh=args.fresh, name=f"versions-{row.name}"
     )
     routes = ["std"] if row.is_refused else args.routes
@@ -221,7 +224,7 @@ def run_row(row: Row, args: argparse.Namespace) -> list[Run]:
 
 
 def print_table(runs: list[Run]) -> None:
-    """A line for each row."""
+    """Print a line for each row, and what was not as expected."""
     columns = [(route, condition) for route in PLANNED for condition in CONDITIONS]
     lines = [["negmas", "scml", "pandas", "Python", *(f"{route}, {condition}" for route, condition in columns), ""]]
     for row in dict.fromkeys(run.row for run in runs):
@@ -264,14 +267,14 @@ def main(argv: list[str]) -> int:
         print(f"{row.name}: {', '.join(row.requirements)}", flush=True)
         try:
             runs += run_row(row, args)
-        except stage.StageError as problem:
+        except environments.SetupError as problem:
             unmade.append(f"{row.name}: {problem}")
             print(unmade[-1], flush=True)
     print()
     if runs:
         print_table(runs)
-    for words in unmade:
-        print(f"no environment for {words}")
+    for reason in unmade:
+        print(f"no environment for {reason}")
     if args.json:
         results = [{"row": run.row.name, "route": run.route, "condition": run.condition, **run.outcome} for run in runs]
         args.json.write_text(json.dumps(results, indent=1))

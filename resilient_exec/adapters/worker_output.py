@@ -12,6 +12,8 @@ appends to two files of its own (:func:`redirect_output`, run in the worker), an
   worker that floods writes what its disk allows.  What is written in the very instant of the cut is lost uncounted.)
 * It keeps lines whole: output of several workers is mixed line by line, not byte by byte.
 * It leaves nothing: the files are removed at the end, those of dead workers as soon as they have been read.
+
+Where what a task prints is to be kept, it prints into a file of its own (:mod:`.task_output`), which is capped here.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
+from resilient_exec.adapters.task_output import TaskFile, without_escapes
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 __all__ = ["WorkerOutput", "redirect_output", "tell_stderr"]
@@ -76,13 +80,24 @@ class WorkerOutput:
         limit: bytes that one worker's stdout (or stderr) may occupy before it is cut.
         stdout: descriptor to which the workers' stdout goes; ``None``: nowhere.
         stderr: the same for their stderr.
+        without_escapes: leave out what a terminal would obey.
 
     Start workers with :func:`redirect_output` on :attr:`folder` as initializer while the ``with`` block is
     entered, and end them before it is left.
     """
 
-    def __init__(self, limit: int = DEFAULT_LIMIT, *, stdout: int | None = 1, stderr: int | None = 2) -> None:
+    def __init__(
+        self,
+        limit: int = DEFAULT_LIMIT,
+        *,
+        stdout: int | None = 1,
+        stderr: int | None = 2,
+        without_escapes: bool = False,
+    ) -> None:
         self.limit = limit
+        self._without_escapes = without_escapes
+        self._kept: dict[Path, TaskFile] = {}
+        self._lock = threading.Lock()  # tasks end in other threads
         self.folder = tempfile.mkdtemp(prefix="resilient-exec-output-")
         self._sinks = {"out": _Sink(stdout), "err": _Sink(stderr)}
         self._tails: dict[Path, _Tail] = {}
@@ -104,6 +119,26 @@ class WorkerOutput:
         self._thread.join(_DRAIN_LONGEST + _DRAIN_STILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def keep(self, path: Path, *, forward: bool = False) -> None:
+        """Cap that file of a task's (:mod:`.task_output`), which a worker is going to make.
+
+        Args:
+            path: of the file.
+            forward: to the parent's stdout, too.
+        """
+        with self._lock:
+            self._kept[path] = TaskFile(path, self._tail(path, 0, "out") if forward else None)
+
+    def kept(self, path: Path) -> int:
+        """The task has ended: stop capping its file; the bytes that were left out of it."""
+        with self._lock:
+            one = self._kept.pop(path, None)
+            return 0 if one is None else one.finish(self.limit)
+
+    def _tail(self, path: Path, pid: int, stream: str) -> _Tail:
+        clean = without_escapes if self._without_escapes else bytes
+        return _Tail(path, pid, self._sinks[stream], self._sinks["err"], f"std{stream}", clean)
+
     # -- what follows runs on the thread
 
     def _run(self) -> None:
@@ -122,9 +157,12 @@ class WorkerOutput:
         """Carry one chunk of each file and cut what is too long; whether anything moved."""
         moved = False
         try:
-            for tail in self._list():
-                moved |= tail.forward(last=last)
-                tail.cut(self.limit)
+            with self._lock:
+                for tail in self._list():
+                    moved |= tail.forward(last=last)
+                    tail.cut(self.limit)
+                for one in self._kept.values():
+                    moved |= one.look(self.limit)
         except Exception:
             # Output is a courtesy: whatever goes wrong with it must not reach those who run the tasks.
             _logger.exception("the output of workers could not be forwarded")
@@ -134,7 +172,7 @@ class WorkerOutput:
         for path in sorted(Path(self.folder).iterdir()):
             if path not in self._tails:
                 pid, _, stream = path.name.partition(".")
-                self._tails[path] = _Tail(path, int(pid), self._sinks[stream], self._sinks["err"], f"std{stream}")
+                self._tails[path] = self._tail(path, int(pid), stream)
             yield self._tails[path]
 
     def _sweep(self) -> None:
@@ -190,6 +228,7 @@ class _Tail:
     sink: _Sink
     complaints: _Sink
     stream: str
+    clean: Callable[[bytes], bytes] = bytes
     offset: int = 0
     dropped: int = 0
     _size_before: int = -1
@@ -210,7 +249,7 @@ class _Tail:
             return moved
         chunk = self._read(paused=paused)
         self.offset += len(chunk)
-        self.sink.send(chunk)
+        self.sink.send(self.clean(chunk))
         return moved or bool(chunk)
 
     def _read(self, *, paused: bool) -> bytes:

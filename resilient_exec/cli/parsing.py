@@ -11,7 +11,7 @@ from resilient_exec.pool.options import LONGEST, size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CommandError", "Parser", "memory", "new_parser", "not_negative", "seconds", "whole"]
+__all__ = ["CommandError", "Parser", "memory", "new_parser", "not_negative", "output_limit", "seconds", "whole"]
 
 
 class CommandError(Exception):
@@ -112,3 +112,10 @@ def memory(text: str) -> int:
     if number is None:
         raise argparse.ArgumentTypeError(f"must be a size of at least 1 MiB, such as 500MB or 2GiB; got {text}")
     return number
+
+
+def output_limit(text: str) -> int:
+    """A size in bytes, which may be 0: ``16MiB``."""
+    if text.strip().isdecimal():
+        return int(text)
+    return memory(text)

@@ -1,151 +1,59 @@
 """The parent's side of the forkserver (:mod:`.worker.forkserver`): starts it, asks it for workers, ends it.
 
-Nothing here waits without a deadline: what the server is doing is read from a file, a request is one datagram on a
-non-blocking socket, and what a worker starts with lies in a file, not in a pipe that has to be emptied.  A server that
-is dead, stopped or stuck is killed and replaced at the next start.  That harms no running worker: each is watched by
-its own pidfd, and only its exit status is lost.
+Nothing here waits without a deadline: what the server is doing is read from a file, a request is one datagram (or a
+few) on a non-blocking socket, and what a worker starts with lies in a file, not in a pipe that has to be emptied.  A
+server that is dead, stopped or stuck is killed and replaced at the next start.  That harms no running worker: each is
+watched by its own pidfd, and only its exit status is lost.
 
-This rests on private names of loky and multiprocessing, as :mod:`.lane.loky_start` does, and on
-Linux (pidfds, ``/proc``).
+This rests on Linux: pidfds and ``/proc``.  Nothing of loky's is used: :mod:`.lane.loky_start` is what starts workers
+where there is no forkserver.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
-import logging
 import os
 import pickle
 import select
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from multiprocessing import util
-from multiprocessing.context import set_spawning_popen
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.lane.loky_start import context_that_starts
+from resilient_exec.lane.forkserver_process import ServerFailed, ServerGone, ServerProcess
+from resilient_exec.lane.loky_start import mend_trackers
+from resilient_exec.lane.surroundings import circumstances, surroundings
 from resilient_exec.process.orphan_guard import parent_mark
-from resilient_exec.process.tree import ON_LINUX, Watch
-from resilient_exec.wire.register import anonymous_file, read_text
-from resilient_exec.worker.forkserver import Numbered
+from resilient_exec.process.tree import ON_LINUX
+from resilient_exec.wire.register import anonymous_file
+from resilient_exec.worker.preparation import Numbered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Forking", "can_fork", "new_mark"]
+    from resilient_exec.worker.main import Seat
 
-_logger = logging.getLogger(__name__)
-_LOOK = 0.01  # s between two looks at what the server is doing
+__all__ = ["ForkedWorker", "Forking", "can_fork"]
+
+_LOOK = 0.01  # s between two looks at whether the server is still wanted
 _REPLY_TIMEOUT = 10.0  # s for a fork, which takes milliseconds
-_END_TIMEOUT = 0.5  # s, for a server to reap its children and go
 _STATUS_TIMEOUT = 1.0  # s for an exit status, once the process is dead
-_LONGEST_WAIT = 3600.0  # s without asking again
 _UNKNOWN_STATUS = 255
-_TOKEN = 16  # characters
-_CODE = "import sys; sys.path[:] = {path!r}; from resilient_exec.worker.forkserver import main; main(*{arguments!r})"
 
 
 def can_fork() -> bool:
-    """Whether there can be a forkserver on this system."""
-    return ON_LINUX and hasattr(os, "pidfd_open") and hasattr(socket, "send_fds")
-
-
-def new_mark(token: str = "0" * _TOKEN) -> str:
-    """The mark of a worker: the *name* of a variable, since a pool inside a worker adds its own, and keeps ours."""
-    return parent_mark() + token
-
-
-class ServerGone(OSError):
-    """The forkserver is dead, or does not answer."""
-
-
-class _Server:
-    """One forkserver process."""
-
-    def __init__(self, modules: tuple[str, ...], env: Mapping[str, str]) -> None:
-        self.began = time.monotonic()
-        self._told = 0
-        self._lock = threading.Lock()  # so that nobody reads what has been closed
-        self._ended = ""
-        self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.log = anonymous_file("resilient-forkserver")
-        try:
-            arguments = (far.fileno(), self.log, os.getpid(), new_mark(), list(modules))
-            path = [entry or os.getcwd() for entry in sys.path]
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _CODE.format(path=path, arguments=arguments)],
-                pass_fds=(far.fileno(), self.log),
-                env={**os.environ, **env, new_mark(): "1"},
-            )
-        except BaseException:
-            self.control.close()
-            os.close(self.log)
-            raise
-        finally:
-            far.close()
-        self.control.setblocking(False)
-
-    def base(self) -> int | None:
-        """The number of a worker's first descriptor, when the server is ready; ``None`` before.
-
-        Raises:
-            RuntimeError: it never will be; in its own words.
-        """
-        lines = self._lines()
-        for line in lines[self._told :]:
-            if line[0] == "left out":
-                _logger.warning("preload: %s is left out, workers import it themselves: %s", line[1], line[2])
-        self._told = len(lines)
-        last = lines[-1] if lines else ["starting"]
-        if last[0] == "ready":
-            return int(last[1])
-        if last[0] == "failed":
-            raise RuntimeError(f"the forkserver could not preload: {last[1]}\n{last[2]}")
-        if self.process.poll() is not None:
-            code = self.process.returncode
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            raise RuntimeError(f"the forkserver died ({how}) while {' '.join(map(str, last))}")
-        return None
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """The modules with a ``?`` that it could not import."""
-        return tuple(str(line[1]) for line in self._lines() if line[0] == "left out")
-
-    @property
-    def doing(self) -> str:
-        """What it was doing last."""
-        return " ".join(map(str, (self._lines() or [["starting"]])[-1]))
-
-    def _lines(self) -> list[list[Any]]:
-        with self._lock:
-            if self._ended:
-                raise RuntimeError(self._ended)
-            return [json.loads(line) for line in read_text(self.log).split("\n")[:-1]]
-
-    def end(self, why: str) -> None:
-        """End it; whoever still waits for it is told why."""
-        with self._lock:
-            if self._ended:
-                return
-            self._ended = why
-            is_ready = '\n["ready"' in read_text(self.log)
-            os.close(self.log)
-        self.control.close()
-        if is_ready:  # it sees that, and reaps its dead children before it goes
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(_END_TIMEOUT)
-        self.process.kill()
-        self.process.wait()
+    """Whether there can be a forkserver on this system: it has pidfds, which some sandboxes refuse, and ``/proc``."""
+    if not (ON_LINUX and hasattr(os, "pidfd_open") and hasattr(socket, "send_fds")):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        return bool(os.listdir("/proc/self/fd"))
+    except OSError:
+        return False
 
 
 class Forking:
-    """The forkserver of a pool, started when its first worker is.
+    """The forkserver of a pool, started when its first worker is, or before.
 
     Args:
         modules: what it imports.
@@ -154,23 +62,37 @@ class Forking:
     """
 
     def __init__(self, modules: tuple[str, ...], env: Mapping[str, str], start_timeout: float) -> None:
-        self._modules, self.env, self._start_timeout = modules, dict(env), start_timeout
-        self._lock = threading.Lock()  # held for the start of a process at most
-        self._server: _Server | None = None
+        self.modules, self.env, self._start_timeout = modules, dict(env), start_timeout
+        self._lock = threading.RLock()  # for the start of a process at most; a signal handler may end the pool in it
+        self._server: ServerProcess | None = None
+        self._retired: list[ServerProcess] = []
         self._holders = 0
         self._is_warm = False  # started before the first lane, which then takes it over
+        self._was_killed = False  # before it was ready: that may happen once
+
+    def begin(self) -> None:
+        """Start it, and do not wait: a lane will come, or :meth:`cool` is called.
+
+        What fails is told when a worker is started.
+        """
+        self._warm()
+        with contextlib.suppress(OSError):
+            self._present()
 
     def warm(self, is_wanted: Callable[[], bool]) -> tuple[str, ...]:
         """Have it started and ready before there is a lane; the modules that it has left out.
 
         Raises:
-            RuntimeError: as :meth:`ready`.
+            ServerFailed, OSError: as :meth:`ready`.
         """
+        self._warm()
+        server, _ = self.ready(is_wanted)
+        return server.left_out
+
+    def _warm(self) -> None:
         with self._lock:
             self._holders += not self._is_warm
             self._is_warm = True
-        server, _ = self.ready(is_wanted)
-        return server.left_out
 
     def cool(self) -> None:
         """A lane has come, or none will: whoever warmed it does not hold it any more."""
@@ -189,60 +111,87 @@ class Forking:
         """A lane has ended; with the last one the server ends."""
         with self._lock:
             self._holders -= 1
-            server = None
+            over = []
             if not self._holders:
-                server, self._server = self._server, None
-        if server is not None:
+                over, self._retired = self._retired, []
+                over += [self._server] if self._server is not None else []
+                self._server = None
+        for server in over:
             server.end("its pool has ended")
 
-    def ready(self, is_wanted: Callable[[], bool]) -> tuple[_Server, int]:
+    def ready(self, is_wanted: Callable[[], bool]) -> tuple[ServerProcess, int]:
         """A server that can fork, and its first number; waits for it as long as ``is_wanted()``.
 
         Raises:
-            RuntimeError: it fails, takes too long, or is not wanted any more; says what it was doing.
+            ServerFailed: it fails, takes too long, or is not wanted any more; says what it was doing.
+            OSError: it cannot be started.
         """
         server = self._present()
         while True:
             try:
-                base = server.base()
-            except RuntimeError as error:
+                base = server.base(_LOOK)
+            except ServerFailed as error:
+                if self._may_try_again(server):  # killed by somebody, once: that is no reason to fail all lanes
+                    server = self._present()
+                    continue
                 self._drop(server, str(error))
                 raise
             if base is not None:
+                self._was_killed = False
                 return server, base
             age = time.monotonic() - server.began
             if age > self._start_timeout or not is_wanted():
                 words = f"the forkserver was still {server.doing} after {age:.1f} s"
-                if age > self._start_timeout:
+                if age > self._start_timeout or not self._holders:  # or it was started behind its release
                     self._drop(server, words)
-                raise RuntimeError(words)
-            time.sleep(_LOOK)
+                raise ServerFailed(words)
 
-    def _present(self) -> _Server:
+    def _may_try_again(self, server: ServerProcess) -> bool:
         with self._lock:
-            if self._server is not None and self._server.process.poll() is not None and self._is_over(self._server):
-                self._server.end("it is dead")
-                self._server = None
-            if self._server is None:
-                self._server = _Server(self._modules, self.env)
-            return self._server
+            if self._server is not server:
+                return self._server is not None  # another lane was quicker
+            if self._was_killed or not server.was_killed:
+                return False
+            self._was_killed = True
+            self._server = None
+        server.end("it was killed")
+        return True
+
+    def _present(self) -> ServerProcess:
+        """The server, a new one where there is none, or where this process is not any more what it was."""
+        with self._lock:
+            server = self._server
+            if server is not None and server.process.poll() is not None and self._was_ready(server):
+                server.end("it is dead")
+                server = None
+            elif server is not None and server.circumstances != circumstances(self.env):
+                server.retire()
+                self._retired.append(server)
+                server = None
+            if server is None:
+                server = self._server = ServerProcess(self.modules, self.env)
+            over = [one for one in self._retired if not one.workers]
+            self._retired = [one for one in self._retired if one.workers]
+        for one in over:
+            one.end("it was replaced")
+        return server
 
     @staticmethod
-    def _is_over(server: _Server) -> bool:
+    def _was_ready(server: ServerProcess) -> bool:
         """Whether a dead server had been ready: its death says nothing about the next one."""
         try:
             return server.base() is not None
-        except RuntimeError:
+        except ServerFailed:
             return False
 
-    def _drop(self, server: _Server, why: str) -> None:
+    def _drop(self, server: ServerProcess, why: str) -> None:
         with self._lock:
             if self._server is not server:
                 return
             self._server = None
         server.end(why)
 
-    def fork(self, server: _Server, fds: list[int]) -> tuple[int, socket.socket]:
+    def fork(self, server: ServerProcess, fds: list[int]) -> tuple[int, socket.socket]:
         """Have a worker forked that gets these descriptors; its pid, and the socket that will tell its exit status.
 
         Raises:
@@ -252,11 +201,12 @@ class Forking:
         link, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with far:
-                socket.send_fds(server.control, [b"fork"], [far.fileno(), *fds])
+                server.ask([far.fileno(), *fds])
             word, _, text = _receive(link, _REPLY_TIMEOUT).partition(" ")
             if word == "pid":
+                self.count(server, 1)
                 return int(text), link
-        except OSError:  # its end is closed, or so many requests lie there that there is no room
+        except OSError:
             word = "closed"
         link.close()
         if word == "error":
@@ -265,108 +215,87 @@ class Forking:
         self._drop(server, why)
         raise ServerGone(why)
 
-    @functools.cached_property
-    def context(self) -> Any:
-        """The context for :func:`loky.get_reusable_executor`, with processes that the server forks."""
-        return context_that_starts(lambda process: ForkedPopen(self, process))
+    def count(self, server: ServerProcess, more: int) -> None:
+        """So many of its workers more are there."""
+        with self._lock:
+            server.workers += more
 
 
-class ForkedPopen:
-    """What loky holds in place of its own ``Popen``: a worker that the forkserver has forked."""
+class ForkedWorker:
+    """A worker process that the forkserver has forked.
+
+    Args:
+        forking: whose server.
+        seat: what the worker is given.
+        env: what its environment has besides this process's own.
+        is_wanted: whether to go on waiting for the server to be ready.
+
+    Raises:
+        ServerFailed: the server never became ready.
+        OSError: no process can be started.
+    """
+
+    def __init__(
+        self, forking: Forking, seat: Seat, env: Mapping[str, str], is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._forking = forking
+        mend_trackers()
+        try:
+            self._launch(seat, env, is_wanted)
+        except ServerGone:  # as it may be by now for what an earlier worker has done to it
+            self._launch(seat, env, is_wanted)
+
+    def _launch(self, seat: Seat, env: Mapping[str, str], is_wanted: Callable[[], bool]) -> None:
+        server, base = self._forking.ready(is_wanted)
+        travelling = _Travelling(base)
+        mark = next((name for name in env if name.startswith(parent_mark())), "")
+        with open(anonymous_file("resilient-start"), "wb") as file:
+            pickle.dump(({**os.environ, **env}, mark, surroundings(travelling.add)), file)
+            travelling.dump(seat, file)
+            file.flush()
+            self.pid, self._link = self._forking.fork(server, [0, 1, 2, file.fileno(), *travelling.fds])
+        self._server = server
+        self._link.setblocking(False)
+        self._status: int | None = None
+
+    def exitcode(self) -> int | None:
+        """The exit status of the dead worker; 255 where the forkserver died before it could tell."""
+        if self._status is None:
+            word, _, text = _receive(self._link, _STATUS_TIMEOUT).partition(" ")
+            self._status = int(text) if word == "ended" else _UNKNOWN_STATUS
+        return self._status
+
+    def let_go(self) -> None:
+        """Have the worker reaped by the forkserver, and killed if it is not dead."""
+        self._link.close()
+        self._forking.count(self._server, -1)
+
+
+class _Travelling:
+    """Descriptors that travel to a worker, in place of what multiprocessing calls a ``Popen``."""
 
     DupFd = Numbered
 
-    def __init__(self, forking: Forking, process: Any) -> None:
-        try:
-            self._launch(forking, process)
-        except ServerGone:  # as it may be by now for what an earlier worker has done to it
-            self._launch(forking, process)
+    def __init__(self, base: int) -> None:
+        self._base = base
+        self.fds: list[int] = []
 
-    def _launch(self, forking: Forking, process: Any) -> None:
-        from loky.backend import reduction, spawn
-
-        server, self._base = forking.ready(lambda: True)
-        self._fds: list[int] = []
-        self._returncode: int | None = None
-        with contextlib.ExitStack() as stack:
-            file = stack.enter_context(open(anonymous_file("resilient-start"), "wb"))
-            environment = {**os.environ, **process.env}
-            mark = next((name for name in process.env if name.startswith(parent_mark())), "")
-            pickle.dump((environment, mark), file)
-            prepared = spawn.get_preparation_data(process._name, process.init_main_module)
-            set_spawning_popen(self)  # type: ignore[arg-type]  # as loky's own does
-            try:
-                for name in ("tracker_fd", "mp_tracker_fd"):
-                    prepared[name] = self.duplicate_for_child(prepared[name])
-                reduction.dump(prepared, file)
-                reduction.dump(process, file)
-            finally:
-                set_spawning_popen(None)
-            file.flush()
-            self.sentinel, far = os.pipe()
-            stack.callback(os.close, far)
-            undo = stack.enter_context(contextlib.ExitStack())
-            undo.callback(os.close, self.sentinel)
-            self.pid, self._link = forking.fork(server, [0, 1, 2, file.fileno(), *self._fds, far])
-            undo.pop_all()
-        self._link.setblocking(False)
-        self._watch = Watch(self.pid)  # it is not reaped before the link is closed
-        util.Finalize(self, _close, (self.sentinel, self._watch, self._link))
-
-    def duplicate_for_child(self, fd: int) -> int:
+    def add(self, fd: int) -> int:
         """Have the worker given that descriptor; the number that it will have there."""
-        self._fds.append(fd)
-        return self._base + len(self._fds) - 1
+        self.fds.append(fd)
+        return self._base + len(self.fds) - 1
 
-    @property
-    def returncode(self) -> int | None:
-        """The exit status as far as the forkserver has told it."""
-        if self._returncode is None:
-            word, _, text = _receive(self._link, 0).partition(" ")
-            if word == "ended":
-                self._returncode = int(text)
-        return self._returncode
+    duplicate_for_child = add
 
-    @returncode.setter
-    def returncode(self, value: int | None) -> None:
-        self._returncode = value
+    def dump(self, value: object, file: Any) -> None:
+        """Pickle what holds descriptors, and the locks of multiprocessing."""
+        from multiprocessing.context import set_spawning_popen
 
-    def poll(self, flag: int = os.WNOHANG) -> int | None:
-        """The exit status, if it is dead; 255 where the forkserver died before it could tell."""
-        del flag  # nothing is reaped here
-        if self.returncode is None and self._watch.is_gone():
-            deadline = time.monotonic() + _STATUS_TIMEOUT
-            while self.returncode is None and time.monotonic() < deadline:
-                time.sleep(_LOOK)
-            if self._returncode is None:
-                self._returncode = _UNKNOWN_STATUS
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        """Wait for its death, as loky's own does; the exit status, or ``None``."""
-        while self.returncode is None and not self._watch.wait(_LONGEST_WAIT if timeout is None else timeout):
-            if timeout is not None:
-                return None
-        return self.poll()
-
-    def terminate(self) -> None:
-        """Ask it to end."""
-        self._watch.signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it."""
-        self._watch.signal(signal.SIGKILL)
-
-    @staticmethod
-    def thread_is_spawning() -> bool:
-        """As loky's own."""
-        return True
-
-
-def _close(sentinel: int, watch: Watch, link: socket.socket) -> None:
-    os.close(sentinel)
-    watch.close()
-    link.close()
+        set_spawning_popen(self)  # type: ignore[arg-type]  # for this thread
+        try:
+            pickle.dump(value, file)
+        finally:
+            set_spawning_popen(None)
 
 
 def _receive(link: socket.socket, timeout: float) -> str:

@@ -227,7 +227,7 @@ class LokyLane:
         self._start_words = "its interpreter did not come up"
         try:
             self._lease = Lease(self._settings.worker)
-            self._lease.open(on_hint=self._bell.ring, is_wanted=lambda: not self._orders)
+            self._lease.open(is_wanted=lambda: not self._orders)
         except BaseException as error:
             # No process, no memory, no descriptor, an initializer that does not pickle: all one to the core.
             root = error.__context__ or error  # loky's own cleaning up may fail over it
@@ -331,7 +331,7 @@ class LokyLane:
         kind = frame.kind
         if kind is Kind.HELLO:
             lease.stacks_fd = frame.serial
-            self._start_words = "its initializer did not return"
+            self._start_words = self._settings.worker.preparation
         elif kind is Kind.READY:
             self._ready = True
             self._post(LaneReady(self.number, lease.pid or 0))

@@ -1,12 +1,6 @@
-"""One worker for as long as a lane holds it: started by loky, watched by the kernel, ended by us.
+"""One worker for as long as a lane holds it: started by loky or by the forkserver, watched by the kernel, ended by us.
 
-loky starts the process and reaps it.  Its future is only a hint and is never waited for: it fails 6 s late when a
-forked child holds loky's sentinel pipe, and not at all while a process is stopped.  Nor is loky's
-``shutdown(wait=True)`` ever called: it joins under one lock of the whole process, so that one slow worker would
-delay all lanes.  We kill the tree ourselves, then tell loky (``wait=False``) to clean up behind it.
-
-A lease belongs to its lane's thread.  loky's reusable executors are one per thread, so the executor, too, is the
-lane's own; and the kernel's parent-death signal follows the thread that started the process.
+A lease belongs to its lane's thread: the kernel's parent-death signal follows the thread that started the process.
 """
 
 from __future__ import annotations
@@ -22,15 +16,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.lane.capture import Capture
-from resilient_exec.lane.forkserver_client import new_mark
-from resilient_exec.lane.loky_cleanup import close_what_loky_left, let_go
-from resilient_exec.lane.loky_start import check_interpreter, launch_context, mend_trackers
+from resilient_exec.lane.forkserver_client import ForkedWorker
+from resilient_exec.lane.forkserver_process import new_mark
+from resilient_exec.lane.loky_start import StartedWorker
 from resilient_exec.lane.stacks import Stacks
 from resilient_exec.process import orphan_guard
 from resilient_exec.process.memory import OomWatch
 from resilient_exec.process.tree import Identity, Watch, catches, end_tree, is_alive, marked, tree
 from resilient_exec.process.tree import state as process_state
-from resilient_exec.supervisor import exit_hook
 from resilient_exec.wire.channel import Framer, Kind, Outbox
 from resilient_exec.wire.register import (
     anonymous_file,
@@ -41,12 +34,14 @@ from resilient_exec.wire.register import (
     write_soft,
 )
 from resilient_exec.wire.scratch import remove_all
-from resilient_exec.worker.main import SOFT_SIGNAL, STACKS_SIGNAL, Inherited, PickledApart, Seat, bootstrap, serve
+from resilient_exec.worker.main import SOFT_SIGNAL, STACKS_SIGNAL, Seat
+from resilient_exec.worker.preparation import Inherited, PickledApart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from resilient_exec.lane.forkserver_client import Forking
+    from resilient_exec.wire.script import Script
 
 __all__ = ["Lease", "WorkerSettings", "end_marked"]
 
@@ -54,7 +49,6 @@ _KILL_TIMEOUT = 5.0  # s, for a killed tree to be gone
 _STOP_TIMEOUT = 0.05  # s, for SIGSTOP to land (0.25 ms as a rule)
 _ZOMBIES_INTERVAL = 1.0  # s
 _MOST_ZOMBIES = 50
-_JOIN_TIMEOUT = 5.0  # s, for loky's manager thread to end behind a dead worker
 _SIGSTOP = getattr(signal, "SIGSTOP", None)
 _SIGCONT = getattr(signal, "SIGCONT", None)
 
@@ -64,7 +58,7 @@ class WorkerSettings:
     """How the workers of a pool are made.
 
     Attributes:
-        initializer, initargs: called in each when it starts.
+        initializer, initargs: called in each when it starts; before that it imports the ``script``.
         output: what becomes of what they print: ``inherit``, ``capture`` or ``discard``.
         fresh_locks: whether locks in results travel as new ones.
         env: variables of their environment, besides this process's own.
@@ -77,6 +71,15 @@ class WorkerSettings:
     fresh_locks: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     forking: Forking | None = None
+    script: Script | None = None
+
+    @property
+    def preparation(self) -> str:
+        """What a worker that has said its hello is at until it is ready."""
+        if self.script is None:
+            return "its initializer did not return"
+        then = " or its initializer did not return" if self.initializer is not None else " did not end"
+        return f"the import of the script, {self.script.shown},{then}"
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -95,9 +98,7 @@ class Lease:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.mark = new_mark(secrets.token_hex(8))
-        self._executor: Any = None
-        self._process: Any = None
-        self._manager_thread: Any = None
+        self._process: StartedWorker | ForkedWorker | None = None
         self._kin: set[Identity] = set()  # descendants seen so far
         self.stacks_fd = 0  # in the worker, told by its hello; 0: not known yet
         self.watch: Watch | None = None
@@ -111,10 +112,10 @@ class Lease:
             undo.callback(os.close, self._register)
             self._stacks = anonymous_file("resilient-stacks")
             undo.callback(os.close, self._stacks)
-            self._initializer = None
-            if settings.initializer is not None:
+            self._before = None
+            if settings.initializer is not None or settings.script is not None:
                 fd = anonymous_file("resilient-initializer")
-                self._initializer = PickledApart(fd, settings.initializer, settings.initargs)
+                self._before = PickledApart(fd, settings.script, settings.initializer, settings.initargs)
                 undo.callback(os.close, fd)
             if settings.output == "capture":
                 self.capture = Capture()
@@ -133,14 +134,12 @@ class Lease:
 
     # -- the start -------------------------------------------------------------------------------------------------
 
-    def open(self, on_hint: Callable[[], None], is_wanted: Callable[[], bool] = lambda: True) -> None:
-        """Start the worker; ``on_hint`` is called (on a thread of loky's) when loky thinks that it has ended.
+    def open(self, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Start the worker.
 
-        Blocks for as long as loky takes to start a process; before that, while ``is_wanted()``, for as long as the
-        forkserver takes to be ready.  Raises whatever these raise.
+        Blocks for as long as the system takes to start a process; before that, while ``is_wanted()``, for as long as
+        the forkserver takes to be ready.  Raises whatever these raise.
         """
-        from loky import get_reusable_executor
-
         forking = self._settings.forking
         captured = self.capture.fds if self.capture is not None else []
         output = [Inherited(fd) for fd in captured or self._nowhere]
@@ -150,42 +149,23 @@ class Lease:
             stacks=Inherited(self._stacks),
             parent=os.getpid() if forking is None else 0,
             mark=f"{self.mark}_",
-            initializer=self._initializer,
+            before=self._before,
             output=(output[0], output[1]) if output else None,
             fresh_locks=self._settings.fresh_locks,
         )
+        env = {**self._settings.env, self.mark: "1"}
         try:
-            check_interpreter()
-            mend_trackers()
-            if forking is not None:
-                forking.ready(is_wanted)
-            self._executor = get_reusable_executor(
-                max_workers=1,
-                context=launch_context() if forking is None else forking.context,
-                timeout=None,  # an idle worker stays: when a lease ends is our decision
-                initializer=bootstrap,
-                initargs=(seat,),
-                env={**self._settings.env, self.mark: "1"},
-            )
-            future = self._executor.submit(serve)
-            self._manager_thread = self._executor._executor_manager_thread
-            self._process = next(iter(self._executor._processes.values()), None)
-            if self._process is not None:
-                self.watch = Watch(self._process.pid)
-            future.add_done_callback(lambda _: on_hint())
-        except BaseException as error:
-            close_what_loky_left(error)
-            raise
+            if forking is None:
+                self._process = StartedWorker(seat, env)
+            else:
+                self._process = ForkedWorker(forking, seat, env, is_wanted)
+            self.watch = Watch(self._process.pid)
         finally:
-            # Only the worker may have the far end (and loky has made ours inheritable to give it away).
-            self._far_socket.close()
-            if self._initializer is not None:
-                os.close(self._initializer.fd)
+            self._far_socket.close()  # only the worker may have the far end
+            if self._before is not None:
+                os.close(self._before.fd)
             for fd in self._nowhere:
                 os.close(fd)
-            for fd in (self._register, self._stacks, *captured):
-                os.set_inheritable(fd, False)
-            exit_hook.run_before_loky()
 
     @property
     def pid(self) -> int | None:
@@ -309,8 +289,6 @@ class Lease:
         """Ask the worker to end; the watch tells when it has."""
         self.send(Kind.QUIT)
         self.pump()
-        if self._executor is not None:
-            self._executor.shutdown(wait=False)
 
     def kill(self) -> int | None:
         """Kill the worker and all its descendants, as far as they can be found; its exit code, if known.
@@ -322,10 +300,7 @@ class Lease:
         if self.watch is not None and not self.watch.is_gone():  # without a descriptor /proc shows nothing
             self.watch.signal(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
             self.watch.wait(_KILL_TIMEOUT)
-        exitcode = self._exitcode()
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, kill_workers=True)
-        return exitcode
+        return self._exitcode()
 
     def _find_all(self) -> set[Identity]:
         found = {who for who in self._kin if is_alive(who)} | marked(self.mark)
@@ -337,20 +312,13 @@ class Lease:
         return found
 
     def _exitcode(self) -> int | None:
-        """From the kernel, or from loky where it was quicker to reap."""
-        if self.watch is None:
-            return None
-        deadline = time.monotonic() + 0.5
-        while True:
-            code = self.watch.exitcode()
-            if code is None and self._process is not None:
-                code = self._process._popen.returncode
-            if code is not None or time.monotonic() > deadline:
-                return code
-            time.sleep(0.001)  # somebody is just between reaping it and writing down the status
+        code = self.watch.exitcode() if self.watch is not None else None
+        if code is None and self._process is not None:
+            code = self._process.exitcode()
+        return code
 
     def close(self) -> None:
-        """Give back every descriptor, and wait (bounded) for loky's thread to end; the worker must be dead."""
+        """Give back every descriptor; the worker must be dead."""
         self._outbox.clear()
         self._free_reserve()
         scratch = read_scratch(self._register)
@@ -361,18 +329,11 @@ class Lease:
         for fd in (self._register, self._stacks):
             with contextlib.suppress(OSError):
                 os.close(fd)
-        gone = self.is_gone()
         if self.watch is not None:
             self.watch.close()
-        mend_trackers()  # what is let go of is told to them
-        executor, self._executor = self._executor, None
         process, self._process = self._process, None
-        if executor is not None:
-            executor.shutdown(wait=False, kill_workers=True)
-        if self._manager_thread is not None:
-            self._manager_thread.join(_JOIN_TIMEOUT)
-        if process is not None and gone:
-            let_go(process)
+        if process is not None:
+            process.let_go()
         if scratch:
             remove_all(os.path.dirname(scratch), self.mark)
 

@@ -1,108 +1,136 @@
-"""loky's own start of a process, made so that nothing in the parent can hold it up.
+"""A worker that loky has started by exec: all that we use of loky to start and to reap a process is in this module.
 
-* loky flushes ``sys.stdout`` and ``sys.stderr`` before it starts a process.  A process that is started by exec has no
-  use for that; and in a parent whose stdout is closed, is ``None`` (a daemon's), or is a pipe that nobody reads and in
-  whose lock another thread hangs, no worker could ever be started again.
+Used are loky's process object, its ``Popen`` (whose child side is ``loky.backend.popen_loky_posix``) and its resource
+tracker; its pickler for what a process starts with is used in :mod:`.wire.pickling`.  Its executors are not: the
+worker's own channel carries all tasks, so their queues, their manager thread and their exit hook would only be in the
+way.  What is different from loky's own start:
+
+* *Nothing in the parent can hold it up.*  loky flushes ``sys.stdout`` and ``sys.stderr`` first; in a parent whose
+  stdout is closed, is ``None`` (a daemon's), or is a pipe that nobody reads and in whose lock another thread hangs, no
+  worker could ever be started again.  And what the process starts with lies in a file, not in a pipe that a process
+  which hangs or is stopped never empties.
+* *The worker is started with this interpreter's flags, and without the current folder on its path* (see
+  :mod:`.lane.interpreter`).
+* *No sentinel pipe*: a worker's death is read from its pidfd.
 * Each start tells the resource trackers of loky and of multiprocessing about semaphores, through a pipe and with a lock
   held.  A tracker that is stopped reads nothing; once its pipe is full every lane would stand in that write.
 
-These rest on private names of loky 3.7.  Where they are missing, its start is used as it is.
+These are private names of loky (3.7); ``tests/lane/test_loky_names.py`` watches them.  Where there is no
+``popen_loky_posix`` (Windows), loky's start is used as it is.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import importlib
 import os
 import select
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from resilient_exec.lane.interpreter import check_interpreter, command
+from resilient_exec.wire.register import anonymous_file
+from resilient_exec.worker.main import run
+from resilient_exec.worker.preparation import Numbered
 
-__all__ = ["check_interpreter", "context_that_starts", "fill_standard_descriptors", "launch_context", "mend_trackers"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from resilient_exec.worker.main import Seat
+
+__all__ = ["StartedWorker", "import_loky", "mend_trackers"]
 
 _PATIENCE = 1.0  # s, for a tracker to make room in its pipe
+_CHILD = "loky.backend.popen_loky_posix"  # run as a program, it is what a process of loky's does
+_CODE = f"import runpy; runpy.run_module({_CHILD!r}, run_name='__main__', alter_sys=True)"
 
 
-def fill_standard_descriptors() -> None:
-    """Open the null device as descriptor 0, 1 or 2 where this process has none (a daemon), as daemons do.
-
-    Else one of ours, or of loky's, would be given that number, and a worker would print into it.
-    """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            with contextlib.suppress(OSError):  # the lowest that is free is this one
-                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+def import_loky() -> None:
+    """Import it now: when the interpreter is on its way out, and pending work is being finished, that would raise."""
+    importlib.import_module("loky.backend.process")
 
 
-def check_interpreter() -> None:
-    """Refuse a start that cannot be: the trackers would die first, and each start fail for another reason.
+class StartedWorker:
+    """A worker process, started by loky.
+
+    Args:
+        seat: what it is given.
+        env: what its environment has besides this process's own.
 
     Raises:
-        FileNotFoundError: ``sys.executable`` is no program.
+        OSError: no process can be started.
     """
-    if not os.path.isfile(sys.executable or ""):
-        raise FileNotFoundError(f"sys.executable = {sys.executable!r} is no program, and workers are started with it")
+
+    def __init__(self, seat: Seat, env: Mapping[str, str]) -> None:
+        from loky.backend.process import LokyProcess
+
+        check_interpreter()
+        mend_trackers()
+        process = LokyProcess(target=run, args=(seat,), env=dict(env))
+        # Not by `start`: that would list it among the program's own children of multiprocessing, and refuse it in those
+        # that are daemons.
+        self._popen: Any = _popen_class()(process)
+        self.pid: int = self._popen.pid
+
+    def exitcode(self) -> int | None:
+        """The exit status of the dead worker; ``None``: not known (somebody else has reaped it)."""
+        status: int | None = self._popen.poll()
+        return status
+
+    def let_go(self) -> None:
+        """Reap the worker, which is dead."""
+        self._popen.poll()
 
 
-@functools.cache
-def launch_context() -> Any:
-    """The context for :func:`loky.get_reusable_executor`, with a start that flushes nothing."""
-    from loky.backend import get_context
-    from loky.backend.process import LokyProcess
-
+def _popen_class() -> Any:
     try:
-        from loky.backend.popen_loky_posix import Popen
-    except ImportError:  # Windows has another
-        return get_context("loky")
-    if not hasattr(Popen, "_launch") or not hasattr(LokyProcess, "_Popen"):
-        return get_context("loky")
-    return context_that_starts(_quiet(Popen))
+        from loky.backend import popen_loky_posix
+    except ImportError:  # Windows
+        from loky.backend.popen_loky_win32 import Popen
 
+        return Popen
 
-def _quiet(popen: Any) -> Any:
-    class QuietPopen(popen):  # type: ignore[misc]
-        __module__ = popen.__module__  # loky starts "python -m" that module
+    class ExecPopen(popen_loky_posix.Popen):  # type: ignore[misc]
+        DupFd = Numbered
 
-        def __init__(self, process_obj: Any) -> None:
-            self.returncode = None  # all that loky's own does, but for the flush
+        def __init__(self, process: Any) -> None:
+            self.returncode: int | None = None
             self._fds: list[int] = []
-            self._launch(process_obj)
+            self._launch(process)
 
-    return QuietPopen
+        def duplicate_for_child(self, fd: int) -> int:
+            self._fds.append(fd)
+            return fd  # under its own number: it becomes inheritable in the child itself
 
+        def _launch(self, process: Any) -> None:
+            from multiprocessing.context import set_spawning_popen
 
-def context_that_starts(start: Callable[[Any], Any]) -> Any:
-    """Loky's context, with processes that are started by ``start(process)``, which gives what loky's ``Popen`` is."""
-    from loky.backend import get_context
-    from loky.backend.process import LokyProcess
+            from loky.backend import fork_exec, reduction, resource_tracker, spawn
 
-    class QuietProcess(LokyProcess):  # type: ignore[misc]
-        @staticmethod
-        def _Popen(process_obj: Any) -> Any:  # noqa: N802  multiprocessing's name
-            return start(process_obj)
+            resource_tracker._resource_tracker.getfd()
+            with open(anonymous_file("resilient-start"), "wb") as file:
+                set_spawning_popen(self)
+                try:
+                    prepared = spawn.get_preparation_data(process._name, process.init_main_module)
+                    self._fds += [prepared["tracker_fd"], prepared["mp_tracker_fd"], file.fileno()]
+                    reduction.dump(prepared, file)
+                    reduction.dump(process, file)
+                finally:
+                    set_spawning_popen(None)
+                file.seek(0)
+                call = [*command(_CODE), "--process-name", process.name, "--pipe", str(file.fileno())]
+                self.pid = fork_exec.fork_exec(call, self._fds, env=process.env)
 
-        def __reduce__(self) -> tuple[Any, ...]:
-            # In the worker it is loky's own class: nothing of ours is to be imported for it there.
-            return object.__new__, (LokyProcess,), self.__dict__
-
-    return type("QuietContext", (type(get_context("loky")),), {"Process": QuietProcess})()
+    return ExecPopen
 
 
 def mend_trackers() -> None:
     """Kill a resource tracker that has not read for a second; loky and multiprocessing start another by themselves."""
     if sys.platform == "win32":
         return
-    from multiprocessing import resource_tracker
-
-    from loky.backend.resource_tracker import _resource_tracker as lokys
-
-    for tracker in (lokys, resource_tracker._resource_tracker):
+    for name in ("loky.backend.resource_tracker", "multiprocessing.resource_tracker"):
+        tracker = getattr(sys.modules.get(name), "_resource_tracker", None)
         fd, pid = getattr(tracker, "_fd", None), getattr(tracker, "_pid", None)
         if fd is not None and pid is not None and not _takes_more(fd):
             with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from resilient_exec.model.events import Event
 
-__all__ = ["AttemptReport", "Dossier", "reason", "users_frames"]
+__all__ = ["AttemptReport", "Dossier", "as_html", "reason", "users_frames"]
 
 _ENDS = frozenset(("returned", "raised", "died", "timed_out", "out_of_memory", "evicted", "killed", "not_sent", "lost"))
 _WORKER_MODULE = os.path.join("resilient_exec", "worker", "main.py")
@@ -112,8 +112,25 @@ class Dossier:
         return cls(key, label, arguments, tuple(_reports(story)))
 
     def __str__(self) -> str:
-        head = f"dossier of task {named(self.key)}: {self.label}({self.arguments})"
-        return "\n".join([head, *map(str, self.attempts)])
+        return "\n".join([self._head(), *map(str, self.attempts)])
+
+    def _head(self) -> str:
+        return f"dossier of task {named(self.key)}: {self.label}({self.arguments})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a line for each attempt, which opens on what is known about it."""
+        attempts = []
+        for attempt in self.attempts:
+            line, _, rest = str(attempt).partition("\n")
+            attempts.append(f"<details><summary>{as_html(line)}</summary><pre>{as_html(rest)}</pre></details>")
+        return f"<div><code>{as_html(self._head())}</code>{''.join(attempts)}</div>"
+
+
+def as_html(text: str) -> str:
+    """The text with its markup escaped."""
+    from html import escape  # few dossiers are shown in a notebook
+
+    return escape(text)
 
 
 def users_frames(stacks: str) -> str:

@@ -22,6 +22,7 @@ and ``args``, and with the remote traceback as its ``__cause__``.  Every class h
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.model.exit_status import signal_name
@@ -125,8 +126,19 @@ class TaskKilled(AttemptError):
     """The task was ended on request, by ``future.kill()`` or ``pool.shutdown(kill=True)``."""
 
 
-class NotSendable(AttemptError):
-    """The function, an argument or the result could not be pickled or unpickled; the message names it."""
+class NotSendable(AttemptError, PicklingError):
+    """The function, an argument or the result could not be pickled or unpickled; the message names it.
+
+    Also in place of an exception of the task's that cannot travel, or whose class this process cannot import: the
+    message then has its type and text, and ``__cause__`` its traceback.
+    """
+
+    is_incomplete = False  # made where its task was not known
+
+    def complete(self, key: Hashable, attempt: int, story: tuple[Event, ...], dossier: Dossier | None) -> None:
+        """Add what was not known where it was made, unless it has that already."""
+        if self.__dict__.pop("is_incomplete", False):
+            AttemptError.__init__(self, str(self), key=key, attempt=attempt, story=story, dossier=dossier)
 
 
 class PoolClosed(ResilientError, RuntimeError):

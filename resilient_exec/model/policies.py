@@ -77,7 +77,9 @@ class RetryPolicy:
         ValueError: a budget is negative or not a whole number, or ``total`` is not a whole number from 1.
         TypeError: ``retry_if``, ``wait`` or ``stop`` is not callable.
 
-    A task's own exceptions are not tried again unless you say so: ``RetryPolicy(errors=2)``.
+    A task's own exceptions are not tried again unless you say so: ``RetryPolicy(errors=2)``, or for some of them only,
+    ``RetryPolicy(errors=2, retry_if=tenacity.retry_if_exception_type(ConnectionError))``.  ``retry=3`` does not cover
+    them: it is ``RetryPolicy(deaths=2, timeouts=2, memory=2, total=3)``.
     """
 
     deaths: int = 2

@@ -6,7 +6,6 @@ and hands everything else to the supervisor.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
@@ -17,30 +16,37 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.core.messages import ShutdownAsked
-from resilient_exec.core.states import Limits, State
-from resilient_exec.lane.loky_start import fill_standard_descriptors
-from resilient_exec.model.errors import PoolBroken, PoolClosed, SoftTimeout
+from resilient_exec.lane.interpreter import fill_standard_descriptors
+from resilient_exec.lane.loky_start import import_loky
+from resilient_exec.model.errors import PoolBroken, PoolClosed
 from resilient_exec.model.policies import RetryPolicy
 from resilient_exec.model.summary import summary
 from resilient_exec.model.task import NotSent, Task
+from resilient_exec.pool.arguments import (
+    check_observers,
+    default_workers,
+    memory_guard,
+    pool_limits,
+    worker_variables,
+)
+from resilient_exec.pool.cancellation import cancelling_task, cancels
 from resilient_exec.pool.options import (
     UNSET,
     Options,
     as_tuple,
     choice,
     count,
-    environment,
     module_names,
     seconds,
-    size,
 )
+from resilient_exec.pool.seeding import seeded
+from resilient_exec.pool.snapshot import Snapshot, counts_of, in_words
 from resilient_exec.pool.submission import Front, label_of
 from resilient_exec.supervisor import exit_hook
-from resilient_exec.supervisor.callbacks import warn_of_stalls
 from resilient_exec.supervisor.future import ResilientFuture
 from resilient_exec.supervisor.loop import Supervisor
-from resilient_exec.supervisor.memory_guard import Pressure
 from resilient_exec.wire.payload import Unsendable, pack_call
+from resilient_exec.wire.script import check_not_importing, find_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -50,11 +56,13 @@ if TYPE_CHECKING:
     from resilient_exec.lane.forkserver_client import Forking
     from resilient_exec.lane.lane import LokyLane
     from resilient_exec.model.ports import Observer
+    from resilient_exec.wire.script import Script
 
 __all__ = ["ResilientPool"]
 
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
+_LOOK_UP = 0.2  # s, between two looks whether the asyncio task that waits for a pool was cancelled meanwhile
 
 
 def _callers_line() -> str:
@@ -76,8 +84,11 @@ class ResilientPool(Front, Executor):
         soft_timeout: seconds after which :class:`SoftTimeout` is raised inside the task, in its main thread, once in
             an attempt; it must be less than ``timeout``.  ``None``: never.
         start_timeout: seconds for a worker to start and to run ``initializer``.
-        retry: a :class:`RetryPolicy`, or a number of attempts in all.  By default a task whose worker died is tried
-            again twice, one that timed out or ran out of memory once, and its own exceptions are final.
+        retry: who gets another attempt.  A number: so many attempts in all, where the worker dies, the ``timeout``
+            strikes or the ``memory_limit`` is exceeded.  *It does not cover what the task itself raises*: an exception
+            is the task's outcome, and final, unless a policy says otherwise, ``RetryPolicy(errors=2)`` (for some of
+            them only: ``retry_if=``).  By default a task whose worker died is tried again twice, one that timed out or
+            ran out of memory once.
         memory_limit: bytes, or a text such as ``"2GiB"``: what the worker and all processes that it starts may hold
             together, each shared page counted once (the proportional set size).  More: the worker is killed, and the
             task fails with :class:`MemoryLimitExceeded` if it is not tried again.  Behind it stands the kernel's limit
@@ -91,7 +102,20 @@ class ResilientPool(Front, Executor):
         max_tasks_per_worker: attempts after which a worker is replaced; ``None``: never.
         max_memory_per_worker: bytes, or a text: a worker that holds more between two attempts is replaced.
         initializer: called with ``initargs`` in each worker when it starts.
+        main: what workers have of the program's own module, ``__main__``.  ``"import"``: each imports it, before the
+            initializer, as multiprocessing's spawn does: its top level runs in each worker, under the name
+            ``__mp_main__``, so that settings, caches, locks and global variables are there; classes and functions
+            travel by name.  What is defined or changed behind the guard is not there, and what is defined there
+            travels by value.  ``"value"``: it is not imported, and whatever lives in it travels by value, with the
+            globals that it uses.  ``"auto"``: imported, if it is a script or module (``-m``) with a guard at its top
+            level, ``if __name__ == "__main__":``, behind which all pools are made; else (a notebook, an interactive
+            session, ``-c``, a script without a guard) by value.
         env: variables that the workers' environment is to have besides this process's own, or instead of it.
+        inner_max_num_threads: threads that numerical libraries (OpenMP, OpenBLAS, MKL, BLIS, Accelerate, numba,
+            numexpr) start in each worker.  ``"auto"``: the CPUs divided by the lanes, at least 1, so that all workers
+            together do not have more threads than CPUs; a limit that stands in this process's environment, such as
+            ``OMP_NUM_THREADS``, or in ``env``, counts instead.  A number: so many, whatever this process's environment
+            says.  ``None``: nothing is set.  (The number may show in the last bits of what they compute.)
         preload: names of modules that a private forkserver imports once; workers are then forked from it in some ten
             milliseconds, in place of importing them for seconds each (Linux; elsewhere they are started as without
             it, and a warning in the log says so).  A module that leaves a thread running is refused.  One with a
@@ -100,15 +124,21 @@ class ResilientPool(Front, Executor):
             worker stands still while nobody reads that.  ``"capture"``: the last lines of a failed attempt are in its
             dossier.  ``"discard"``: nothing is kept.  With these two nobody ever waits.
         fresh_locks: let ``threading`` locks in arguments and results travel, as new locks that nobody holds.
+        seed: a whole number, from which each task's own random numbers follow, ``task_context().rng`` and
+            ``.seed_sequence``: from it and from the task's key, so that they are the same in each attempt, in whatever
+            order, worker and chunk.  Without a key it is the task's number, which counts the calls submitted to this
+            pool so far: where their order depends on time (several threads, the body of a ``settled`` loop), give keys.
+            ``None``: they are new each time.
         observers: each is called with every :class:`Event`, on a thread of its own.
 
     Raises:
-        ValueError, TypeError: an argument is out of range or of the wrong type; the text names it.
+        ValueError, TypeError: an argument is out of range or of the wrong type (or ``main="import"``, and there is
+            nothing to import); the text names it.
         NotSendable: ``initializer`` or one of ``initargs`` does not pickle; the text names it.
 
     Workers are started by exec, never by fork, and only when there is work.  They see the parent's ``sys.path``,
-    directory and environment, but not its ``__main__``, which is never imported again: what lives there travels by
-    value.  They ignore SIGINT.  A worker never outlives this process.
+    directory and environment.  SIGINT does nothing in them, and each is in a process group of its own.  A worker never
+    outlives this process.
     """
 
     def __init__(
@@ -127,34 +157,34 @@ class ResilientPool(Front, Executor):
         max_memory_per_worker: int | str | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        main: str = "auto",
         env: Mapping[str, str] | None = None,
+        inner_max_num_threads: int | str | None = "auto",
         preload: Iterable[str] = (),
         output: str = "inherit",
         fresh_locks: bool = False,
+        seed: int | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
         self._options = Options().with_(
             timeout=timeout, soft_timeout=soft_timeout, retry=retry, memory_limit=memory_limit
         )
-        self._max_workers = _default_workers() if max_workers is None else count("max_workers", max_workers)
-        if max_tasks_per_worker is not None:
-            count("max_tasks_per_worker", max_tasks_per_worker)
-        start_seconds = _start_timeout(start_timeout)
+        self._max_workers = default_workers() if max_workers is None else count("max_workers", max_workers)
         stall = seconds("stall_timeout", stall_timeout)
-        limits = Limits(
-            lanes=self._max_workers,
-            max_tasks_per_worker=max_tasks_per_worker,
-            start_timeout=start_seconds,
-            max_memory_per_worker=size("max_memory_per_worker", max_memory_per_worker),
-            kill_stalled=choice("on_stall", on_stall, ("report", "kill")) == "kill",
-        )
+        limits = pool_limits(self._max_workers, max_tasks_per_worker, start_timeout, max_memory_per_worker, on_stall)
         choice("output", output, ("inherit", "capture", "discard"))
         self._fresh_locks = bool(fresh_locks)
-        observers = _observers(observers, stall)
-        initargs = _initargs(initializer, initargs)
-        variables = environment("env", env)
-        forking = _forking(preload, variables, start_seconds)
+        observers = check_observers(observers, stall)
+        self._script = script = find_script(choice("main", main, ("auto", "import", "value")))
+        initargs = _initargs(initializer, initargs, script)
+        self._seeded = seeded(seed)
+        if self._seeded is not None:
+            initializer, initargs = self._seeded.set_up_of(initializer, initargs)
+        variables = worker_variables(env, inner_max_num_threads, self._max_workers)
+        forking = _forking(preload, variables, limits.start_timeout)
         fill_standard_descriptors()
+        if forking is None:
+            import_loky()
         self._pid = os.getpid()
         self._numbers = itertools.count()
         self._shut = False
@@ -163,11 +193,11 @@ class ResilientPool(Front, Executor):
             from resilient_exec.lane.lane import LaneSettings, LokyLane
             from resilient_exec.lane.lease import WorkerSettings
 
-            worker = WorkerSettings(initializer, initargs, output, bool(fresh_locks), variables, forking)
+            worker = WorkerSettings(initializer, initargs, output, self._fresh_locks, variables, forking, script)
             return LokyLane(number, post, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
 
         self._forking = forking
-        self._supervisor = Supervisor(limits, make_lane, observers, _pressure(memory_reserve))
+        self._supervisor = Supervisor(limits, make_lane, observers, memory_guard(memory_reserve))
         exit_hook.end_at_exit(self._supervisor)
         # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
         self._finalizer = weakref.finalize(self, _end_dropped, self._supervisor, self._pid)
@@ -177,17 +207,22 @@ class ResilientPool(Front, Executor):
         self, options: Options, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> ResilientFuture[T]:
         self._check_open()
+        check_not_importing()
         call, problem = b"", None
         try:
-            call = pack_call(fn, args, kwargs, fresh_locks=self._fresh_locks)
+            call = pack_call(fn, args, kwargs, fresh_locks=self._fresh_locks, script=self._script)
         except Unsendable as unsendable:
             text = f"cannot be sent to a worker: {unsendable}; it was submitted in {_callers_line()}"
             problem = NotSent(text, unsendable.__cause__)
         label = options.label or label_of(fn, args)
         arguments = summary(args, kwargs)
         while True:
-            key = next(self._numbers) if options.key is UNSET else options.key
+            if self._seeded is not None:
+                key = self._seeded.key_of(options, fn, args)
+            else:
+                key = next(self._numbers) if options.key is UNSET else options.key
             future: ResilientFuture[T] = ResilientFuture(key, label, arguments, self._supervisor)
+            future._most = options.retry.total
             task = Task(
                 key, options.retry, options.timeout, options.priority, label, options.soft_timeout, options.memory_limit
             )
@@ -255,21 +290,29 @@ class ResilientPool(Front, Executor):
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        """Wait for all tasks; but by ``KeyboardInterrupt``, now or while waiting, cancel what waits, kill what runs.
+        """Wait for all tasks; but when cancelled, now or while waiting, cancel what waits, and kill what runs.
 
-        The same by ``SoftTimeout``, in a pool inside a task of another one.
+        By ``KeyboardInterrupt``; by the cancellation of the asyncio or trio task that runs this, which is what a Ctrl-C
+        is there; by ``SoftTimeout``, in a pool inside a task of another one.
         """
-        if exc_type is not None and issubclass(exc_type, KeyboardInterrupt | SoftTimeout):
+        if cancels(exc_type):
             self.shutdown(kill=True, cancel_futures=True)
             return
         try:
+            task = cancelling_task()
+            if task is not None:
+                self.shutdown(wait=False)
+                while not self._supervisor.ended.wait(_LOOK_UP):
+                    if task.cancelling():
+                        self.shutdown(wait=False, kill=True, cancel_futures=True)
             self.shutdown()
-        except (KeyboardInterrupt, SoftTimeout):
-            self.shutdown(kill=True, cancel_futures=True)
+        except BaseException as error:
+            if cancels(type(error)):
+                self.shutdown(kill=True, cancel_futures=True)
             raise
 
     def snapshot(self) -> dict[str, Any]:
-        """The pool at this moment: counts of tasks, and for each lane what it is doing.
+        """The pool at this moment: counts of tasks, and for each lane what it is doing.  ``print`` it.
 
         Returns:
             ``pending`` (queued), ``running`` (sent or begun), ``backing_off``, ``done``, ``failed``, ``cancelled``,
@@ -277,28 +320,18 @@ class ResilientPool(Front, Executor):
             ``state``, ``pid``, and the ``key``, ``attempt`` and ``elapsed`` (s) of the task it runs; with psutil's
             figures ``rss`` (bytes) and ``cpu`` (s) of its worker, ``None`` where there is none.
         """
-        supervisor = self._supervisor
-        counts, ended = supervisor.core.counts, supervisor.core.ended
-        return {
-            "pending": counts[State.QUEUED],
-            "running": counts[State.SENT] + counts[State.RUNNING] + counts[State.DOOMED],
-            "backing_off": counts[State.BACKING_OFF],
-            "done": ended["done"],
-            "failed": ended["failed"],
-            "cancelled": ended["cancelled"],
-            "dropped_events": supervisor.dropped_events,
-            "lanes": [{**lane, **_usage(lane["pid"])} for lane in supervisor.core.lanes(supervisor.now())],
-        }
+        return Snapshot.of(self._supervisor)
+
+    def __repr__(self) -> str:
+        counts = in_words(counts_of(self._supervisor))
+        broken = ", broken" if self._supervisor.core.broken is not None else ""
+        ended = ", ended" if self._supervisor.ended.is_set() else ", ending" if self._shut else ""
+        return f"<{type(self).__name__} {_workers(self._max_workers)}, {counts}{broken}{ended}>"
 
 
-def _start_timeout(given: float) -> float:
-    checked = seconds("start_timeout", given)
-    if checked is None:
-        raise TypeError("start_timeout must be a number of seconds; a start without a limit could hang for ever")
-    return checked
-
-
-def _initargs(initializer: Callable[..., object] | None, given: tuple[Any, ...]) -> tuple[Any, ...]:
+def _initargs(
+    initializer: Callable[..., object] | None, given: tuple[Any, ...], script: Script | None
+) -> tuple[Any, ...]:
     """The initializer's arguments, checked with it."""
     if initializer is not None and not callable(initializer):
         raise TypeError(f"initializer must be a callable, got {initializer!r}")
@@ -306,7 +339,7 @@ def _initargs(initializer: Callable[..., object] | None, given: tuple[Any, ...])
     if initializer is not None:
         from resilient_exec.lane.initializer import check_initializer
 
-        check_initializer(initializer, initargs)
+        check_initializer(initializer, initargs, script)
     return initargs
 
 
@@ -323,38 +356,8 @@ def _forking(preload: Iterable[str], env: Mapping[str, str], start_timeout: floa
     return None
 
 
-def _observers(given: Iterable[Observer], stall_timeout: float | None) -> tuple[Observer, ...]:
-    """The observers, checked; with the one that warns, where stalls are looked for."""
-    observers = as_tuple("observers", given)
-    for observer in observers:
-        if not callable(observer):
-            raise TypeError(f"an observer must be a callable that takes an event; got {observer!r}")
-    return (*observers, warn_of_stalls) if stall_timeout is not None else observers
-
-
-def _pressure(reserve: int | str | None) -> Pressure | None:
-    """The guard for the machine's memory, as far as it is wanted."""
-    if reserve == "auto":
-        return Pressure()
-    checked = size("memory_reserve", reserve)
-    return Pressure(checked) if checked is not None else None
-
-
-def _usage(pid: int | None) -> dict[str, Any]:
-    import psutil
-
-    if pid is not None:
-        with contextlib.suppress(psutil.Error, OSError):  # OSError: no descriptor left to look with
-            process = psutil.Process(pid)
-            times = process.cpu_times()
-            return {"rss": process.memory_info().rss, "cpu": times.user + times.system}
-    return {"rss": None, "cpu": None}
-
-
-def _default_workers() -> int:
-    import loky
-
-    return int(loky.cpu_count())
+def _workers(number: int) -> str:
+    return f"{number} worker{'' if number == 1 else 's'}"
 
 
 def _end_dropped(supervisor: Supervisor, pid: int) -> None:

@@ -10,24 +10,31 @@ import queue
 import time
 from abc import abstractmethod
 from collections import deque
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.pool.options import UNSET, Options, count
 from resilient_exec.supervisor.future import ResilientFuture, Settled
+from resilient_exec.worker.context import in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from resilient_exec.model.policies import RetryPolicy
 
-__all__ = ["Front", "PoolView", "label_of"]
+__all__ = ["Front", "PoolView", "calls_in", "label_of"]
 
 T = TypeVar("T")
 _AHEAD = 2  # calls per lane that `settled` keeps waiting or running
 
 
 def _run_chunk(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T]:
-    return [fn(*args) for args in chunk]
+    return [fn(*args) for args in in_turn(chunk)]
+
+
+def calls_in(fn: Callable[..., Any], args: tuple[Any, ...]) -> int:
+    """How many calls of the user's a task is: a chunk may be several."""
+    return len(args[1]) if fn is _run_chunk else 1
 
 
 def label_of(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
@@ -99,7 +106,8 @@ class Front:
             timeout: seconds for each attempt, from its begin; then its worker is killed.  ``None``: no limit.
             soft_timeout: seconds after which ``SoftTimeout`` is raised in the task, which then may put things in order.
             memory_limit: bytes, or a text such as ``"2GiB"``: what its worker and all that it starts may hold.
-            retry: a policy, or a number of attempts in all.
+            retry: a policy, or a number of attempts in all after deaths of the worker, timeouts and memory limits; what
+                the task itself raises is tried again with ``RetryPolicy(errors=...)`` only.
             key: names the task among the unsettled ones; by default its number in the pool.
             label: what errors and events call the task.
             priority: larger goes first; by default 0.
@@ -222,6 +230,15 @@ class PoolView(Front):
         self._owner = pool
         self._options = options
         self._max_workers = pool._max_workers
+
+    def __repr__(self) -> str:
+        chosen = {field.name: getattr(self._options, field.name) for field in fields(Options)}
+        plain = Options()
+        changed = (f"{name}={value!r}" for name, value in chosen.items() if value != getattr(plain, name))
+        owner = self._owner
+        while isinstance(owner, PoolView):
+            owner = owner._owner
+        return f"<PoolView {', '.join(changed)} of {owner!r}>"
 
     def _enqueue(
         self, options: Options, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]

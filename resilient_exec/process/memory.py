@@ -6,7 +6,7 @@ those who map it, so its sum is the truth; but the kernel must walk the page tab
 Hence RSS for the first look, and PSS before anything is done about it: PSS is never the larger one.
 
 **What the machine has left.**  A limit of any memory cgroup above us binds as hard as the end of the RAM, so the
-tightest counts.  Page cache that was read once is dropped on demand; it counts as available, as in ``MemAvailable``.
+tightest counts.  Page cache is dropped on demand; it counts as available, as in ``MemAvailable``.
 
 Sources: proc(5); the kernel's admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst; its mm/oom_kill.c.  What cannot be
 read counts as not there: nothing here raises.  Elsewhere than on Linux psutil is asked.
@@ -162,10 +162,25 @@ class _Cgroup(NamedTuple):
             return known
         available = limit - int(used)
         if known is None or available < known.available:  # only then: its statistics are the dearest file of all
-            name = b"inactive_file" if self.unified else b"total_inactive_file"
-            available = max(available + (_number(_read(f"{self.path}/memory.stat"), name) or 0), 0)
+            available = max(available + self._droppable(), 0)
         # The one with the least left need not be the smallest: its other children may use it up.
         return Machine(min(available, known.available), min(limit, known.total)) if known else Machine(available, limit)
+
+    def _droppable(self) -> int:
+        """Bytes of page cache, which is dropped on demand; but for what is still to be written.
+
+        All that is read takes room in a cgroup until that is full, and what was read twice is ``active``: neither is
+        in use.  (What lies in a tmpfs counts as anonymous memory there.)
+        """
+        text = _read(f"{self.path}/memory.stat")
+        if self.unified:
+            cached: tuple[bytes, ...] = (b"active_file", b"inactive_file", b"slab_reclaimable")
+            unwritten = (b"file_dirty", b"file_writeback")
+        else:
+            cached = (b"total_active_file", b"total_inactive_file")
+            unwritten = (b"total_dirty", b"total_writeback")
+        both = (sum(_number(text, name) or 0 for name in names) for names in (cached, unwritten))
+        return max(next(both) - next(both), 0)
 
     def kills(self) -> int | None:
         """How many of the processes in it were ended by an OOM killer, the machine's or a cgroup's (since 4.13)."""

@@ -31,6 +31,7 @@ __all__ = [
     "Watch",
     "catches",
     "end_tree",
+    "has_terminal",
     "identify",
     "is_alive",
     "marked",
@@ -98,6 +99,12 @@ def state(pid: int) -> str:
     except psutil.Error:
         return ""
     return {"zombie": "Z", "stopped": "T"}.get(status, "R")
+
+
+def has_terminal(pid: int) -> bool:
+    """Whether a terminal controls the process, whose Ctrl-Z stops it (Linux)."""
+    fields = _stat_fields(pid) if ON_LINUX else None
+    return fields is not None and fields[4] != "0"
 
 
 def is_alive(who: Identity) -> bool:

@@ -42,7 +42,8 @@ class Notifier:
         self._queue: queue.SimpleQueue[ResilientFuture[Any] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._since: dict[int, float] = {}  # by thread: when the callbacks that it is inside of began
-        self._lock = threading.Lock()  # held for moments, and never while a user's code runs
+        # Held for moments, and never while a user's code runs; but a signal handler may settle a future in between.
+        self._lock = threading.RLock()
 
     def post(self, future: ResilientFuture[Any]) -> None:
         """Have the callbacks of a future that is done run soon."""

@@ -1,31 +1,22 @@
-"""Ends every pool at the exit of the interpreter, before loky's own hook runs.
+"""Ends every pool at the exit of the interpreter.
 
-Pending work is finished first, as the standard library does.  loky's hook joins its manager threads, and ours are
-busy with one call that never ends by itself: if loky's ran first, the interpreter would hang.  Hooks registered with
-``threading._register_atexit`` run last in, first out, and loky registers its own at *every* start of an executor,
-because its guard holds the return value of that function, which is ``None``.  So when the first pool is made we
-register loky's hook ourselves, set the guard to what it is meant to be, true, and register ours behind it.
-
-That also lets a worker be started or replaced while pending work ends at exit.  By then both importing loky and its
-registering of a hook raise: the one has been done when the pool was made, the other is not tried.
-
-``threading._register_atexit`` is a private name, and loky's hook and guard are others; without them everything still
-ends by ``atexit``, later.
+Pending work is finished first, as the standard library does, and workers may be started or replaced meanwhile.
+``threading._register_atexit`` is a private name: its hooks run before the interpreter waits for threads.  Without it
+everything still ends by ``atexit``, later.
 """
 
 from __future__ import annotations
 
 import atexit
-import importlib
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Endable", "end_at_exit", "exiting", "run_before_loky"]
+__all__ = ["Endable", "end_at_exit", "exiting"]
 
 
 class Endable(Protocol):
@@ -35,9 +26,10 @@ class Endable(Protocol):
         """Finish pending work (or kill it), then end; Ctrl-C meanwhile kills what runs."""
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may make or end a pool in between
 _live: weakref.WeakSet[Endable] = weakref.WeakSet()
 _exiting = False
+_is_registered = False
 _finalizing_pid = 0
 _BEFORE_THE_JOIN = 100  # multiprocessing runs what has a priority of 0 or more before it joins its children
 
@@ -50,23 +42,14 @@ def exiting() -> bool:
 
 def end_at_exit(pool: Endable) -> None:
     """Have ``pool`` ended at exit, if it still lives then."""
-    run_before_loky()
+    global _is_registered  # noqa: PLW0603  guarded by _lock
     with _lock:
-        _live.add(pool)
-        _run_before_multiprocessing()
-
-
-def run_before_loky() -> None:
-    """Have loky's hook registered now and never again, and ours behind it; does so once."""
-    if exiting():
-        return
-    loky: Any = importlib.import_module("loky.process_executor")
-    with _lock:
-        if getattr(loky, "process_pool_executor_at_exit", None) is None:
-            _register(getattr(loky, "_python_exit", lambda: None))
-            loky.process_pool_executor_at_exit = True
+        if not _is_registered and not exiting():
+            _is_registered = True
             _register(_end_all)
             atexit.register(_kill_rest)
+        _live.add(pool)
+        _run_before_multiprocessing()
 
 
 def _run_before_multiprocessing() -> None:
@@ -98,3 +81,13 @@ def _kill_rest() -> None:
     """Behind all hooks: a Ctrl-C in a wrong moment may have kept them from ending what runs."""
     for pool in list(_live):
         pool.end_at_exit(kill=True)
+
+
+def _forget() -> None:
+    """In a forked child: another thread may have held the lock, and none of the pools is the child's."""
+    global _lock, _live
+    _lock, _live = threading.RLock(), weakref.WeakSet()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -43,6 +43,8 @@ def error_of(settle: Settle, dossier: Dossier | None = None) -> BaseException:
     """The exception for a task that neither returned nor was cancelled."""
     outcome = settle.outcome
     if isinstance(outcome, outcomes.Raised):
+        if isinstance(outcome.exception, NotSendable):
+            outcome.exception.complete(settle.key, settle.attempts, settle.story, dossier)
         return outcome.exception
     if isinstance(outcome, ResilientError):
         return outcome

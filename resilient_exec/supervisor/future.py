@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import Future
-from concurrent.futures._base import CANCELLED, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, PENDING, RUNNING
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from resilient_exec.model.dossier import Dossier
+from resilient_exec.model.dossier import Dossier, as_html
+from resilient_exec.model.progress import progress, span
+from resilient_exec.model.summary import named, summary
 from resilient_exec.supervisor.latch import Flag, Monitor
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Overseer", "ResilientFuture", "Settled"]
 
 _logger = logging.getLogger(__name__)
+_LONGEST_LINE = 200  # characters of an exception's text in a repr
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,6 +44,9 @@ class Overseer(Protocol):
     def call_back(self, future: ResilientFuture[Any]) -> None:
         """Run the future's done-callbacks, on a thread that holds up nobody."""
 
+    def now(self) -> float:
+        """Seconds on the clock of the events."""
+
 
 class _Waiters(list[Any]):
     """The waiters of ``concurrent.futures.wait`` and ``as_completed``: they sleep on an ``Event`` that others set."""
@@ -59,6 +65,7 @@ class ResilientFuture(Future[T]):
     ``SystemExit``, submit to the pool or wait for another future.
     """
 
+    _most: int | None = None  # attempts in all, where there is such a limit
     _done_callbacks: list[Callable[[Future[T]], object]]  # of the standard library; typeshed does not show it
 
     def __init__(self, key: Hashable, label: str, arguments: str, overseer: Overseer) -> None:
@@ -109,6 +116,18 @@ class ResilientFuture(Future[T]):
         """
         if not self.done():
             self._overseer.kill(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {named(self.key)} {self._progress()}>"
+
+    def _progress(self) -> str:
+        if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):  # before the supervisor knows
+            return "cancelled"
+        return progress(self.story, self._overseer.now(), self._most)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the state, and the dossier."""
+        return f"<div>{as_html(repr(self))}{self.dossier._repr_html_()}</div>"
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Have ``fn(future)`` called when the future is done: at once, in this thread, if it is."""
@@ -164,7 +183,17 @@ class ResilientFuture(Future[T]):
         sink.put(self)
 
 
-@dataclass(frozen=True)
+def _first_line(error: BaseException | None) -> str:
+    """An exception in a line, whatever its ``__str__`` does."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text cannot be had)"
+    line = text.partition("\n")[0][:_LONGEST_LINE]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+@dataclass(frozen=True, repr=False)
 class Settled(Generic[T]):
     """How a task ended; its failure is a value here and is not raised.
 
@@ -185,6 +214,11 @@ class Settled(Generic[T]):
     error: BaseException | None
     attempts: int
     elapsed: float
+
+    def __repr__(self) -> str:
+        how = f"returned {summary((self.value,), {})}" if self.ok else f"failed: {_first_line(self.error)}"
+        tries = f"{self.attempts} attempt{'' if self.attempts == 1 else 's'}"
+        return f"<Settled {self.index} {named(self.key)} {how}, {tries}, {span(self.elapsed)}>"
 
     @classmethod
     def of(cls, index: int, future: ResilientFuture[T]) -> Settled[T]:

@@ -40,6 +40,10 @@ _REMEDIES = {
     "mmap.mmap": _OPEN_THERE,
     "builtins.generator": _LIST,
 }
+_IMPORT = (
+    "have workers import the function (define it in a module, or at the top of the script, outside of "
+    '`if __name__ == "__main__":`, which the script must have)'
+)
 _MAKE_THERE = "make it in the worker"
 _LOCKS = {"_thread.lock", "_thread.RLock"}
 
@@ -133,6 +137,10 @@ def remedy(culprit: Culprit, root: object, *, for_locks: str = "", returned: boo
     names = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(culprit.value).__mro__]
     fitting = next((_REMEDIES[name] for name in names if name in _REMEDIES), _MAKE_THERE)
     ways = [] if culprit.value is root else ["leave it out in __getstate__"]
+    if "global variable" in culprit.path:  # of a function that is sent by value
+        ways = [_IMPORT]
+    elif culprit.path.startswith("closure variable"):
+        ways = []
     ways += [fitting] if fitting is _LIST or not returned else []
     ways += [for_locks] if for_locks and names[0] in _LOCKS else []
     if not ways:

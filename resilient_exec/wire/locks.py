@@ -1,4 +1,4 @@
-"""Picklers by which plain locks travel as new, free ones: the opt-in ``fresh_locks``.
+"""The reducers by which plain locks travel as new, free ones: the opt-in ``fresh_locks``.
 
 A lock guards against the other threads of its own process, and none of them travels: in the process where a copy
 arrives nobody holds it.  So ``threading.Lock`` and ``threading.RLock`` arrive free, whoever holds them here; two
@@ -7,23 +7,20 @@ to whom a ``notify`` would be lost.  Event, Semaphore, Barrier, ``queue.Queue`` 
 these, and keep their own state: flag, count, items.
 
 Only these very types: a subclass says itself how it travels, and the locks of multiprocessing are shared between
-processes on purpose.  The reducers are the picklers' own; what the rest of the process pickles is as before.
+processes on purpose.  They are our picklers' own (:mod:`pickling`); what the rest of the process pickles is as before.
 """
 
 from __future__ import annotations
 
 import copyreg
-import functools
-import io
-import pickle
 import threading
-from collections import ChainMap, deque
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections import deque
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LOCK_TYPES", "by_value_pickler", "dumps", "dumps_by_value"]
+__all__ = ["LOCK_TYPES", "REDUCERS"]
 
 LOCK_TYPES = (type(threading.Lock()), type(threading.RLock()))
 
@@ -40,37 +37,8 @@ def _reduce_condition(condition: threading.Condition) -> tuple[Any, ...]:
     return copyreg.__newobj__, (threading.Condition,), {**vars(condition), "_waiters": deque()}  # type: ignore[attr-defined]
 
 
-_REDUCERS: dict[type, Callable[[Any], Any]] = {
+REDUCERS: dict[type, Callable[[Any], Any]] = {
     LOCK_TYPES[0]: _reduce_lock,
     LOCK_TYPES[1]: _reduce_rlock,
     threading.Condition: _reduce_condition,
 }
-
-
-def dumps(value: object, protocol: int) -> bytes:
-    """As ``pickle.dumps``, with fresh locks."""
-    file = io.BytesIO()
-    pickler = pickle.Pickler(file, protocol)
-    pickler.dispatch_table = {**copyreg.dispatch_table, **_REDUCERS}
-    pickler.dump(value)
-    return file.getvalue()
-
-
-@functools.cache
-def by_value_pickler() -> type[pickle.Pickler]:
-    """The class of cloudpickle's pickler, with fresh locks."""
-    import cloudpickle
-
-    base: Any = cloudpickle.Pickler
-
-    class FreshLocksPickler(base):  # type: ignore[misc]
-        dispatch_table: ClassVar[Any] = ChainMap(_REDUCERS, base.dispatch_table)
-
-    return FreshLocksPickler
-
-
-def dumps_by_value(value: object, protocol: int) -> bytes:
-    """As ``cloudpickle.dumps``, with fresh locks."""
-    file = io.BytesIO()
-    by_value_pickler()(file, protocol).dump(value)
-    return file.getvalue()

@@ -7,19 +7,26 @@ import math
 import os
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from resilient_exec.wire import scratch
 from resilient_exec.wire.register import REGISTER_SIZE, Note, Notes
+from resilient_exec.worker.random_streams import derived, key_of_item
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    import random
+    from collections.abc import Callable, Hashable, Iterable, Iterator
+
+    from numpy.random import SeedSequence
 
     from resilient_exec.wire.register import Register
 
 __all__ = ["TaskContext", "task_context"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class TaskContext:
     _limits: tuple[float, ...] = field(default=(), compare=False, repr=False)  # s, from the begin
     _serial: int = field(default=0, compare=False, repr=False)  # of the attempt in this worker
     _began: float = field(default_factory=time.monotonic, compare=False, repr=False)
+    _position: int | None = field(default=None, compare=False, repr=False)  # of the call, in a chunk
 
     def time_left(self) -> float:
         """Seconds until the next limit of this attempt strikes: ``soft_timeout``, then ``timeout``.
@@ -61,6 +69,40 @@ class TaskContext:
             OSError: the folder for temporary files (``TMPDIR``) is missing, full or not writable.
         """
         return Path(_place.get(self._serial))
+
+    @cached_property
+    def rng(self) -> random.Random:
+        """A ``random.Random`` of this task's own.
+
+        With ``ResilientPool(seed=...)`` its numbers depend on the seed and the task's key alone (without a key, on the
+        task's number): they are the same in each attempt, in whatever worker, order and chunk.  Without a seed, and
+        outside a pool, they are new each time.
+        """
+        import random
+
+        return random.Random(self._entropy("rng"))
+
+    @cached_property
+    def seed_sequence(self) -> SeedSequence:
+        """The same for numpy: ``numpy.random.default_rng(task_context().seed_sequence)``.
+
+        Raises:
+            ImportError: numpy is not installed where the task runs.
+        """
+        try:
+            from numpy.random import SeedSequence
+        except ImportError as error:
+            raise ImportError(
+                "task_context().seed_sequence is numpy's, and numpy cannot be imported here: install it, or use "
+                "task_context().rng, which needs nothing"
+            ) from error
+        return SeedSequence(self._entropy("numpy"))
+
+    def _entropy(self, purpose: str) -> int | None:
+        if _seed is None or self is _outside:
+            return None
+        key = self.key if self._position is None else key_of_item(self.key, self._position)
+        return derived(_seed, key, purpose)
 
     def note(self, text: str) -> None:
         """Say in a short text what the task is at: should the attempt fail, the dossier has what was noted last.
@@ -120,6 +162,7 @@ _place = _Place()
 _notes = Notes(bytearray(REGISTER_SIZE))  # outside a pool nobody reads it
 _current: TaskContext | None = None
 _outside = TaskContext()
+_seed: int | None = None  # of the pool
 
 
 def task_context() -> TaskContext:
@@ -131,6 +174,19 @@ def enter(context: TaskContext) -> None:
     """Called by the worker when an attempt begins."""
     global _current  # noqa: PLW0603  one attempt runs in a process at a time
     _current = context
+
+
+def in_turn(calls: Iterable[T]) -> Iterable[T]:
+    """The calls of a chunk, each to be run when it is given; with a seed, each has streams of its own meanwhile."""
+    return calls if _seed is None else _in_turn(calls)
+
+
+def _in_turn(calls: Iterable[T]) -> Iterator[T]:
+    global _current  # noqa: PLW0603  one attempt runs in a process at a time
+    chunk = task_context()
+    for position, call in enumerate(calls):
+        _current = replace(chunk, _position=position)
+        yield call
 
 
 def leave() -> None:
@@ -146,6 +202,12 @@ def set_scratch(mark: str, note: Callable[[str], object], noted: Callable[[], st
     _place.mark, _place.note, _place.noted = mark, note, noted
     with contextlib.suppress(OSError):
         _place.home = os.getcwd()
+
+
+def set_seed(seed: int) -> None:
+    """Called by the worker at its start: the pool's."""
+    global _seed  # noqa: PLW0603  a process is one worker
+    _seed = seed
 
 
 def set_notes(register: Register) -> None:

@@ -1,15 +1,18 @@
 """A process that has imported what all workers need, and forks one for each start: the forkserver.
 
-Importing negmas and scml costs seconds of CPU for each new worker; a fork of a process that has them costs
-milliseconds, and their pages are shared.  What is different from multiprocessing's own forkserver:
+An interpreter with what a worker needs takes a tenth of a second to start, with negmas and scml seconds of CPU; a fork
+of a process that has them takes milliseconds, and their pages are shared.  What is different from multiprocessing's
+own forkserver:
 
 * It is *private* to a pool, and never imports the user's ``__main__``.
 * It says what it is doing in a file that it shares with the parent (one JSON list a line): ``importing`` a module,
   ``left out`` one, ``failed``, ``ready``.  Readers need no lock, and a server that hangs holds nobody up.
-* Each request is one datagram with its descriptors; each worker has a socket of its own, over which its pid and its
-  exit status are told.  A dead worker is reaped when the parent has closed that socket: until then its pid means it.
-* A worker gets what a started process would get: the parent's present environment, standard descriptors, directory
-  and ``sys.path``, and descriptors under the numbers that the parent has named.
+* Each request is one datagram with its descriptors (or a few, where there are many); each worker has a socket of its
+  own, over which its pid and its exit status are told.  A dead worker is reaped when the parent has closed that socket:
+  until then its pid means it.
+* A worker gets what a started process would get: the parent's present environment, standard descriptors, directory,
+  ``sys.path``, limits, priority, affinity and umask, and descriptors under the numbers that the parent has named.  What
+  the preloaded modules have changed when they were imported (``sys.path``, the environment) is changed in it, too.
 * **The mark.**  ``/proc/PID/environ`` is frozen at exec, and marks are found there.  So the server is started with a
   variable that is as long as a mark, and its child writes its own over it, in place.
 * **Entropy.**  ``random`` seeds itself anew in a forked child; numpy's and torch's global generators do not.
@@ -27,38 +30,23 @@ import gc
 import importlib
 import json
 import os
-import pickle
 import select
 import signal
 import socket
-import sys
 import threading
-import traceback
-from typing import TYPE_CHECKING, Any, NoReturn
+import warnings
+from typing import NoReturn
 
 from resilient_exec.worker import fast_exit
+from resilient_exec.worker.become import Changes, become
+from resilient_exec.worker.terminal import disregard_interrupts, leave_group
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+__all__ = ["main"]
 
-__all__ = ["Numbered", "main"]
-
-_OWN = ("loky.backend.popen_loky_posix", "loky.process_executor", "cloudpickle", "resilient_exec.worker.main")
-_FIRST_FDS = 5  # of a request: the worker's link, its standard descriptors, the file with what it starts with
-_MOST_FDS = 64
+_OWN = ("cloudpickle", "resilient_exec.worker.main", "resilient_exec.worker.script")
+_PART = 250  # descriptors in one datagram, at most
 _ROOM = 16  # between the highest descriptor of the server and the lowest that a worker is given
 _PROBE_TIMEOUT = 60.0  # s, for a module with a "?" to be imported on trial
-
-
-class Numbered:
-    """A descriptor by the number that it has in the worker."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def detach(self) -> int:
-        """The number."""
-        return self._number
 
 
 def main(control: int, log: int, parent: int, mark: str, modules: list[str]) -> None:
@@ -71,14 +59,22 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str]) -> 
         mark: the variable over which workers write their marks.
         modules: what to import, in this order; with a ``?`` behind those that may be left out.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    leave_group()
+    disregard_interrupts()
     watch = os.pidfd_open(parent)
     if os.getppid() != parent:
         os._exit(1)
+    _take_all_descriptors()
+    changes = Changes()
     try:
-        for name in (*_OWN, *modules):
-            _import(name, log)
+        for name in _OWN:
+            importlib.import_module(name)
+        with changes:
+            for name in modules:
+                _import(name, log)
     except BaseException as error:
+        import traceback
+
         _say(log, "failed", f"{type(error).__name__}: {error}", traceback.format_exc())
         os._exit(1)
     fast_exit.flush_before_fork()
@@ -86,12 +82,23 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str]) -> 
     gc.freeze()  # the collector of a child would else write to, and so copy, every page
     base = max(map(int, os.listdir("/proc/self/fd"))) + _ROOM
     _say(log, "ready", base)
-    become = _Server(socket.socket(fileno=control), log, watch, mark, base).run()
-    become()  # in a worker, on a stack of its own; it does not come back
+    requests = socket.socket(fileno=control)
+    requests.send(b"ready")  # nobody takes it: all who wait see it
+    fds = _Server(requests, log, watch).run()
+    become(fds, mark, base, changes)  # in a worker; it does not come back
 
 
 def _say(log: int, *words: object) -> None:
     os.write(log, f"{json.dumps(words)}\n".encode())
+
+
+def _take_all_descriptors() -> None:
+    """Allow this process as many descriptors as it may have: it holds two for each worker (which gets the parent's)."""
+    import resource
+
+    with contextlib.suppress(OSError, ValueError):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 # -- importing ---------------------------------------------------------------------------------------------------------
@@ -117,9 +124,9 @@ def _import(name: str, log: int) -> None:
 def _try(module: str) -> str:
     """Import the module in a child; why it is to be left out, or ``""``."""
     reader, writer = os.pipe()
-    pid = os.fork()
+    pid = _fork()
     if pid == 0:
-        os._exit(_try_in_child(module, writer))
+        _try_in_child(module, writer)
     os.close(writer)
     try:
         ready, _, _ = select.select([reader], [], [], _PROBE_TIMEOUT)
@@ -131,7 +138,7 @@ def _try(module: str) -> str:
     return words.removeprefix("ok") or ("" if words else f"importing it ends the process (status {status})")
 
 
-def _try_in_child(module: str, writer: int) -> int:
+def _try_in_child(module: str, writer: int) -> NoReturn:
     before = len(os.listdir("/proc/self/task"))
     try:
         importlib.import_module(module)
@@ -140,25 +147,38 @@ def _try_in_child(module: str, writer: int) -> int:
     except BaseException as error:
         words = f"importing it raises {type(error).__name__}: {error}"
     os.write(writer, words.encode(errors="replace")[:4096])
-    signal.pause()  # the parent kills us: nothing of the module's runs at an exit
-    return 0
+    while True:
+        signal.pause()  # the parent kills us: nothing of the module's runs at an exit
 
 
 # -- forking -----------------------------------------------------------------------------------------------------------
 
 
+def _fork() -> int:
+    """Fork without the warning that a process with threads may deadlock.
+
+    Python threads are refused (see :func:`_import`).  What is left are native ones, numpy's say, for which their
+    library has handlers at fork; and a warning that is an error would end the server.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return os.fork()
+
+
 class _Server:
-    def __init__(self, control: socket.socket, log: int, parent: int, mark: str, base: int) -> None:
-        self._control, self._log, self._parent, self._mark, self._base = control, log, parent, mark, base
+    def __init__(self, control: socket.socket, log: int, parent: int) -> None:
+        self._control, self._log, self._parent = control, log, parent
         self._poller = select.poll()
         self._links: dict[int, int] = {}  # the socket of a worker -> its pid
         self._deaths: dict[int, int] = {}  # the pidfd of a worker -> its socket
+        self._is_open = True  # more requests may come
+        self._arriving: list[int] = []  # descriptors of a request of which more are to come
         for fd in (control.fileno(), parent):
             self._poller.register(fd, select.POLLIN)
 
-    def run(self) -> Callable[[], None]:
-        """Serve; returns in a forked child only: what it is to do."""
-        while True:
+    def run(self) -> list[int]:
+        """Serve; returns in a forked child only: the descriptors that it was given."""
+        while self._is_open or self._links:
             ready = {fd for fd, _ in self._poller.poll()}
             if self._parent in ready:
                 self._end()
@@ -166,12 +186,14 @@ class _Server:
                 self._tell_death(fd)
             for fd in ready & self._links.keys():
                 self._reap(fd)
-            if self._control.fileno() in ready:
-                worker = self._fork()
+            if self._is_open and self._control.fileno() in ready:
+                worker = self._take_request()
                 if worker is not None:
                     return worker
+        os._exit(0)
 
     def _end(self) -> NoReturn:
+        """The parent is dead."""
         for pid in self._links.values():  # none of them is reaped, so each pid is still its own
             os.kill(pid, signal.SIGKILL)
         for pid in self._links.values():
@@ -202,21 +224,36 @@ class _Server:
                 os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
-    def _fork(self) -> Callable[[], None] | None:
+    def _take_request(self) -> list[int] | None:
+        """Read a datagram; in a child that was forked for it: its descriptors."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._control, 64, _MOST_FDS)
+            data, fds, _, _ = socket.recv_fds(self._control, 64, _PART)
         except OSError:
-            self._end()
+            data, fds = b"", []
         if not data:
-            self._end()  # the parent has closed its end
+            self._close()  # the parent wants no more
+            return None
+        fds, self._arriving = self._arriving + fds, []
+        if int(data.split()[1]):
+            self._arriving = fds
+            return None
+        return self._fork(fds)
+
+    def _close(self) -> None:
+        self._is_open = False
+        self._poller.unregister(self._control.fileno())
+        for fd in self._arriving:
+            os.close(fd)
+
+    def _fork(self, fds: list[int]) -> list[int] | None:
         try:
-            pid = os.fork()
+            pid = _fork()
         except OSError as error:
             _tell(fds[0], f"error {error}")
             pid = -1
         if pid == 0:
             self._leave()
-            return lambda: _become(fds, self._mark, self._base)
+            return fds
         for fd in fds[1:]:
             os.close(fd)
         if pid < 0:
@@ -240,73 +277,3 @@ class _Server:
 def _tell(link: int, words: str) -> None:
     with socket.socket(fileno=os.dup(link)) as far, contextlib.suppress(OSError):
         far.send(words.encode())
-
-
-# -- in the worker -----------------------------------------------------------------------------------------------------
-
-
-def _become(fds: list[int], mark: str, base: int) -> None:
-    """What loky's own ``python -m`` does in a process that it has started."""
-    from loky.backend import spawn
-
-    start = _take_places(fds, base)
-    with open(start, "rb") as file:
-        file.seek(0)
-        environment, name = pickle.load(file)
-        os.environ.clear()
-        os.environ.update(environment)
-        _write_over(mark, name)
-        _reseed()
-        from multiprocessing import process
-
-        current: Any = process.current_process()
-        current._inheriting = True
-        try:
-            spawn.prepare(pickle.load(file))
-            started = pickle.load(file)
-        finally:
-            del current._inheriting
-    fast_exit.end(started._bootstrap())
-
-
-def _take_places(fds: list[int], base: int) -> int:
-    """Put all descriptors where the parent wants them; the one of the file with what the worker starts with."""
-    import fcntl
-
-    above = base + len(fds)
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in fds]
-    for fd in fds:
-        os.close(fd)
-    os.close(high[0])  # the link is the server's
-    for number, fd in enumerate(high[1:4]):
-        os.dup2(fd, number)
-        os.close(fd)
-    for number, fd in enumerate(high[_FIRST_FDS:], start=base):
-        os.dup2(fd, number)
-        os.close(fd)
-    return high[4]
-
-
-def _write_over(placeholder: str, name: str) -> None:
-    """Give this process's own memory of its environment the variable ``name`` in place of another, as long one."""
-    os.environ.pop(placeholder, None)
-    if len(name) != len(placeholder):
-        return
-    import ctypes
-
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    start, end = int(fields[47]), int(fields[48])  # env_start, env_end: fields 50 and 51, by proc(5)
-    if not 0 < start < end:
-        return
-    position = ctypes.string_at(start, end - start).find(f"\0{placeholder}=".encode())
-    if position >= 0:
-        ctypes.memmove(start + position + 1, name.encode(), len(name))
-
-
-def _reseed() -> None:
-    numpy, torch = sys.modules.get("numpy.random"), sys.modules.get("torch")
-    for module in (numpy, torch):
-        if module is not None:
-            with contextlib.suppress(Exception):  # a module that is only half there is the user's affair
-                module.seed()

@@ -9,16 +9,14 @@ What is done to the process, and why:
 
 * it dies with its parent: the kernel's parent-death signal, which needs no GIL;
 * it is a child subreaper, so that the lane finds what its children leave behind;
-* it ignores SIGINT: a Ctrl-C reaches the whole terminal group, and only the parent decides what it means;
+* it has a process group of its own, and SIGINT does nothing: see :mod:`.worker.terminal`;
 * its descriptors are moved high, and loky's too, because tasks close "all descriptors from 3 on": loky would write
   into the files that get their numbers next, and a closed sentinel pipe makes it take the process for dead and
   kill it under the next task;
 * what it prints goes where the pool wants it (:mod:`.worker.streams`);
 * a signal that the parent sends raises ``SoftTimeout`` in the task, if the register names that very attempt;
-* multiprocessing's start method, which loky sets to its own, is set back to the platform's default: with loky's a
-  ``multiprocessing.Process`` inside a task fails.
-
-It draws no random number.
+* multiprocessing's start method is set back from loky's to the platform's default: with loky's a
+  ``multiprocessing.Process`` inside a task fails.  It draws no random number.
 """
 
 from __future__ import annotations
@@ -32,17 +30,22 @@ import signal
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.wire import payload
 from resilient_exec.wire.channel import ChannelLost, Kind, WorkerChannel
 from resilient_exec.wire.register import Register
 from resilient_exec.worker import context
+from resilient_exec.worker.preparation import prepare
 from resilient_exec.worker.streams import Streams, flush
+from resilient_exec.worker.terminal import disregard_interrupts, leave_group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from resilient_exec.wire.script import Known
+    from resilient_exec.worker.preparation import Inherited
 
 __all__ = [
     "CHANNEL_LOST_STATUS",
@@ -50,10 +53,9 @@ __all__ = [
     "STACKS_SIGNAL",
     "STATUS_WORDS",
     "STRAY_STATUS",
-    "Inherited",
-    "PickledApart",
     "Seat",
     "bootstrap",
+    "run",
     "serve",
 ]
 
@@ -75,43 +77,6 @@ _LOW = 3  # descriptors from here ...
 _HIGH = 64  # ... to here are those that tasks are known to close; ours go above
 
 
-class Inherited:
-    """A descriptor that travels to the worker while it is started, and at no other time."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        from multiprocessing.reduction import DupFd
-
-        return _arrive, (DupFd(self.fd),)
-
-
-def _arrive(duplicate: Any) -> Inherited:
-    return Inherited(duplicate.detach())
-
-
-class PickledApart(Inherited):
-    """The user's initializer and its arguments, pickled by themselves into a file that the worker inherits.
-
-    By themselves, so that what fails to unpickle fails where we can tell the parent, and not in loky's own start;
-    but inside loky's pickling of the process, because multiprocessing's locks travel only there.  Into a file,
-    because loky writes what a process starts with into a pipe of which it holds the other end, too: with more than
-    a pipe takes, a worker that is stopped or dead would block it for ever.
-    """
-
-    def __init__(self, fd: int, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
-        super().__init__(fd)
-        self.call = (fn, args)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        from loky.backend.reduction import dumps
-
-        with open(self.fd, "wb", closefd=False) as file:
-            file.write(dumps(self.call))
-        return super().__reduce__()
-
-
 @dataclass(eq=False)
 class Seat:
     """What a worker is given at its start."""
@@ -121,7 +86,7 @@ class Seat:
     stacks: Inherited
     parent: int  # 0: a forkserver, which ends us with the parent, and whose own death we survive
     mark: str  # scratch directories begin with it
-    initializer: Inherited | None
+    before: Inherited | None  # what it does before its first attempt: see PickledApart
     output: tuple[Inherited, Inherited] | None  # takes the place of stdout and stderr
     fresh_locks: bool
 
@@ -134,6 +99,7 @@ class _Worker:
     streams: Streams
     stacks = 0  # the descriptor for stacks
     fresh_locks = False
+    script: Known | None = None  # what the parent has of __main__
     running = 0  # the serial of the attempt whose call is under way, and may be interrupted
 
 
@@ -180,39 +146,29 @@ def _duplicate_high(fd: int, lowest: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
 
 
-def _move_lokys_high(lowest: int) -> None:
+def _move_trackers_high(lowest: int) -> None:
     """Move up what loky and multiprocessing have inherited low, before a task closes it.
 
-    Their queues and their resource trackers would write into whatever file of the task's has the number next.
-    Their sentinel pipe is only a number that nobody knows here; a duplicate keeps it from being seen to close.
+    Their resource trackers would write into whatever file of the task's has the number next.
     """
-    if sys.platform != "linux":
-        return
-    import fcntl
-    import gc
-    from multiprocessing import resource_tracker
-    from multiprocessing.connection import Connection
-
-    from loky.backend.resource_tracker import _resource_tracker as lokys
-
-    holders: list[tuple[Any, str]] = [(lokys, "_fd"), (resource_tracker._resource_tracker, "_fd")]
-    holders += [(one, "_handle") for one in gc.get_objects() if type(one) is Connection]
-    for holder, name in holders:
-        fd = getattr(holder, name, None)
+    for name in ("loky.backend.resource_tracker", "multiprocessing.resource_tracker"):
+        tracker = getattr(sys.modules.get(name), "_resource_tracker", None)
+        fd = getattr(tracker, "_fd", None)
         if isinstance(fd, int) and _LOW <= fd < _HIGH:
-            setattr(holder, name, _raise_high(fd, lowest))
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        if _LOW <= fd < _HIGH:
-            with contextlib.suppress(OSError):  # the directory that is being listed is one of them
-                if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
-                    fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+            tracker._fd = _raise_high(fd, lowest)  # type: ignore[union-attr]
+
+
+def run(seat: Seat) -> None:
+    """Be a worker: what a process of ours does from its start to its end."""
+    bootstrap(seat)
+    serve()
 
 
 def bootstrap(seat: Seat) -> None:
     """Make this process a worker, and run the user's initializer.  What fails is told to the lane, and is the end."""
     _tie_to_parent(seat.parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_group()
+    disregard_interrupts()
     _worker.streams = Streams()
     if seat.output is not None:
         _worker.streams.redirect(seat.output[0].fd, seat.output[1].fd)
@@ -221,14 +177,14 @@ def bootstrap(seat: Seat) -> None:
     _worker.channel = WorkerChannel(_raise_high(seat.channel.fd, lowest))
     try:
         multiprocessing.set_start_method(None, force=True)  # None: the platform's default
-        _move_lokys_high(lowest)
+        _move_trackers_high(lowest)
         _worker.register = Register(seat.register.fd)
         os.close(seat.register.fd)  # the mapping stays
         context.set_scratch(seat.mark, _worker.register.note_scratch, _worker.register.scratch)
         context.set_notes(_worker.register)
         _worker.channel.send(Kind.HELLO, serial=_open_stacks(seat, lowest))
-        if seat.initializer is not None:
-            _initialize(seat.initializer.fd)
+        if seat.before is not None:
+            _worker.script = prepare(seat.before.fd)
         _worker.streams.keep(lambda fd: _duplicate_high(fd, lowest))
         _worker.channel.send(Kind.READY)
     except ChannelLost as lost:
@@ -246,16 +202,6 @@ def _on_soft_timeout(*_: object) -> None:
     if _worker.running and _worker.running == _worker.register.soft():
         _worker.running = 0  # once in an attempt
         raise SoftTimeout(f"the soft_timeout of this attempt is over (attempt {context.task_context().attempt})")
-
-
-def _initialize(fd: int) -> None:
-    pid = os.getpid()
-    with open(fd, "rb") as file:
-        file.seek(0)
-        fn, args = pickle.load(file)
-    fn(*args)
-    if os.getpid() != pid:
-        os._exit(0)  # a child that the initializer forked, and that came back out of it
 
 
 def _open_stacks(seat: Seat, lowest: int) -> int:
@@ -279,7 +225,7 @@ def _arm() -> None:
 
 
 def serve() -> None:
-    """Run attempts until told to quit.  Returns ``None``, raises nothing: loky's queues carry no word of the user's."""
+    """Run attempts until told to quit.  Returns ``None``, raises nothing."""
     pid = os.getpid()
     try:
         while True:
@@ -326,14 +272,14 @@ def _run(serial: int, body: memoryview) -> tuple[Kind, bytes]:
     try:
         value = _call(serial, body)
         flush()
-        return Kind.RETURNED, payload.pack_value(value, fresh_locks=fresh_locks)
+        return Kind.RETURNED, payload.pack_value(value, fresh_locks=fresh_locks, script=_worker.script)
     except payload.Unsendable as error:
         return Kind.NOT_SENDABLE, str(error).encode(errors="replace")
     except BaseException as error:
         # SystemExit and KeyboardInterrupt, too, are the task's outcome and not this process's.
         flush()
         _forget_our_frames(error)
-        return Kind.RAISED, payload.pack_exception(error, fresh_locks=fresh_locks)
+        return Kind.RAISED, payload.pack_exception(error, fresh_locks=fresh_locks, script=_worker.script)
 
 
 def _call(serial: int, body: memoryview) -> object:
@@ -343,7 +289,9 @@ def _call(serial: int, body: memoryview) -> object:
     try:
         fn, args, kwargs = payload.unpack_call(body[4 + size :])
     except Exception as error:
-        text = f"the call cannot be unpickled in the worker: {type(error).__name__}: {error}"
+        text = f"the call cannot be unpickled in the worker: {payload.text_of(error)}"
+        if _worker.script is not None and isinstance(error, AttributeError):
+            text += '; what is defined behind `if __name__ == "__main__":` is not there: define it above'
         raise payload.Unsendable(text) from error
     # The raw pickle must not lie beside what it was made into for as long as the task runs.
     with contextlib.suppress(BufferError):  # something unpickled is a view of it
@@ -393,7 +341,9 @@ def _running_timers() -> list[int]:
 
 def _forget_our_frames(error: BaseException) -> None:
     """Let the traceback begin with the user's code."""
-    trace = error.__traceback__
+    trace = vars(BaseException)["__traceback__"].__get__(
+        error
+    )  # by the slot: a __getattribute__ of the user's may raise
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     if trace is not None:

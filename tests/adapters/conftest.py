@@ -28,6 +28,6 @@ def pytest_collection_modifyitems(items):
 def as_imported():
     """Each test begins with what a plain import installs."""
     yield
-    if installation._seam.parallel or set(installation._seam.patches) != {"run_tournament", "_run_parallel"}:
+    if installation._installed.parallel or set(installation._installed.patches) != {"run_tournament", "_run_parallel"}:
         adapter.uninstall()
         adapter.install()

@@ -61,7 +61,7 @@ class Model(RandomOneShotAgent):
             begun.touch()
             self.kill()
         world = Path(self.awi._world.log_folder)
-        while not any((place / "resilient-conduct.jsonl").exists() for place in world.parents):
+        while not any((place / "resilient" / "conduct.jsonl").exists() for place in world.parents):
             time.sleep(0.01)
         begun.write_text("noted")
 

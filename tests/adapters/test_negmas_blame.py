@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from resilient_exec.adapters.negmas.blame import entries
 from resilient_exec.adapters.negmas.blame.conduct import Conduct
 from resilient_exec.adapters.negmas.blame.culprit import Source, on_stage, source_of
 from resilient_exec.adapters.negmas.blame.disqualify import Disqualification
 from resilient_exec.adapters.negmas.blame.health import percentile
-from resilient_exec.adapters.negmas.blame.notes import NOBODY, OnStage, read
+from resilient_exec.adapters.negmas.blame.notes import NOBODY, OnStage, parse_note
 from resilient_exec.adapters.negmas.report.task_report import TaskReport
 from resilient_exec.model.dossier import AttemptReport
 
@@ -80,10 +81,11 @@ def test_a_thread_that_an_agent_left_behind_is_looked_at_only_if_the_register_na
     assert blamed([ONE, A], text=text, note=NOBODY) == (ONE.name, "stack")
 
 
-def test_the_thread_in_which_negmas_calls_negotiators_is_the_world_s():
+@pytest.mark.parametrize("caller", ["/s/negmas/helpers/timeout.py", entries.__file__])
+def test_the_thread_in_which_negmas_calls_negotiators_is_the_world_s(caller):
     text = stacks(("/s/negmas/m.py", 2, "f")) + (
         '\n\nThread 0x2 (most recent call first):\n  File "/w/duo.py", line 12 in respond\n'
-        '  File "/s/negmas/helpers/timeout.py", line 3 in _wrapped'
+        f'  File "{caller}", line 3 in _wrapped'
     )
     note = OnStage(ONE.name, "o@1", "respond", 1).note()
     assert blamed([ONE, A], text=text, note=note) == (ONE.name, "stack")
@@ -103,9 +105,9 @@ def test_attempts_that_nobody_spoiled_are_nobody_s_fault(outcome):
 @pytest.mark.parametrize("agent", ["00A@1", "", "a, in b, step 3", "名前\n"])
 def test_a_note_says_what_was_noted(name, agent):
     if ", agent " not in name:
-        assert read(OnStage(name, agent, "step", 12).note()) == OnStage(name, agent, "step", 12)
+        assert parse_note(OnStage(name, agent, "step", 12).note()) == OnStage(name, agent, "step", 12)
     else:
-        assert read(OnStage(name, agent, "step", 12).note()) is not None
+        assert parse_note(OnStage(name, agent, "step", 12).note()) is not None
 
 
 def test_a_name_that_is_too_long_for_a_note_is_found_among_the_competitors():
@@ -118,7 +120,7 @@ def test_a_name_that_is_too_long_for_a_note_is_found_among_the_competitors():
 
 def test_other_notes_name_nobody():
     for text in ("", NOBODY, "at step 7", "on stage: half a no"):
-        assert read(text) is None
+        assert parse_note(text) is None
 
 
 def test_where_the_code_of_a_class_lies_is_found_without_importing_it():
@@ -132,45 +134,45 @@ def test_where_the_code_of_a_class_lies_is_found_without_importing_it():
 
 def test_who_spoils_as_many_worlds_as_the_rule_says_is_out():
     rule = Disqualification(2)
-    rule.spoiled("A", "w1")
-    rule.spoiled("A", "w1")  # again, on resume: one world
-    assert (rule.out, rule.reason(["A", "B"])) == ((), "")
-    rule.spoiled("A", "w2")
-    assert rule.out == ("A",)
+    rule.record_spoiled("A", "w1")
+    rule.record_spoiled("A", "w1")  # again, on resume: one world
+    assert (rule.disqualified, rule.reason(["A", "B"])) == ((), "")
+    rule.record_spoiled("A", "w2")
+    assert rule.disqualified == ("A",)
     assert rule.reason(["B"]) == ""
     assert rule.reason(["A", "B"]) == "A is disqualified for having spoiled 2 worlds (disqualify_after)"
 
 
 def test_a_world_that_was_scored_after_all_or_spoiled_by_another_one_is_not_held_against_anybody():
     rule = Disqualification(1)
-    rule.spoiled("A", "w1")
-    rule.made_good("w1")
-    assert rule.out == ()
-    rule.spoiled("A", "w2")
-    rule.spoiled("B", "w2")
-    assert rule.out == ("B",)
+    rule.record_spoiled("A", "w1")
+    rule.record_score("w1")
+    assert rule.disqualified == ()
+    rule.record_spoiled("A", "w2")
+    rule.record_spoiled("B", "w2")
+    assert rule.disqualified == ("B",)
 
 
 def test_without_the_rule_nobody_is_out():
     rule = Disqualification(None)
     for number in range(1000):
-        rule.spoiled("A", f"w{number}")
-    assert (rule.out, rule.reason(["A"])) == ((), "")
+        rule.record_spoiled("A", f"w{number}")
+    assert (rule.disqualified, rule.reason(["A"])) == ((), "")
 
 
 def test_a_filler_that_spoils_worlds_is_told_of_and_not_disqualified():
     conduct = Conduct(["A"], disqualify_after=1)
     filler = OnStage("Filler", "f@1", "step", 1, attempt=1, fault="died")
     told = TaskReport(name="w", competitors=("A",), status="failed", attempts=1, on_stage=(filler,))
-    assert conduct.settled("w", told) == ()
-    assert conduct.excluded(["A", "Filler"]) == ""
+    assert conduct.record_settled("w", told) == ()
+    assert conduct.reason_to_exclude(["A", "Filler"]) == ""
 
 
 def test_an_attempt_whose_culprit_is_unknown_is_charged_to_nobody():
     conduct = Conduct(["A"], disqualify_after=1)
     first = OnStage("A", "a@1", "step", 1, attempt=1, fault="died")
     told = TaskReport(name="w", competitors=("A",), status="failed", attempts=2, on_stage=(first,))
-    assert conduct.settled("w", told) == ()
+    assert conduct.record_settled("w", told) == ()
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_no_world_is_run_where_there_is_no_room(tmp_path, monkeypatch):
 
     assert set(t.starts(folder).values()) == {0}
     assert adapter.last_report() is before
-    assert not (folder / "resilient-lock").exists()
+    assert not (folder / "resilient" / "lock").exists()
 
 
 @pytest.mark.parametrize(
@@ -216,8 +216,8 @@ def test_a_second_run_of_a_tournament_at_the_same_time_is_refused(tmp_path):
     assert mine.endswith("another thread of this very process runs this tournament; wait for it, or copy the folder")
     assert theirs[0] == 1
     assert f"in use: process {os.getpid()} on " in theirs[1]
-    assert not (folder / "resilient-lock").exists()
-    assert json.loads((folder / "resilient-report.json").read_text())["counts"]["scored"] == 2
+    assert not (folder / "resilient" / "lock").exists()
+    assert json.loads((folder / "resilient" / "report.json").read_text())["counts"]["scored"] == 2
 
 
 # -- plots

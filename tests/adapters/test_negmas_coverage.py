@@ -56,7 +56,7 @@ def test_the_report_has_it_in_its_file_and_says_it_when_something_is_missing(tmp
     recorder.add(task("AB"))
     recorder.add(task("AC", "not run"))
     told = recorder.finish()
-    written = json.loads((tmp_path / report.FILE_NAME).read_text())
+    written = json.loads((tmp_path / "resilient" / report.FILE_NAME).read_text())
 
     assert written["coverage"] == {
         "A": {"scored": 1, "planned": 2},

@@ -46,7 +46,7 @@ def test_the_tournament_with_the_real_culprit_ends_and_it_is_named(tmp_path):
     if done.returncode == 5:
         pytest.skip("this scml-agents has no PPOAgent")
     assert done.returncode == 0, done.stderr
-    (path,) = (tmp_path / "out").glob("*/resilient-report.json")
+    (path,) = (tmp_path / "out").glob("*/resilient/report.json")
     report = json.loads(path.read_text())
 
     (name,) = {name for task in report["tasks"] for name in task["competitors"] if name.endswith(".PPOAgent")}

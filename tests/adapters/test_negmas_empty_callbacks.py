@@ -14,7 +14,7 @@ from scml.scml2020 import DoNothingAgent
 
 from resilient_exec.adapters.negmas.blame import entries, stage
 from resilient_exec.adapters.negmas.blame.empty_callbacks import is_empty
-from resilient_exec.adapters.negmas.blame.notes import read
+from resilient_exec.adapters.negmas.blame.notes import parse_note
 from resilient_exec.wire.register import REGISTER_SIZE, Notes, unpack_note
 
 
@@ -123,12 +123,12 @@ def test_the_world_puts_on_stage_who_has_something_there_and_nobody_else(monkeyp
     watch, told = stage.Watch({}), {}
 
     def call(self, agent, method, *args, **kwargs):
-        told[agent.id] = read(unpack_note(bytes(page)))
+        told[agent.id] = parse_note(unpack_note(bytes(page)))
         method(*args, **kwargs)
 
     agents = [Documented(), Counting()]
     world = types.SimpleNamespace(agents={agent.id: agent for agent in agents}, current_step=4)
-    hooked = entries._call(watch, call)
+    hooked = entries._hook_call(watch, call)
     for agent in agents:
         hooked(world, agent, agent.on_contract_executed, contract=None)
     watch.close()
@@ -141,7 +141,7 @@ def test_the_world_puts_on_stage_who_has_something_there_and_nobody_else(monkeyp
 
 def test_the_names_by_which_negmas_may_pass_them_are_those_of_its_own():
     watch = stage.Watch({})
-    stand_in = entries._call(watch, World.call)
+    stand_in = entries._hook_call(watch, World.call)
     watch.close()
     del stand_in.__wrapped__  # which a signature follows
     assert list(signature(stand_in).parameters) == list(signature(World.call).parameters)

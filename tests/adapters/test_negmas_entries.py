@@ -23,9 +23,9 @@ GONE = ("negmas.situated.World.summon", "negmas.no_such_module.Stage.enter", "ne
 @pytest.fixture
 def other_negmas(monkeypatch):
     """One in which some of what we hook has other names."""
-    known = entries._entries()
-    unknown = [(*name.rpartition(".")[::2], entries._call) for name in GONE]
-    monkeypatch.setattr(entries, "_entries", lambda: (*unknown, *known))
+    known = entries._entry_points()
+    unknown = [(*name.rpartition(".")[::2], entries._hook_call) for name in GONE]
+    monkeypatch.setattr(entries, "_entry_points", lambda: (*unknown, *known))
 
 
 def test_the_negmas_that_is_installed_has_all_of_them():
@@ -58,7 +58,7 @@ def test_the_organiser_is_told_in_the_report_on_stderr_and_by_one_warning(tmp_pa
 
     assert len(caught) == 1
     assert capsys.readouterr().err.count("has no negmas.situated.World.summon") == 1
-    written = json.loads((tmp_path / report.FILE_NAME).read_text())
+    written = json.loads((tmp_path / "resilient" / report.FILE_NAME).read_text())
     assert (written["unwatched"], written["blind"]) == ([GONE[0]], told.blind)
 
 

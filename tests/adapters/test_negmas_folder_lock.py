@@ -51,9 +51,9 @@ def test_whether_a_claim_stands(holder, is_free, lives, words):
 
 def test_a_claim_names_its_holder_while_it_lasts_and_leaves_nothing(tmp_path):
     with folder_lock.claim(tmp_path):
-        holder = json.loads((tmp_path / "resilient-lock").read_text())
+        holder = json.loads((tmp_path / "resilient" / "lock").read_text())
         assert (holder["host"], holder["pid"]) == (gethostname(), os.getpid())
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "resilient").iterdir()) == []
 
 
 HOLDER = """
@@ -83,46 +83,48 @@ def test_a_living_holder_is_respected_and_a_killed_one_is_not(tmp_path, holder):
         folder_lock.claim(tmp_path),
     ):
         pass
-    assert (tmp_path / "resilient-lock").exists()
+    assert (tmp_path / "resilient" / "lock").exists()
 
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with folder_lock.claim(tmp_path):
-        assert json.loads((tmp_path / "resilient-lock").read_text())["pid"] == os.getpid()
+        assert json.loads((tmp_path / "resilient" / "lock").read_text())["pid"] == os.getpid()
 
 
 def test_a_number_that_was_used_again_is_no_holder(tmp_path, holder):
     """After a restart of the machine, whoever has the dead holder's number now is somebody else."""
     folder = tmp_path / "other"
-    folder.mkdir()
+    (folder / "resilient").mkdir(parents=True)
     lock = {"host": gethostname(), "pid": holder.pid, "started": 1.0, "since": "long ago"}
-    (folder / "resilient-lock").write_text(json.dumps(lock))
+    (folder / "resilient" / "lock").write_text(json.dumps(lock))
 
     with folder_lock.claim(folder):
         pass
 
 
 def test_another_host_s_claim_is_not_judged_and_its_file_is_named(tmp_path):
-    path = tmp_path / "resilient-lock"
+    path = tmp_path / "resilient" / "lock"
+    path.parent.mkdir()
     path.write_text(json.dumps({"host": "node-7.example", "pid": 1, "started": 1.0, "since": "noon"}))
 
-    with pytest.raises(adapter.CheckFailed, match=r"process 1 on node-7.example .*resilient-lock; whether it still"):
+    with pytest.raises(adapter.CheckFailed, match=r"process 1 on node-7.example .*resilient/lock; whether it still"):
         folder_lock.claim(tmp_path).__enter__()
     assert path.exists()
 
 
 def test_another_host_s_claim_is_taken_over_on_demand_and_that_host_does_not_remove_ours(tmp_path):
-    path = tmp_path / "resilient-lock"
+    path = tmp_path / "resilient" / "lock"
+    path.parent.mkdir()
     path.write_text(json.dumps({"host": "node-7.example", "pid": 1, "started": 1.0, "since": "noon"}))
     theirs = path.stat().st_ino
 
     with path.open() as old, folder_lock.claim(tmp_path, take_over=True):
         assert json.loads(path.read_text())["host"] == gethostname()
         assert path.stat().st_ino != theirs
-        assert not folder_lock._is_at(path, old.fileno())  # by which a holder knows whether to remove it
+        assert not folder_lock._is_same_file(path, old.fileno())  # by which a holder knows whether to remove it
         with pytest.raises(adapter.CheckFailed, match="another thread"), folder_lock.claim(tmp_path, take_over=True):
             pass
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "resilient").iterdir()) == []
 
 
 def test_a_living_holder_on_this_host_is_not_taken_over(tmp_path, holder):
@@ -131,7 +133,7 @@ def test_a_living_holder_on_this_host_is_not_taken_over(tmp_path, holder):
         folder_lock.claim(tmp_path, take_over=True),
     ):
         pass
-    assert json.loads((tmp_path / "resilient-lock").read_text())["pid"] == holder.pid
+    assert json.loads((tmp_path / "resilient" / "lock").read_text())["pid"] == holder.pid
 
 
 @pytest.mark.parametrize("is_free", [False, None])
@@ -142,7 +144,8 @@ def test_a_lock_that_is_taken_or_a_process_that_lives_is_stronger_than_the_wish(
 
 
 def test_a_claim_that_a_crash_cut_short_is_none(tmp_path):
-    (tmp_path / "resilient-lock").write_text('{"host": "no')
+    (tmp_path / "resilient").mkdir()
+    (tmp_path / "resilient" / "lock").write_text('{"host": "no')
 
     with folder_lock.claim(tmp_path):
         pass
@@ -171,4 +174,4 @@ def test_of_many_threads_at_once_one_holds_at_a_time(tmp_path):
 
     assert set(most) == {1}
     assert taken
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "resilient").iterdir()) == []

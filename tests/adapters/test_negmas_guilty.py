@@ -12,7 +12,7 @@ from negmas_agents import Healthy
 from negmas_guilty import Heir, Model
 
 import resilient_exec.adapters.negmas as adapter
-from resilient_exec.adapters.negmas.blame.history import Chronicle, measured_in
+from resilient_exec.adapters.negmas.blame.history import ConductLog, load_measured
 from resilient_exec.adapters.negmas.worlds import seeding
 
 HEIR, MODEL = "negmas_guilty.Heir", "negmas_guilty.Model"
@@ -68,7 +68,7 @@ def test_the_agent_on_stage_is_named_however_the_world_failed(played, what, meth
 
 
 def test_who_was_on_stage_stands_in_the_report_on_disk(played):
-    tasks = json.loads((played.folder / "resilient-report.json").read_text())["tasks"]
+    tasks = json.loads((played.folder / "resilient" / "report.json").read_text())["tasks"]
     named = [task["on_stage"][0]["competitor"] for task in tasks if "on_stage" in task]
     assert named == [HEIR] * 5
 
@@ -91,8 +91,8 @@ def test_the_health_of_each_competitor_is_told(played):
 
 
 def test_the_health_lies_beside_the_results_as_json_and_csv(played):
-    plain = json.loads((played.folder / "resilient-health.json").read_text())
-    with (played.folder / "resilient-health.csv").open() as file:
+    plain = json.loads((played.folder / "resilient" / "health.json").read_text())
+    with (played.folder / "resilient" / "health.csv").open() as file:
         rows = {row["competitor"]: row for row in csv.DictReader(file)}
     assert [row["competitor"] for row in plain] == [HEIR, MODEL]
     assert set(rows[HEIR]) == set(plain[0])
@@ -101,12 +101,13 @@ def test_the_health_lies_beside_the_results_as_json_and_csv(played):
 
 
 def test_all_of_that_is_there_for_a_later_run(played):
-    lines = list(Chronicle(played.folder).lines())
+    lines = list(ConductLog(played.folder).lines())
     spoiled = sorted(line.on_stage.fault for line in lines if line.final)
     assert spoiled == ["died", "out_of_memory", "raised", "raised", "timed_out"]
     assert sorted(line.on_stage.fault for line in lines if not line.final) == spoiled
     (scored,) = (path.parent for path in played.folder.glob("*/results.json"))
-    steps = {name: sum(len(one.cpu) for one in measured_in(scored) if one.competitor == name) for name in (HEIR, MODEL)}
+    agents = load_measured(scored)
+    steps = {name: sum(len(one.cpu) for one in agents if one.competitor == name) for name in (HEIR, MODEL)}
     assert steps == {name: played.health[name].steps for name in (HEIR, MODEL)}
 
 

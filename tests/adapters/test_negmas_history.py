@@ -18,7 +18,14 @@ from negmas_guilty import Heir, Model
 
 import resilient_exec.adapters.negmas as adapter
 from resilient_exec.adapters.negmas.blame.conduct import Conduct
-from resilient_exec.adapters.negmas.blame.history import CONDUCT, MEASURED, Chronicle, Line, measured_in, save_measured
+from resilient_exec.adapters.negmas.blame.history import (
+    CONDUCT,
+    MEASURED,
+    ConductLog,
+    Line,
+    load_measured,
+    save_measured,
+)
 from resilient_exec.adapters.negmas.blame.notes import OnStage
 from resilient_exec.adapters.negmas.blame.stage import Measured
 from resilient_exec.adapters.negmas.report.task_report import TaskReport
@@ -40,59 +47,61 @@ def test_what_was_measured_is_read_as_it_was_written_whatever_it_is_cut_to(tmp_p
     one = Measured("m.A", array("d", [0.5, 0.123456]), array("d", [0.75, 2.0]), exceptions=3, peak=7 << 30, grown=9)
     save_measured(tmp_path, [one, Measured("m.B")])
 
-    first, second = measured_in(tmp_path)
+    first, second = load_measured(tmp_path)
     assert (list(first.cpu), list(first.wall)) == ([0.5, 0.123456], [0.75, 2.0])
     assert (first.competitor, first.exceptions, first.peak, first.grown) == ("m.A", 3, 7 << 30, 9)
     assert second == Measured("m.B")
-    whole = (tmp_path / MEASURED).read_bytes().rstrip()
+    whole = (tmp_path / "resilient" / MEASURED).read_bytes().rstrip()
     for length in range(len(whole)):
-        (tmp_path / MEASURED).write_bytes(whole[:length])
-        assert measured_in(tmp_path) == []
-    assert measured_in(tmp_path / "nowhere") == []
+        (tmp_path / "resilient" / MEASURED).write_bytes(whole[:length])
+        assert load_measured(tmp_path) == []
+    assert load_measured(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize("garbage", ["{}", "[1]", '[{"competitor": 1}]', "null", '[{"cpu": []}]', "\xff", "[[[]]]"])
 def test_what_somebody_else_has_put_there_is_nothing_that_was_measured(tmp_path, garbage):
-    (tmp_path / MEASURED).write_bytes(garbage.encode("latin-1"))
-    assert measured_in(tmp_path) == []
+    (tmp_path / "resilient").mkdir()
+    (tmp_path / "resilient" / MEASURED).write_bytes(garbage.encode("latin-1"))
+    assert load_measured(tmp_path) == []
 
 
 def test_lines_are_read_as_they_were_written(tmp_path):
-    chronicle = Chronicle(tmp_path)
-    chronicle.append(LINES[:2])
-    chronicle.append([])
-    chronicle.append(LINES[2:])
-    assert list(Chronicle(tmp_path).lines()) == LINES
+    log = ConductLog(tmp_path)
+    log.append(LINES[:2])
+    log.append([])
+    log.append(LINES[2:])
+    assert list(ConductLog(tmp_path).lines()) == LINES
 
 
 def test_wherever_the_file_was_cut_the_lines_before_and_behind_that_are_read(tmp_path):
-    chronicle = Chronicle(tmp_path)
-    chronicle.append(LINES[:2])
-    whole = (tmp_path / CONDUCT).read_bytes()
+    log = ConductLog(tmp_path)
+    log.append(LINES[:2])
+    whole = (tmp_path / "resilient" / CONDUCT).read_bytes()
     ends = [index for index, byte in enumerate(whole) if byte == ord("\n")]  # a line is whole without its end, too
     for length in range(len(whole) + 1):
-        (tmp_path / CONDUCT).write_bytes(whole[:length])
-        after = Chronicle(tmp_path)
+        (tmp_path / "resilient" / CONDUCT).write_bytes(whole[:length])
+        after = ConductLog(tmp_path)
         after.append(LINES[2:])
-        assert list(Chronicle(tmp_path).lines()) == LINES[: sum(end <= length for end in ends)] + LINES[2:]
+        assert list(ConductLog(tmp_path).lines()) == LINES[: sum(end <= length for end in ends)] + LINES[2:]
 
 
 @pytest.mark.parametrize(
     "garbage", ["{}", "[]", "7", '{"place": 1}', "\x00\xff", '{"place": "w", "on_stage": {"x": 1}}']
 )
 def test_a_line_that_is_none_is_passed_over(tmp_path, garbage):
-    (tmp_path / CONDUCT).write_bytes(garbage.encode("latin-1") + b"\n")
-    chronicle = Chronicle(tmp_path)
-    chronicle.append(LINES)
-    assert list(Chronicle(tmp_path).lines()) == LINES
+    (tmp_path / "resilient").mkdir()
+    (tmp_path / "resilient" / CONDUCT).write_bytes(garbage.encode("latin-1") + b"\n")
+    log = ConductLog(tmp_path)
+    log.append(LINES)
+    assert list(ConductLog(tmp_path).lines()) == LINES
 
 
 def test_a_place_where_nothing_can_be_written_costs_nothing_else(tmp_path, caplog):
-    chronicle = Chronicle(tmp_path / "gone")
-    chronicle.append(LINES)
+    log = ConductLog(tmp_path / "gone")
+    log.append(LINES)
     save_measured(tmp_path / "gone", [Measured("m.A")])
-    assert list(chronicle.lines()) == []
-    assert [word in caplog.text for word in (CONDUCT, MEASURED)] == [True, True]
+    assert list(log.lines()) == []
+    assert [word in caplog.text for word in ("conduct", "measurements of the agents")] == [True, True]
 
 
 # -- what is counted
@@ -112,50 +121,50 @@ def health(conduct):
 
 def test_who_was_disqualified_stays_so_unless_the_option_is_off_or_asks_for_more(tmp_path):
     first = Conduct(["A", "B"], tmp_path, disqualify_after=2)
-    assert first.settled("w1", lost()) == ()
-    assert first.settled("w2", lost()) == ("A",)
+    assert first.record_settled("w1", lost()) == ()
+    assert first.record_settled("w2", lost()) == ("A",)
 
-    assert Conduct(["A", "B"], tmp_path, disqualify_after=2).excluded(["A"]) != ""
-    assert Conduct(["A", "B"], tmp_path, disqualify_after=3).excluded(["A"]) == ""
-    assert Conduct(["A", "B"], tmp_path).excluded(["A"]) == ""
+    assert Conduct(["A", "B"], tmp_path, disqualify_after=2).reason_to_exclude(["A"]) != ""
+    assert Conduct(["A", "B"], tmp_path, disqualify_after=3).reason_to_exclude(["A"]) == ""
+    assert Conduct(["A", "B"], tmp_path).reason_to_exclude(["A"]) == ""
     assert health(Conduct(["A", "B"], tmp_path, disqualify_after=2))["A"].disqualified
     assert not health(Conduct(["A", "B"], tmp_path))["A"].disqualified
 
 
 def test_one_more_world_that_is_spoiled_on_resume_adds_to_those_before(tmp_path):
-    Conduct(["A"], tmp_path, disqualify_after=2).settled("w1", lost())
+    Conduct(["A"], tmp_path, disqualify_after=2).record_settled("w1", lost())
     second = Conduct(["A"], tmp_path, disqualify_after=2)
-    assert second.settled("w1", lost()) == ()  # the same world
-    assert second.settled("w2", lost()) == ("A",)
+    assert second.record_settled("w1", lost()) == ()  # the same world
+    assert second.record_settled("w2", lost()) == ("A",)
 
 
 def test_a_world_counts_once_however_often_it_was_run(tmp_path):
-    Conduct(["A"], tmp_path).settled("w1", lost())
-    Conduct(["A"], tmp_path).settled("w1", lost(fault="timed_out"))
+    Conduct(["A"], tmp_path).record_settled("w1", lost())
+    Conduct(["A"], tmp_path).record_settled("w1", lost(fault="timed_out"))
     row = health(Conduct(["A"], tmp_path))["A"]
     assert (row.worlds, row.scored, row.spoiled, row.spoiled_by) == (1, 0, 1, {"timed_out": 1})
 
 
 def test_a_world_that_is_scored_in_the_end_was_not_spoiled(tmp_path):
-    Conduct(["A"], tmp_path).settled("w1", lost())
+    Conduct(["A"], tmp_path).record_settled("w1", lost())
     second = Conduct(["A"], tmp_path)
-    second.settled("w1", SCORED)
+    second.record_settled("w1", SCORED)
     row = health(second)["A"]
     assert (row.worlds, row.scored, row.spoiled, row.spoiled_by) == (1, 1, 0, {})
 
     (tmp_path / "w1").mkdir()
     save_measured(tmp_path / "w1", [Measured("A", array("d", [1.0, 3.0]), array("d", [1.0, 5.0]), exceptions=2)])
     third = Conduct(["A"], tmp_path, step_timeout=2)
-    third.scored_before(tmp_path / "w1", ("A",))
+    third.record_scored_before(tmp_path / "w1", ("A",))
     row = health(third)["A"]
     assert (row.worlds, row.scored, row.spoiled, row.steps, row.exceptions) == (1, 1, 0, 2, 2)
     assert (row.cpu_worst, row.wall_worst, row.slow_steps) == (3.0, 5.0, 1)
 
 
 def test_whose_doing_it_was_is_unknown_and_that_is_kept_too(tmp_path):
-    Conduct(["A"], tmp_path, disqualify_after=1).settled("w1", lost(who=None))
+    Conduct(["A"], tmp_path, disqualify_after=1).record_settled("w1", lost(who=None))
     second = Conduct(["A"], tmp_path, disqualify_after=1)
-    assert second.excluded(["A"]) == ""
+    assert second.reason_to_exclude(["A"]) == ""
     row = health(second)["A"]
     assert (row.worlds, row.spoiled) == (1, 0)
 
@@ -173,8 +182,8 @@ def counts(report):
 
 def check_files(folder, report):
     """The report, the JSON and the CSV say the same."""
-    plain = {row["competitor"]: row for row in json.loads((folder / "resilient-health.json").read_text())}
-    with (folder / "resilient-health.csv").open() as file:
+    plain = {row["competitor"]: row for row in json.loads((folder / "resilient" / "health.json").read_text())}
+    with (folder / "resilient" / "health.csv").open() as file:
         table = {row["competitor"]: row for row in csv.DictReader(file)}
     assert plain == {row.competitor: vars(row) for row in report.health}
     assert {name: int(row["worlds"]) for name, row in table.items()} == {n: row["worlds"] for n, row in plain.items()}
@@ -274,7 +283,7 @@ def test_an_attempt_that_failed_is_noted_before_its_world_has_settled(tmp_path, 
     assert [task.attempts for task in report.retried] == [2]
     heir = next(row for row in report.health if row.competitor == HEIR)
     assert (heir.crashes, heir.spoiled, heir.scored) == (1, 0, 2)
-    (line,) = Chronicle(folder).lines()
+    (line,) = ConductLog(folder).lines()
     assert (line.on_stage.competitor, line.on_stage.fault, line.final) == (HEIR, "died", False)
 
 
@@ -286,14 +295,14 @@ def test_a_program_that_was_killed_has_left_all_that_it_knew(folder):
     command = [sys.executable, "-W", "ignore", SCRIPT, folder, "1", "begin", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not any(line.final for line in Chronicle(folder).lines()):
+    while not any(line.final for line in ConductLog(folder).lines()):
         assert process.poll() is None, "it has ended before a world failed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert not (folder / "resilient-health.json").exists()
-    left = [line for line in Chronicle(folder).lines() if not line.final]
+    assert not (folder / "resilient" / "health.json").exists()
+    left = [line for line in ConductLog(folder).lines() if not line.final]
 
     report = run(folder)
 

@@ -76,8 +76,8 @@ def test_a_negotiation_that_fails_becomes_negmas_own_record(sick, timeout, words
     for task in report.missing:
         assert any(sick.__name__ in name for name in task.competitors)
         assert words in f"{task.reason} {task.signal} {task.history}"
-        assert f"  {task}\n" in err
-    assert json.loads((path / "resilient-report.json").read_text())["counts"]["failed"] == 2
+    assert err.count(f"{sick.__name__}") <= 4, "each kind of failure is told once"
+    assert json.loads((path / "resilient" / "report.json").read_text())["counts"]["failed"] == 2
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from negmas.helpers.inout import dump
 from negmas.tournaments import tournaments
 
 from resilient_exec.adapters.negmas.worlds import provenance
-from resilient_exec.adapters.negmas.worlds.provenance import FILE_NAME, describe, rebuild, settle
+from resilient_exec.adapters.negmas.worlds.provenance import FILE_NAME, complete, describe, rebuild
 from resilient_exec.adapters.negmas.worlds.seeding import Seeded
 
 
@@ -51,7 +51,7 @@ def folder(tmp_path):
 def settled(folder, seed=None, generator=None, calculator=None, *, override=False):
     """The arguments of ``run_tournament``, completed."""
     call = {"world_generator": generator, "score_calculator": calculator, "override_ran_worlds": override}
-    settle(tournaments, folder, call, seed)
+    complete(tournaments, folder, call, seed)
     return SimpleNamespace(**call)
 
 
@@ -103,9 +103,9 @@ def test_a_partial_that_negmas_stores_by_its_bare_name_survives(folder):
 
 
 def test_a_function_that_lacks_an_argument_is_refused_with_the_remedy(folder):
-    with pytest.raises(ValueError, match=r"also needs 'year'.*Every world would be lost.*world_generator=\.\.\.\)"):
+    with pytest.raises(ValueError, match=r"also needs 'year'.*every world would be lost.*world_generator=\.\.\.\)"):
         settled(folder)
-    assert not (folder / FILE_NAME).exists()
+    assert not (folder / "resilient" / FILE_NAME).exists()
 
     params = json.loads((folder / "params.json").read_text())
     (folder / "params.json").write_text(json.dumps({**params, "world_generator_name": f"{__name__}.no_more"}))
@@ -160,7 +160,7 @@ def test_a_seed_is_not_added_to_worlds_that_were_scored_without_one(folder):
     settled(folder, None, settled_by_name, calculator)
     assert settled(folder, 3).world_generator.seed == 3  # none was scored yet
     settled(folder, None, settled_by_name, calculator, override=True)
-    (folder / FILE_NAME).unlink()
+    (folder / "resilient" / FILE_NAME).unlink()
     settled(folder, None, settled_by_name, calculator)
     score_one(folder)
     with pytest.raises(ValueError, match="were run with no seed"):
@@ -169,8 +169,8 @@ def test_a_seed_is_not_added_to_worlds_that_were_scored_without_one(folder):
 
 def test_a_file_that_was_cut_short_counts_as_none(folder):
     settled(folder, 7, settled_by_name, calculator)
-    text = (folder / FILE_NAME).read_text()
-    (folder / FILE_NAME).write_text(text[: len(text) // 2])
+    text = (folder / "resilient" / FILE_NAME).read_text()
+    (folder / "resilient" / FILE_NAME).write_text(text[: len(text) // 2])
     assert provenance.of_folder(folder) == {}
     assert settled(folder, 7, settled_by_name).world_generator.seed == 7
 

@@ -98,7 +98,7 @@ def test_a_program_that_was_killed_goes_on_and_nothing_is_lost_or_run_twice(fold
 
     The resumed run is not told the generator (which scml 0.7 does not store), nor the seed.
     """
-    (folder / FILE_NAME).unlink()
+    (folder / "resilient" / FILE_NAME).unlink()
     process = start(folder, 1, "begin")
     wait_for(process, lambda: len(finished(folder)) >= 2 and len(attempts(folder)) >= 3)
     kill(process, whole_tree=False)
@@ -128,7 +128,7 @@ def test_a_folder_that_does_not_know_its_generator_is_refused_before_the_first_w
 
 def has_got_on(folder, what, so_far):
     """Whether the program has begun, and there is more of ``what`` (attempts, finished world sets) than there was."""
-    return (folder / FILE_NAME).exists() and (what is None or len(what(folder)) > so_far)
+    return (folder / "resilient" / FILE_NAME).exists() and (what is None or len(what(folder)) > so_far)
 
 
 @pytest.mark.slow
@@ -136,12 +136,12 @@ def has_got_on(folder, what, so_far):
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_killed_again_and_again_at_any_moment(folder, undisturbed, lanes, whole_tree):
     """Five kills, each some moment after a world has begun or ended; each next run begins at once."""
-    (folder / FILE_NAME).unlink()
+    (folder / "resilient" / FILE_NAME).unlink()
     dice = random.Random(f"{lanes} {whole_tree}")
     known: dict[Path, int] = {}  # attempts of the finished world sets
     kills = 0
     while kills < 5:
-        process = start(folder, lanes, "resume" if (folder / FILE_NAME).exists() else "begin")
+        process = start(folder, lanes, "resume" if (folder / "resilient" / FILE_NAME).exists() else "begin")
         what = dice.choice((attempts, finished, None))
         so_far = len(what(folder)) if what else -1
         wait_for(process, functools.partial(has_got_on, folder, what, so_far))

@@ -177,7 +177,7 @@ def resilient(*command):
 
 def all_scored(folder):
     """Whether the one tournament below a folder went through the pool, and every world of it was scored."""
-    (report,) = folder.rglob("resilient-report.json")
+    (report,) = folder.rglob("resilient/report.json")
     told = json.loads(report.read_text())
     return told["counts"]["scored"] == told["planned"] > 0
 

@@ -1,4 +1,4 @@
-"""Whole programs: unguarded scripts, programs that are no file (as in a notebook), and one that is interrupted."""
+"""Whole programs: scripts with and without a guard, programs that are no file, and one that is interrupted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -59,6 +60,19 @@ print(json.dumps({
 }))
 """
 
+# The same behind a guard; stock negmas imports such a script in its workers, so that its caches and locks are there.
+ABOVE, AT, BELOW = SCRIPT.partition("configs = ")
+CACHED = """
+import functools, threading
+LOCK = threading.Lock()
+@functools.lru_cache
+def factor(of):
+    with LOCK:
+        return PRICES[of]
+"""
+GUARD = "if __name__ == '__main__':\n"
+GUARDED = CACHED + ABOVE.replace('PRICES["factor"]', 'factor("factor")') + GUARD + textwrap.indent(AT + BELOW, "    ")
+
 INTERRUPTED = """
 import warnings
 warnings.simplefilter("ignore")
@@ -84,12 +98,16 @@ def environment():
 
 
 @pytest.mark.parametrize(
-    "is_a_file",
-    [pytest.param(True, id="an unguarded script"), pytest.param(False, id="no file at all", marks=pytest.mark.slow)],
+    ("text", "is_a_file"),
+    [
+        pytest.param(SCRIPT, True, id="an unguarded script"),
+        pytest.param(GUARDED, True, id="a guarded script with a cached helper"),
+        pytest.param(SCRIPT, False, id="no file at all", marks=pytest.mark.slow),
+    ],
 )
-def test_competitors_of_main_play_under_their_names(is_a_file, tmp_path):
+def test_competitors_of_main_play_under_their_names(text, is_a_file, tmp_path):
     """With a generator and a callback of ``__main__``, too; serial runs name the types in the same way."""
-    code = f"TMP = {str(tmp_path)!r}\n{SCRIPT}"
+    code = f"TMP = {str(tmp_path)!r}\n{text}"
     (tmp_path / "script.py").write_text(code)
     program = [tmp_path / "script.py"] if is_a_file else ["-c", code]
     ended = subprocess.run(
@@ -130,6 +148,6 @@ def test_ctrl_c_ends_everything_at_once(tmp_path):
     assert "KeyboardInterrupt" in err
     assert "never reached" not in out
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
-    report = json.loads((Path((tmp_path / "folder").read_text()) / "resilient-report.json").read_text())
+    report = json.loads((Path((tmp_path / "folder").read_text()) / "resilient" / "report.json").read_text())
     assert report["ended_by"] == "KeyboardInterrupt"
     assert [task["reason"] for task in report["tasks"]] == ["killed: the tournament was ended by KeyboardInterrupt"] * 2

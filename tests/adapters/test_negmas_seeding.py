@@ -13,7 +13,7 @@ from negmas.mechanisms import Mechanism
 from negmas.sao import SAOMechanism
 
 from resilient_exec.adapters.negmas.worlds import seeding
-from resilient_exec.adapters.negmas.worlds.seeding import Seeded, hash_seed, serially, world_seed
+from resilient_exec.adapters.negmas.worlds.seeding import Seeded, hash_seed, serial_run, world_seed
 
 TRIED = "_Mechanism__last_second_tried"
 
@@ -40,7 +40,7 @@ def seeding_itself(**config):
 def undisturbed(monkeypatch):
     """The random state, the clock and the environment are as before."""
     monkeypatch.setenv("PYTHONHASHSEED", "0")
-    with serially(Seeded(drawing, 1, "0")):
+    with serial_run(Seeded(drawing, 1, "0")):
         yield
     assert TRIED not in vars(Mechanism)
 
@@ -90,9 +90,9 @@ def test_a_serial_run_leaves_the_random_state_and_the_clock_as_they_were():
     expected = random.random()
     random.seed(5)
     outer, inner = Seeded(drawing, 7, "0"), Seeded(drawing, 8, "0")
-    with serially(outer):
+    with serial_run(outer):
         outer(**config("a"))
-        with serially(inner):
+        with serial_run(inner):
             inner(**config("b"))
         assert getattr(mechanism, TRIED) == math.inf  # still: the outer one goes on
 
@@ -100,16 +100,16 @@ def test_a_serial_run_leaves_the_random_state_and_the_clock_as_they_were():
 
 
 def test_a_serial_run_in_a_process_with_another_hash_order_says_what_to_set():
-    with pytest.warns(RuntimeWarning, match=r"start it with PYTHONHASHSEED=7$"), serially(Seeded(drawing, 7, "7")):
+    with pytest.warns(RuntimeWarning, match=r"start it with PYTHONHASHSEED=7$"), serial_run(Seeded(drawing, 7, "7")):
         pass
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with serially(Seeded(drawing, 7, "0")):
+        with serial_run(Seeded(drawing, 7, "0")):
             pass
 
 
 def test_a_negmas_whose_clock_cannot_be_calmed_is_refused(monkeypatch):
-    seeding.check()
+    seeding.check_clock()
     monkeypatch.setattr(seeding, "_mechanism", lambda: SimpleNamespace(step=drawing))
     with pytest.raises(RuntimeError, match=r"step has no _Mechanism__last_second_tried; run without a seed"):
-        seeding.check()
+        seeding.check_clock()

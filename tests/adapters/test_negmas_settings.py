@@ -70,9 +70,17 @@ def test_options_nest_win_over_the_environment_and_are_put_back(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
     [
-        ("RESILIENT_EXEC_TIMEOUT", "soon", "a number of seconds, more than 0, or None for no limit"),
-        ("RESILIENT_EXEC_TIMEOUT", "-1", "a number of seconds, more than 0, or None for no limit"),
-        ("RESILIENT_EXEC_TIMEOUT", "nan", "a number of seconds, more than 0, or None for no limit"),
+        (
+            "RESILIENT_EXEC_TIMEOUT",
+            "soon",
+            'a number of seconds, more than 0, a text such as "5m", or None for no limit',
+        ),
+        ("RESILIENT_EXEC_TIMEOUT", "-1", 'a number of seconds, more than 0, a text such as "5m", or None for no limit'),
+        (
+            "RESILIENT_EXEC_TIMEOUT",
+            "nan",
+            'a number of seconds, more than 0, a text such as "5m", or None for no limit',
+        ),
         ("RESILIENT_EXEC_MEMORY_LIMIT", "much", SIZE),
         ("RESILIENT_EXEC_MEMORY_LIMIT", "1000", SIZE),
         ("RESILIENT_EXEC_WORKERS", "0", "a whole number, 1 or more"),
@@ -82,7 +90,7 @@ def test_options_nest_win_over_the_environment_and_are_put_back(monkeypatch):
         ("RESILIENT_EXEC_MARKER_WAIT", "inf", "a finite number of seconds, 0 or more"),
         ("RESILIENT_EXEC_SEED", "-1", "a whole number, 0 or more, or None"),
         ("RESILIENT_EXEC_SEED", "luck", "a whole number, 0 or more, or None"),
-        ("RESILIENT_EXEC_START_TIMEOUT", "0", "a finite number of seconds, more than 0"),
+        ("RESILIENT_EXEC_START_TIMEOUT", "0", 'a finite number of seconds, more than 0, or a text such as "5m"'),
     ],
 )
 def test_a_wrong_variable_is_refused_by_name_value_and_rule(monkeypatch, name, value, rule):
@@ -142,7 +150,9 @@ WRONG = {
     "fresh_process": [2, "maybe", 1.0, []],
     "preload": [None, 1, "maybe", []],
     "marker_wait": [-1, None, "long", math.inf, 10**400],
-    "output_limit": [0, None, -1, 1.5, "much", -(10**400)],
+    "output": ["away", None, 1, ["file"]],
+    "retry_failed": ["maybe", 2, None],
+    "output_limit": [True, None, -1, 1.5, "much", -(10**400)],
     "seed": [-1, 7.0, True, "luck", "9" * 5000, []],
     "verify": [-1, None, 1.5, "all", True],
     "step_timeout": [0, -1, "soon", True, math.nan],
@@ -163,7 +173,7 @@ def test_no_wrong_value_of_any_option_is_taken_or_trips_over_itself(name, value)
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        ({"timeout": 0}, ValueError, "timeout=0: must be a number of seconds, more than 0, or None"),
+        ({"timeout": 0}, ValueError, "timeout=0: must be a number of seconds, more than 0, a text such as"),
         ({"max_workers": True}, ValueError, "max_workers=True: must be a number"),
         ({"memory_limit": 5.0}, ValueError, "memory_limit=5.0: must be a number of bytes"),
         ({"seed": 7.0}, ValueError, "seed=7.0: must be a whole number, 0 or more, or None"),

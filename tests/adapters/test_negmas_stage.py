@@ -10,7 +10,7 @@ from negmas.preferences import LinearAdditiveUtilityFunction
 from negmas.sao import RandomNegotiator, SAOController, SAOMechanism
 
 from resilient_exec.adapters.negmas.blame import entries, stage
-from resilient_exec.adapters.negmas.blame.notes import NOBODY, read
+from resilient_exec.adapters.negmas.blame.notes import NOBODY, parse_note
 from resilient_exec.wire.register import REGISTER_SIZE, WHICH, Notes, unpack_note
 
 
@@ -74,7 +74,7 @@ def watch(clocks, notes):
 @pytest.fixture
 def cast(watch):
     world = types.SimpleNamespace(agents={"a": ..., "b": ...})
-    return watch.meet(Agent("a"), world), watch.meet(Agent("b"), world)
+    return watch.add_agent(Agent("a"), world), watch.add_agent(Agent("b"), world)
 
 
 def measured(watch):
@@ -82,7 +82,7 @@ def measured(watch):
 
 
 def stay(watch, clocks, actor, wall, cpu=None, method="step"):
-    watch.perform(actor, method, clocks.pass_by, (wall, cpu), {})
+    watch.call_on_stage(actor, method, clocks.pass_by, (wall, cpu), {})
 
 
 def test_who_is_called_by_the_world_has_the_time_until_it_returns(watch, clocks, cast):
@@ -101,7 +101,7 @@ def test_who_is_called_by_another_agent_has_its_own_time(watch, clocks, cast):
         stay(watch, clocks, b, 0.4)
         clocks.pass_by(0.02)
 
-    watch.perform(a, "respond", calls_the_other, (), {})
+    watch.call_on_stage(a, "respond", calls_the_other, (), {})
     assert measured(watch) == [([0.03], [0.03]), ([0.4], [0.4])]
 
 
@@ -109,7 +109,7 @@ def test_who_waits_takes_no_cpu_and_threads_may_take_more_than_the_time(watch, c
     a, b = cast
     stay(watch, clocks, a, 2.0, 0.0)
     clocks.pass_by(0.01)
-    watch.settle()  # asks for the CPU time, so that the two are not mixed
+    watch.attribute_until_now()  # asks for the CPU time, so that the two are not mixed
     stay(watch, clocks, b, 1.0, 2.0)
     assert measured(watch) == [([0.0], [2.0]), ([2.0], [1.0])]
 
@@ -126,16 +126,16 @@ def test_all_that_was_measured_is_somebodys(watch, clocks, cast):
     for number in range(1, 40):
         stay(watch, clocks, cast[number % 2], 0.001 * number, 0.0007 * number)
         clocks.pass_by(0.002)
-    watch.settle()
-    assert sum(actor.cpu for actor in watch._cast) == pytest.approx(clocks.cpu - 100)
-    assert sum(actor.wall for actor in watch._cast) == pytest.approx(clocks.wall - 100)
+    watch.attribute_until_now()
+    assert sum(actor.cpu for actor in watch._all_actors) == pytest.approx(clocks.cpu - 100)
+    assert sum(actor.wall for actor in watch._all_actors) == pytest.approx(clocks.wall - 100)
 
 
 def test_memory_is_looked_at_behind_who_was_busy_for_long_and_not_who_waited_for_a_cpu(
     watch, clocks, cast, monkeypatch
 ):
     looked = []
-    monkeypatch.setattr(watch, "look", lambda actor: looked.append(actor.agent))
+    monkeypatch.setattr(watch, "sample_memory", lambda actor: looked.append(actor.agent))
     a, b = cast
     stay(watch, clocks, a, 0.02, 0.002)
     clocks.pass_by(0.001)
@@ -159,11 +159,11 @@ def test_what_is_noted_follows_the_stage(watch, clocks, cast, notes):
     a, b = cast
     notes.clear()
 
-    answer = entries._answer(watch, lambda: stay(watch, clocks, b, 0, method="on_bankrupt"))
+    answer = entries._hook_propose(watch, lambda: stay(watch, clocks, b, 0, method="on_bankrupt"))
     watch.begin_step(3)
     notes.clear()
-    watch.perform(a, "respond", answer, (), {})
-    told = [(who.agent, who.method, who.step) if (who := read(note)) else note for note in notes]
+    watch.call_on_stage(a, "respond", answer, (), {})
+    told = [(who.agent, who.method, who.step) if (who := parse_note(note)) else note for note in notes]
     mine = [("a", "respond", 3), ("a", "propose", 3)]
     assert told == [*mine, ("b", "on_bankrupt", 3), mine[1], mine[0], NOBODY]
 
@@ -176,9 +176,9 @@ def test_who_raises_is_known_also_when_another_let_it_through(watch, cast, notes
         raise problem
 
     with pytest.raises(ValueError, match="mine"):
-        watch.perform(a, "respond", watch.perform, (b, "step", fails, (), {}), {})
-    watch.note_who_threw(problem)
-    assert read(notes[-1]).agent == "b"
+        watch.call_on_stage(a, "respond", watch.call_on_stage, (b, "step", fails, (), {}), {})
+    watch.note_raiser(problem)
+    assert parse_note(notes[-1]).agent == "b"
 
 
 # -- what a mechanism calls --------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Manager(SAOController):
 
 
 def called(notes, competitor):
-    told = [read(note) for note in notes]
+    told = [parse_note(note) for note in notes]
     return {who.method for who in told if who is not None and who.competitor.endswith(competitor)}
 
 

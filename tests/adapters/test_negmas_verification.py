@@ -13,7 +13,7 @@ from negmas_agents import Hasher, Healthy, Thrifty, Watcher
 
 import resilient_exec.adapters.negmas as adapter
 from resilient_exec.adapters.negmas.worlds.seeding import Seeded
-from resilient_exec.adapters.negmas.worlds.verification import compare, is_told_by_hashes
+from resilient_exec.adapters.negmas.worlds.verification import compare, is_caused_by_agents
 
 
 @pytest.mark.slow
@@ -30,7 +30,7 @@ def test_an_agent_that_goes_by_the_clock_is_found_with_its_world_and_the_others_
     assert {one.under for one in report.unsteady} == {"same"}
     assert str(report).count("somebody goes by the clock, or by a generator of its own") == 4
     assert "did not follow the seed" in str(report)
-    written = json.loads((folder / "resilient-report.json").read_text())["verified"]
+    written = json.loads((folder / "resilient" / "report.json").read_text())["verified"]
     assert [one["name"] for one in written] == [one.name for one in report.verified]
     assert set(t.starts(folder).values()) == {1}
 
@@ -40,7 +40,7 @@ def test_an_agent_that_goes_by_the_order_of_hashes_is_found_and_told_apart(tmp_p
     """Unless the installed scml does so itself; then nobody is accused."""
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     folder = t.make(tmp_path, competitors=(Healthy, Thrifty, Hasher))
-    is_told = is_told_by_hashes(metadata.version("scml"))
+    is_told = is_caused_by_agents(metadata.version("scml"))
     expected = pytest.warns(adapter.ResilientWarning, match="order of hashes") if is_told else nullcontext()
     with adapter.options(verify=6), expected:
         report = t.run_seeded(folder)
@@ -56,7 +56,7 @@ def test_an_agent_that_goes_by_the_order_of_hashes_is_found_and_told_apart(tmp_p
     ("scml", "is_told"), [("0.7.7", False), ("0.8.2", False), ("0.8.3", True), ("0.10.0rc1", True)]
 )
 def test_where_scml_s_own_worlds_go_by_the_order_of_hashes_nobody_is_accused_of_it(scml, is_told):
-    assert is_told_by_hashes(scml) == is_told
+    assert is_caused_by_agents(scml) == is_told
 
 
 @pytest.mark.parametrize("own", ["7", str(2**32 - 1)])

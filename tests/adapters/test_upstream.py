@@ -136,7 +136,7 @@ def test_override_ran_worlds_is_never_looked_at(stock_tournament):
     skipped = False
     with contextlib.suppress(stage.Called):
         skipped = stage.run_one(finished, stage.called, override_ran_worlds=True)[2] is not None
-    found(skipped, "override_ran_worlds=True has no effect", workaround="seam._run_tournament removes results.json")
+    found(skipped, "override_ran_worlds=True has no effect", workaround="installation._run_tournament")
 
 
 @pytest.fixture(scope="session")
@@ -194,7 +194,7 @@ def test_a_value_of_parallelism_that_nobody_knows_runs_nothing_and_says_nothing(
     found(
         unnoticed and empty,
         "an unknown parallelism= falls through every branch: no world is run, and the results are empty",
-        workaround="the wrapper of run_tournament in seam (with a registry of backends, all of seam)",
+        workaround="the wrapper of run_tournament in installation (with a registry of backends, all of it)",
     )
 
 
@@ -462,6 +462,6 @@ def test_loky_registers_its_exit_hook_again_at_each_start(monkeypatch):
     with process_executor.ProcessPoolExecutor(1) as executor:
         executor.submit(int).result(60)
     assert process_executor.process_pool_executor_at_exit is None, (
-        "loky's guard holds now: exit_hook.run_before_loky need not set it"
+        "loky's guard holds now: docs/upstream.md need not tell of it"
     )
     assert registered

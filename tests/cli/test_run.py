@@ -201,4 +201,4 @@ def test_a_script_that_knows_nothing_of_the_pool_runs_its_parallel_tournament_in
     assert report[1] == report[2] != "0"
     assert report[3] == "2"
     assert b"__main__.Mine" in ours.stdout
-    assert (folder / "out" / "t-stage-0001" / "resilient-report.json").exists()
+    assert (folder / "out" / "t-stage-0001" / "resilient" / "report.json").exists()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ with warnings.catch_warnings():
     pytest.importorskip("scml.utils")
 
 from resilient_exec.cli import main
+from resilient_exec.cli.scml import competitors
 
 # -P: as the installed command is run, without the current folder in the path.
 COMMAND = [sys.executable, "-W", "ignore", "-P", "-m", "resilient_exec", "scml"]
@@ -49,13 +51,18 @@ def folder(tmp_path):
     return tmp_path
 
 
+def look_here(named, **_):
+    """In this process: that it is done in a worker is seen in test_competitors.py."""
+    return {one: competitors.look_at(one.module, [one.name], ".")[0] for one in named}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["std", "NoSuchAgent"], ["NoSuchAgent", "GreedyStdAgent"]),
-        (["oneshot", "no_such_module:A"], ["no_such_module"]),
-        (["oneshot", "my_agents:Nobody"], ["Nobody", "my_agents"]),
-        (["oneshot", "my_agents:not_a_class"], ["not_a_class"]),
+        (["oneshot", "my_agents:Nobody", "A"], ["Nobody", "my_agents has Exits, Healthy"]),
+        (["oneshot", "json:JSONDecoder"], ["json:JSONDecoder is not an agent"]),
+        (["oneshot", "--retry-failed"], ["--resume"]),
         (["oneshot", "GreedyOneShotAgent"], ["two competitors"]),
         (["oneshot", "--per-world", "9"], ["--per-world", "9"]),
         (["oneshot", "--resume"], ["--output"]),
@@ -70,6 +77,7 @@ def folder(tmp_path):
 def test_what_cannot_be_is_refused_before_the_first_world(arguments, words, folder, monkeypatch, capsys):
     """In this process, since loading scml takes seconds; that the exit status is ``main``'s is seen below."""
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(competitors, "look", look_here)
     try:
         status = main(["scml", *arguments])
     except SystemExit as refused:  # argparse's way
@@ -96,6 +104,7 @@ def played(tmp_path_factory):
     first = run(*arguments, "--retries", "0", "--output", "out", cwd=folder)
     assert first.returncode == 3, first.stderr
     stage = folder / "out" / "tournament-stage-0001"
+    report = json.loads((stage / "resilient" / "report.json").read_text())
     victim, *finished = sorted(path.parent for path in stage.glob("*/results.json"))
     assert len(finished) == 4
     shutil.rmtree(victim)
@@ -104,31 +113,67 @@ def played(tmp_path_factory):
         return {path: path.stat().st_mtime_ns for world in finished for path in world.glob("attempts/att_*")}
 
     before = starts()
-    resumed = run("oneshot", "--resume", "--output", "out", "--workers", "1", cwd=folder)
-    counts = json.loads((stage / "resilient-report.json").read_text())["counts"]
-    return SimpleNamespace(folder=folder, first=first, resumed=resumed, counts=counts, starts=(before, starts()))
+    resumed = run("oneshot", "--resume", "--retry-failed", "--output", "out", "--workers", "2", cwd=folder)
+    counts = json.loads((stage / "resilient" / "report.json").read_text())["counts"]
+    return SimpleNamespace(
+        folder=folder, first=first, resumed=resumed, counts=counts, report=report, starts=(before, starts())
+    )
 
 
 def test_a_sick_competitor_is_named(played):
-    assert "Exits" in played.first.stdout
-    assert "exited with status 7" in played.first.stdout
+    assert "  Exits: 1 world, exited with status 7 in step\n" in played.first.stdout
 
 
 def test_beside_the_ranking_stands_what_it_is_worth(played):
     """Two of three competitors were in the world that was lost; when it has been made up for, nothing is amiss."""
-    rows = {line.split("│")[2].strip(): line.split("│")[4:6] for line in ranked(played.first.stdout)}
-    resumed = {line.split("│")[2].strip(): line.split("│")[4:6] for line in ranked(played.resumed.stdout)}
+    rows, resumed = ranked(played.first.stdout), ranked(played.resumed.stdout)
 
-    assert {tuple(map(int, row)) for row in rows.values()} == {(3, 4), (4, 4)}
-    assert list(map(int, rows["my_agents.Exits"])) == [3, 4]
+    assert set(rows.values()) == {"3/4", "4/4"}
+    assert rows["my_agents.Exits"] == "3/4"
     assert "Beware: the ranking is biased: competitors were scored in different shares" in played.first.stdout
-    assert {tuple(map(int, row)) for row in resumed.values()} == {(4, 4)}
+    assert set(resumed.values()) == {"4/4"}
     assert "Beware" not in played.resumed.stdout
 
 
 def ranked(out):
-    """The lines of the ranking."""
-    return [line for line in out.splitlines() if line.count("│") == 6]
+    """The worlds of each competitor in the ranking."""
+    table = out.partition("competitor\n")[2].partition("\n\n")[0]
+    return {line.split()[-1]: line.split()[-2] for line in table.splitlines()}
+
+
+def test_nothing_but_what_is_told_is_on_stdout_and_stderr(played):
+    assert played.first.stdout.startswith("Ranking\n")
+    for line in played.first.stderr.splitlines():
+        assert line.startswith("resilient-exec: ")
+
+
+def test_the_options_of_the_begin_are_kept_and_other_ones_are_told(played):
+    err = played.resumed.stderr
+    assert "with its options: --workers 2 --retries 0" in err or "with its options: --retries 0 --workers 2" in err
+    assert "other than at its begin: --workers 2 (it was 1)" in err
+
+
+def test_all_of_ours_lies_in_one_place(played):
+    stage = played.folder / "out" / "tournament-stage-0001"
+    ours = {path.name for path in (stage / "resilient").iterdir()}
+    assert ours >= {"report.json", "health.json", "health.csv", "progress.json", "conduct.jsonl", "provenance.json"}
+    assert "lock" not in ours
+    assert not list(stage.rglob("resilient-*"))
+    assert not list(stage.rglob("*.tmp"))
+
+
+def test_the_report_names_worlds_by_their_folders_and_has_the_evidence(played):
+    for task in played.report["tasks"]:
+        folder = played.folder / "out" / "tournament-stage-0001" / task["name"]
+        assert task["path"] == str(folder)
+        assert folder.is_dir()
+        assert task["start"] < task["end"]
+        assert task["duration"] > 0
+    (lost,) = (task for task in played.report["tasks"] if task["status"] == "failed")
+    (attempt,) = lost["failed_attempts"]
+    assert (attempt["number"], attempt["outcome"], attempt["exitcode"]) == (1, "died", 7)
+    assert "exited with status 7" in Path(attempt["evidence"]).read_text()
+    assert played.report["failures"] == ["my_agents.Exits: 1 world, exited with status 7 in step"]
 
 
 def test_a_tournament_of_another_track_is_not_gone_on_with(played, capsys):
@@ -175,5 +220,5 @@ def test_a_tournament_of_healthy_competitors_needs_no_resuming(folder):
     done = run("oneshot", "my_agents:Healthy", "GreedyOneShotAgent", *small, "--output", "out", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "Ranking" in done.stdout
-    report = json.loads((folder / "out" / "tournament-stage-0001" / "resilient-report.json").read_text())
+    report = json.loads((folder / "out" / "tournament-stage-0001" / "resilient" / "report.json").read_text())
     assert report["counts"]["scored"] == report["planned"] > 0

@@ -28,11 +28,13 @@ WRONG = {
     "FRESH_PROCESS": (*NOT_A_NUMBER, "2", "maybe", "none"),
     "PRELOAD": (*NOT_A_NUMBER, "2", "maybe"),
     "MARKER_WAIT": (*NOT_A_NUMBER, "inf", "none"),
-    "OUTPUT_LIMIT": (*NOT_A_NUMBER, "0", "16MiB"),
+    "OUTPUT": ("away", "none", "1", "\udcff"),
+    "OUTPUT_LIMIT": (*NOT_A_NUMBER, "16 MiBi"),
     "SEED": (*NOT_A_NUMBER, "1.5", "9" * 5000),
     "VERIFY": (*NOT_A_NUMBER, "1.5", "all"),
     "STEP_TIMEOUT": (*NOT_A_NUMBER, "0"),
     "DISQUALIFY_AFTER": (*NOT_A_NUMBER, "0", "never"),
+    "RETRY_FAILED": (*NOT_A_NUMBER, "2", "maybe"),
     "TAKE_OVER": (*NOT_A_NUMBER, "2", "maybe"),
 }
 COMMANDS = {

@@ -43,7 +43,7 @@ def test_ci_runs_the_readme_s_own_test_command():
 
 
 def test_every_file_that_the_documents_link_to_is_there():
-    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name}: {target}"

@@ -68,6 +68,7 @@ BESET = {
     "multiprocessing's resource tracker is killed": {"during": STOP.format(who="mp", signal="SIGKILL")},
     "loky's resource tracker is stopped": {"during": STOP.format(who="loky", signal="SIGSTOP")},
     "multiprocessing's resource tracker is stopped": {"during": STOP.format(who="mp", signal="SIGSTOP")},
+    "there is no room for semaphores": {"before": "faults.hidden_mount('/dev/shm')\nfaults.fill('/dev/shm')"},
     "the temporary folder is full": {
         "before": "os.environ['TMPDIR'] = faults.hidden_mount(os.path.abspath('tmp'))\nfaults.fill('tmp')"
     },
@@ -139,10 +140,6 @@ all_is_well(pool)
 # -- what breaks a pool, in so many words ----------------------------------------------------------------------------
 
 BREAKING = {
-    "there is no room for semaphores": (
-        {"before": "faults.hidden_mount('/dev/shm')\nfaults.fill('/dev/shm')"},
-        "No space left on device",
-    ),
     "files may have no byte": ({"before": "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"}, "File too large"),
     "the program's folder is gone": (
         {"before": "os.mkdir('gone')\nos.chdir('gone')\nos.rmdir('../gone')"},

@@ -1,4 +1,4 @@
-"""What the workers of these tests run: nothing but the standard library is imported, since a worker imports it."""
+"""What the workers of these tests run: nothing but the standard library, and what a worker has, is imported."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 import time
+
+from resilient_exec.worker.main import serve
 
 
 def double(x):
@@ -281,3 +283,7 @@ def parent_and_dispositions():
 
 def recurse_then_wait(depth, path):
     return wait_for(path) if depth == 0 else recurse_then_wait(depth - 1, path)
+
+
+def serve_without_a_channel(_seat):
+    serve()

@@ -181,7 +181,7 @@ def test_an_interpreter_that_is_stopped_before_our_code_is_ended_on_request(lane
 
 
 def test_serving_without_a_channel_ends_the_process_instead_of_waiting_for_ever(lane, monkeypatch):
-    monkeypatch.setattr("resilient_exec.lane.lease.bootstrap", pickles.give)
+    monkeypatch.setattr("resilient_exec.lane.loky_start.run", tasks.serve_without_a_channel)
     assert f"exit code {STRAY_STATUS}" in lane.failed_start()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING
+import re
 
 import pytest
 from core_play import DIED, GIB, RAISED, Grant, Play
@@ -14,11 +14,9 @@ from test_machine import COMMON, Game
 from resilient_exec.core.messages import Settle
 from resilient_exec.model.dossier import AttemptReport, Dossier
 from resilient_exec.model.errors import SoftTimeout
+from resilient_exec.model.events import Event
 from resilient_exec.model.evidence import Evidence
 from resilient_exec.model.task import Died, NotSent, Raised
-
-if TYPE_CHECKING:
-    from resilient_exec.model.events import Event
 
 EVIDENCE = Evidence(
     stacks="Thread 1:\n  File a.py, line 1 in f",
@@ -286,3 +284,17 @@ def test_every_story_of_the_core_has_a_dossier_with_its_attempts_in_order() -> N
     run_state_machine_as_test(
         GameOfDossiers, settings=settings(COMMON, max_examples=50, stateful_step_count=50, derandomize=True)
     )
+
+
+def test_a_notebook_shows_each_attempt_and_nothing_in_it_is_markup():
+    story = [
+        Event(0.0, "queued", "<k>"),
+        Event(1.0, "sent", "<k>", 1, 0),
+        Event(1.0, "begun", "<k>", 1, 0, {"pid": 7}),
+        Event(2.0, "raised", "<k>", 1, 0, {"exception": "E"}, Evidence(traceback="<script>alert('&')</script>")),
+    ]
+    shown = Dossier.of("<k>", "<lambda>", "<b>", story)._repr_html_()
+    assert shown.count("<details>") == 1
+    assert "dossier of task &#x27;&lt;k&gt;&#x27;: &lt;lambda&gt;(&lt;b&gt;)" in shown
+    assert "&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;" in shown
+    assert not {"<script>", "<b>", "<lambda>", "<k>"} & set(re.findall(r"<[^/>]+>", shown))

@@ -288,6 +288,16 @@ POOL_ONLY = [
     ({"env": 5}, TypeError, "env must be a mapping from names of variables to texts; got 5"),
     ({"env": {"A": 1}}, TypeError, "env must be a mapping .* got 'A': 1"),
     ({"env": {"A=B": "1"}}, ValueError, "env must be a mapping .* got 'A=B'"),
+    ({"inner_max_num_threads": 0}, ValueError, "inner_max_num_threads must be greater than 0, got 0"),
+    (
+        {"inner_max_num_threads": "2"},
+        TypeError,
+        "inner_max_num_threads must be .* got '2'; 'auto' and None",
+    ),
+    ({"inner_max_num_threads": True}, TypeError, "inner_max_num_threads .* got True"),
+    ({"seed": "7"}, TypeError, "seed must be a whole number, or None; got '7'"),
+    ({"seed": True}, TypeError, "seed .* got True"),
+    ({"seed": 1.5}, TypeError, "seed .* got 1.5"),
     ({"on_stall": "ask"}, ValueError, "on_stall must be one of 'report', 'kill'; got 'ask'"),
     ({"output": "print"}, ValueError, "output must be one of 'inherit', 'capture', 'discard'; got 'print'"),
 ]
@@ -340,10 +350,13 @@ def test_an_argument_exists_only_where_it_works():
         "max_memory_per_worker",
         "initializer",
         "initargs",
+        "main",
         "env",
+        "inner_max_num_threads",
         "preload",
         "output",
         "fresh_locks",
+        "seed",
         "observers",
     ]
     assert list(inspect.signature(ResilientPool.options).parameters)[1:] == [

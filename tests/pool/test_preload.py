@@ -18,7 +18,7 @@ import pytest
 from pool_wait import lines, until, wait_lines
 
 from resilient_exec import PoolBroken, TaskTimeout, WorkerDied
-from resilient_exec.lane import forkserver_client
+from resilient_exec.lane import forkserver_client, forkserver_process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a forkserver on Linux only")
 
@@ -152,7 +152,8 @@ def test_a_module_that_hangs_is_named_when_the_start_timeout_is_over(make_pool, 
     begun = tmp_path / "begun"
     name = module(f"import os, time\nwith open({str(begun)!r}, 'a') as f: f.write('1\\n')\ntime.sleep(600)")
     leaping = SimpleNamespace(monotonic=lambda: time.monotonic() + 1000 * len(lines(begun)), sleep=time.sleep)
-    monkeypatch.setattr(forkserver_client, "time", leaping)
+    for module_with_clock in (forkserver_client, forkserver_process):
+        monkeypatch.setattr(module_with_clock, "time", leaping)
     words = broken(make_pool(1, preload=(name,), start_timeout=500))
     assert f"the forkserver was still importing {name} after" in words
     assert len(lines(begun)) == 3

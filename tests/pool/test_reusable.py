@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 
 import pool_tasks as tasks
@@ -190,3 +191,104 @@ def test_it_ends_behind_its_work_at_the_exit_of_the_interpreter(start_script):
     assert lines(script.folder / "ran") == ["0", "1", "2"]
     until(lambda: not tasks.alive(int(lines(script.folder / "pid")[0])))
     assert script.err == ""
+
+
+def test_what_is_changed_in_place_makes_another_pool():
+    env, initargs = {"RESILIENT_EXEC_TEST": "1"}, ([1],)
+    first = get_reusable_pool(1, env=env, initializer=tasks.same, initargs=initargs)
+    assert first.submit(os.getenv, "RESILIENT_EXEC_TEST").result() == "1"
+    assert get_reusable_pool(1, env=dict(env), initializer=tasks.same, initargs=([1],)) is first
+    env["RESILIENT_EXEC_TEST"] = "2"
+    second = get_reusable_pool(1, env=env, initializer=tasks.same, initargs=initargs)
+    assert second.submit(os.getenv, "RESILIENT_EXEC_TEST").result() == "2"
+    initargs[0].append(2)
+    assert get_reusable_pool(1, env=env, initializer=tasks.same, initargs=initargs) is not second
+
+
+def test_another_observer_makes_another_pool_however_equal_it_is():
+    class Recorder(list):
+        def __call__(self, event):
+            self.append(event)
+
+    first, second = Recorder(), Recorder()
+    pool = get_reusable_pool(1, observers=[first.__call__])
+    assert get_reusable_pool(1, observers=[first.__call__]) is pool
+    assert get_reusable_pool(1, observers=[second.__call__]) is not pool
+
+
+@pytest.mark.parametrize("wrong", [{"timout": 5}, {"timeout": -1}, {"idle_timeout": 0}, {"initargs": 5}, {"env": 7}])
+def test_a_wrong_argument_leaves_the_kept_pool_alone(wrong):
+    pool = get_reusable_pool(1)
+    with pytest.raises((TypeError, ValueError)):
+        get_reusable_pool(**{"max_workers": 1, **wrong})
+    assert get_reusable_pool(1) is pool
+    assert pool.submit(tasks.same, 1).result() == 1
+
+
+FORKS = """
+import os, sys, threading, warnings
+from resilient_exec import ResilientPool, get_reusable_pool
+warnings.simplefilter("ignore")  # fork in a process with threads
+inside, go_on = threading.Event(), threading.Event()
+
+class Slow:
+    def __reduce__(self):
+        inside.set()
+        go_on.wait()
+        return int, ()
+
+if __name__ == "__main__":
+    kept = get_reusable_pool(1)
+    kept.submit(int).result()
+    thread = threading.Thread(target=get_reusable_pool, args=(1,), kwargs={"initializer": print, "initargs": (Slow(),)})
+    thread.start()
+    inside.wait()
+    pid = os.fork()
+    if pid == 0:
+        print("child", get_reusable_pool(1).submit(int).result(), ResilientPool(1).submit(int).result(), flush=True)
+        sys.exit(0)
+    _, status = os.waitpid(pid, 0)
+    go_on.set()
+    thread.join()
+    print("ended", status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_while_another_thread_is_inside_hangs_nobody(start_script):
+    script = start_script(FORKS)
+    assert script.wait() == 0, script.err
+    assert script.out == "child 0 0\nended 0\n"
+
+
+SIGNALLED = """
+import os, signal, sys
+from resilient_exec import PoolBroken, PoolClosed, ResilientPool, get_reusable_pool
+
+def use(*_):
+    get_reusable_pool(1).submit(int)
+    pool.shutdown(wait=False, kill=True)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGALRM, use)
+    for step in range(40):
+        pool = ResilientPool(1, preload=("json",))
+        signal.setitimer(signal.ITIMER_REAL, 0.0005 * (step + 1))
+        try:
+            pool.preloaded()
+            get_reusable_pool(1, timeout=1 + step).submit(int)
+            pool.submit(int).result()
+        except (PoolBroken, PoolClosed) as error:
+            pass
+        except BaseException as error:
+            if type(error).__name__ not in ("TaskKilled", "CancelledError"):
+                raise
+        pool.shutdown()
+    print("ended")
+"""
+
+
+def test_a_signal_handler_may_call_everything_in_any_moment(start_script):
+    script = start_script(SIGNALLED)
+    assert script.wait(100) == 0, script.err
+    assert script.out == "ended\n"

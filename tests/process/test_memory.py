@@ -217,16 +217,20 @@ class Fake:
             f"33 30 0:31 / {self.root}/unified rw - cgroup2 cgroup2 rw\n",
         )
 
-    def group_two(self, path, limit, used, cache=0, high="max"):
+    def group_two(self, path, limit, used, cache=0, high="max", unwritten=0):
         self.write(f"{path}/memory.max", f"{limit}\n")
         self.write(f"{path}/memory.high", f"{high}\n")
         self.write(f"{path}/memory.current", f"{used}\n")
-        self.write(f"{path}/memory.stat", f"anon 1\ninactive_anon 7\ninactive_file {cache}\nactive_file 1\n")
+        files = f"inactive_file {cache // 4}\nactive_file {cache // 2}\nslab_reclaimable {cache // 4}\n"
+        pending = f"file_dirty {unwritten // 2}\nfile_writeback {unwritten // 2}\n"
+        self.write(f"{path}/memory.stat", f"anon 1\ninactive_anon 7\n{pending}{files}shmem 9\n")
 
-    def group_one(self, path, limit, used, cache=0):
+    def group_one(self, path, limit, used, cache=0, unwritten=0):
         self.write(f"{path}/memory.limit_in_bytes", f"{limit}\n")
         self.write(f"{path}/memory.usage_in_bytes", f"{used}\n")
-        self.write(f"{path}/memory.stat", f"cache 1\ninactive_file 0\ntotal_inactive_file {cache}\n")
+        files = f"total_inactive_file {cache // 2}\ntotal_active_file {cache // 2}\n"
+        pending = f"total_dirty {unwritten // 2}\ntotal_writeback {unwritten // 2}\n"
+        self.write(f"{path}/memory.stat", f"cache 1\ninactive_file 0\nactive_file 5\n{pending}{files}")
 
     def kills(self, on_machine=None, in_cgroup=None):
         if on_machine is not None:
@@ -273,6 +277,40 @@ def test_a_limit_of_our_own_cgroup_counts_less_what_is_used_and_plus_the_page_ca
     getattr(fake, version)()
     getattr(fake, f"group_{version}")(f"{version}/a/b", 2 * GIB, GIB + 300 * MIB, cache=100 * MIB)
     assert machine() == Machine(GIB - 200 * MIB, 2 * GIB)
+
+
+@pytest.mark.parametrize("version", ["one", "two"])
+def test_page_cache_that_is_still_to_be_written_is_in_use(fake, version):
+    getattr(fake, version)()
+    group = getattr(fake, f"group_{version}")
+    group(f"{version}/a/b", 2 * GIB, 2 * GIB, cache=100 * MIB, unwritten=60 * MIB)
+    assert machine() == Machine(40 * MIB, 2 * GIB)
+    group(f"{version}/a/b", 2 * GIB, 2 * GIB, cache=100 * MIB, unwritten=160 * MIB)
+    assert machine() == Machine(0, 2 * GIB)
+
+
+READS_AGAIN = """
+import sys
+from pathlib import Path
+from resilient_exec.process import memory
+(Path(sys.argv[1]) / "cgroup.procs").write_text("0")
+for _ in range(4):  # a file that was read twice is active
+    with open(sys.argv[2], "rb", buffering=0) as file:
+        while file.read(1 << 20):
+            pass
+print(memory.machine().available >> 20)
+"""
+
+
+def test_a_file_that_is_read_again_and_again_takes_no_memory_away(small_cgroup, tmp_path):  # noqa: F811
+    data = tmp_path / "data"
+    with open(data, "wb") as file:
+        file.write(os.urandom(40 * MIB))
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # whose cache it is, who reads it decides
+    command = [sys.executable, "-c", READS_AGAIN, str(small_cgroup), str(data)]
+    read = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert int(read.stdout) > 30, "of 64 MiB"
 
 
 @pytest.mark.parametrize("version", ["one", "two"])

@@ -71,6 +71,7 @@ def test_what_does_not_pickle_is_named(call, culprit):
 
 
 LOCKED = r"is a _thread.lock \(TypeError: cannot pickle '_thread.lock' object\)"
+CLOSURE = r"the function, .*: closure variable"
 REMEDY = r"; leave it out in __getstate__, make it in the worker, or use fresh_locks=True$"
 
 
@@ -89,8 +90,17 @@ REMEDY = r"; leave it out in __getstate__, make it in the worker, or use fresh_l
     ids=["positional", "by name", "one too many", "starred", "no signature", "partial", "bound method", "closure"],
 )
 def test_the_way_to_what_does_not_pickle_is_told_in_one_line(fn, args, kwargs, message):
-    with pytest.raises(Unsendable, match=f"^{message}{LOCKED}{REMEDY}"):
+    remedy = REMEDY.replace(" leave it out in __getstate__,", "") if message.startswith(CLOSURE) else REMEDY
+    with pytest.raises(Unsendable, match=f"^{message}{LOCKED}{remedy}"):
         pack_call(fn, args, kwargs)
+
+
+def test_a_global_of_a_function_that_is_sent_by_value_needs_an_import_and_no_getstate():
+    namespace = {"__name__": "__main__", "LOCK": LOCK}
+    exec("def locked():\n    with LOCK: return 1", namespace)  # noqa: S102
+    with pytest.raises(Unsendable, match=r"global variable 'LOCK' of .* have workers import the function") as caught:
+        pack_call(namespace["locked"], (), {})
+    assert "__getstate__" not in str(caught.value)
 
 
 def test_a_bare_lock_needs_no_way():
@@ -379,3 +389,58 @@ def test_what_comes_back_pickles_again():
     again = travelled(pickles.HoldsLockError())
     assert str(pickle.loads(pickle.dumps(again))) == str(again)
     assert pickle.loads(pickle.dumps(again.__cause__)).text == again.__cause__.text
+
+
+@pytest.mark.parametrize("surrogate", ["", "\udcff"])
+def test_an_exception_that_cannot_be_made_again_here_says_what_it_was(monkeypatch, surrogate):
+    module = types.ModuleType("only_in_the_worker")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec("class Refused(Exception): pass\ndef refuse(text): raise Refused(text)", vars(module))  # noqa: S102
+    try:
+        module.refuse(f"no plan{surrogate}")
+    except Exception as error:
+        data = pack_exception(error)
+    monkeypatch.delitem(sys.modules, module.__name__)
+    again = unpack_exception(data)
+    assert type(again) is NotSendable
+    assert "the task raised only_in_the_worker.Refused, said: Refused: no plan" in str(again)
+    assert "No module named 'only_in_the_worker'" in str(again)
+    assert "in refuse" in str(again.__cause__)
+
+
+def test_not_sendable_is_a_pickling_error():
+    assert issubclass(NotSendable, pickle.PicklingError)
+
+
+class ForkingPicklerKnows:
+    def __init__(self, x):
+        self.x = x
+
+    def __reduce__(self):
+        raise TypeError("not plainly")
+
+
+def test_what_only_multiprocessings_pickler_knows_travels(monkeypatch):
+    from multiprocessing.reduction import ForkingPickler
+
+    monkeypatch.setattr(ForkingPickler, "_extra_reducers", ForkingPickler._extra_reducers.copy())
+    ForkingPickler.register(ForkingPicklerKnows, lambda known: (ForkingPicklerKnows, (known.x,)))
+    _, (known, local), _ = unpack_call(pack_call(print, (ForkingPicklerKnows(3), lambda: 4), {}))
+    assert (known.x, local()) == (3, 4)
+    assert unpack_call(pack_call(print, (ForkingPicklerKnows(3),), {}))[1][0].x == 3
+    assert payload.unpack_value(pack_value([ForkingPicklerKnows(5)]))[0].x == 5
+
+
+@pytest.mark.parametrize("by_value", [False, True])
+def test_the_end_of_a_pipe_is_refused_and_never_a_bare_number(by_value):
+    import multiprocessing
+
+    near, far = multiprocessing.Pipe()
+    with near, far:
+        also = (lambda: 1,) if by_value else ()
+        with pytest.raises(Unsendable, match=r"argument 1 .*Connection.* the number of a descriptor of this process"):
+            pack_call(print, (far, *also), {})
+        with pytest.raises(Unsendable, match="the number of a descriptor of this process"):
+            pack_value([far, *also])
+        again = unpack_exception(pack_exception(ValueError(far)))
+        assert type(again) is NotSendable

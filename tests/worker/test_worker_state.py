@@ -40,12 +40,18 @@ def test_of_our_own_package_a_worker_imports_only_what_it_needs(shared):
         "resilient_exec.model.errors",
         "resilient_exec.model.exit_status",
         "resilient_exec.wire.channel",
+        "resilient_exec.wire.explanation",
         "resilient_exec.wire.payload",
+        "resilient_exec.wire.pickling",
         "resilient_exec.wire.register",
         "resilient_exec.wire.scratch",
+        "resilient_exec.wire.script",
+        "resilient_exec.worker.preparation",
         "resilient_exec.worker.context",
         "resilient_exec.worker.main",
+        "resilient_exec.worker.random_streams",
         "resilient_exec.worker.streams",
+        "resilient_exec.worker.terminal",
     }
 
 
@@ -86,8 +92,11 @@ def test_a_key_that_does_not_pickle_is_seen_by_the_task_as_its_text(shared):
 
 
 @linux_only
-def test_a_worker_is_a_child_of_its_parent_ignores_sigint_and_has_the_default_sigterm(shared):
-    assert shared.value(tasks.parent_and_dispositions) == (os.getpid(), signal.SIG_IGN, signal.SIG_DFL)
+def test_a_worker_is_a_child_of_its_parent_does_nothing_on_sigint_and_has_the_default_sigterm(shared):
+    parent, on_interrupt, on_termination = shared.value(tasks.parent_and_dispositions)
+    assert parent == os.getpid()
+    assert on_interrupt.__module__ == "resilient_exec.worker.terminal"  # ignored, it would be inherited by programs
+    assert on_termination == signal.SIG_DFL
 
 
 def test_a_ctrl_c_to_the_workers_group_does_not_touch_the_task(shared, tmp_path):

@@ -1,12 +1,13 @@
-"""What is looked at before the first world: what would else be found out after hours, or again at each world.
+"""Checks before the first world, for problems that would otherwise show after hours, or in every world.
 
-* :func:`check_pandas`: a pair of negmas and pandas that cannot combine results.
-* :func:`check_room`: a disk on which the results cannot be kept; and :func:`is_full`, when it fills up on the way.
+* :func:`check_pandas`: versions of negmas and pandas with which results cannot be combined.
+* :func:`check_room`: a disk that has no room for the results; and :func:`is_full`, for a disk that fills up later.
 * :func:`unusable`, in a worker, and :func:`refuse_unusable`: competitors that cannot be imported there.
 * :func:`check_plots`: plots of a negotiation tournament that cannot be drawn here.
-* :func:`check_begun`: a half-done negotiation tournament, of which negmas would count twice what is done.
+* :func:`check_begun`: a half-done negotiation tournament, of which negmas would count finished negotiations twice.
 
-(:mod:`.folder_lock` has one more: a folder in which somebody else is at work.)  Each says what is wrong and the remedy.
+(:mod:`.folder_lock` has one more: a folder in which another run is at work.)  Each error names the problem and the
+remedy.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckFailed",
-    "arrives",
     "check_begun",
     "check_pandas",
     "check_plots",
@@ -41,19 +41,20 @@ __all__ = [
     "find_unusable",
     "is_full",
     "pandas_objection",
+    "receive_type",
     "refuse_unusable",
     "room_objection",
     "unusable",
 ]
 
 LEAST_PER_WORLD = 400_000
-"""Bytes that a world leaves at the very least (5 steps, few agents, ``compact``); with all logs it may be 35 MB."""
+"""Bytes that a world writes at least (5 steps, few agents, ``compact``); with all logs it may be 35 MB."""
 
 _MOST_PER_WORLD = 35_000_000
 
 
 class CheckFailed(RuntimeError):
-    """The tournament was not begun, since it could not end well; the text says why, and the remedy."""
+    """The tournament was not started, because it would fail or lose results; the message says why, and the remedy."""
 
 
 # -- versions
@@ -63,13 +64,13 @@ def check_pandas() -> None:
     """Refuse a pair of versions that would fail after the last world.
 
     Raises:
-        CheckFailed: negmas up to 0.14 cannot combine results with pandas 3; says the remedy.
+        CheckFailed: negmas up to 0.14 cannot combine results with pandas 3; the message has the remedy.
     """
     _refuse_if(pandas_objection(version("negmas"), version("pandas")))
 
 
 def pandas_objection(negmas: str, pandas: str) -> str | None:
-    """What is wrong with these two versions together, if anything is."""
+    """Why these two versions do not work together; ``None``: they do."""
     if () < _numbers(negmas) < (0, 15) and _numbers(pandas) >= (3,):
         return (
             f"negmas {negmas} cannot combine the results of a tournament with pandas {pandas}: it would fail after "
@@ -79,7 +80,7 @@ def pandas_objection(negmas: str, pandas: str) -> str | None:
 
 
 def version(package: str) -> str:
-    """The version that is installed, in words if it is not known."""
+    """The installed version of a package; ``"(unknown version)"`` if there is none."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -87,7 +88,7 @@ def version(package: str) -> str:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """Major and minor number; nothing for a version that is not known, which is not refused."""
+    """Major and minor number; empty for a version that is not known, which is then not refused."""
     return tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
 
 
@@ -100,16 +101,16 @@ def _refuse_if(objection: str | None) -> None:
 
 
 def check_room(folder: Path, worlds: int) -> None:
-    """Refuse a tournament of so many worlds (to be run) whose results the disk of ``folder`` cannot hold.
+    """Refuse a tournament if the disk of ``folder`` has no room for the results of that many worlds.
 
     Raises:
-        CheckFailed: even the smallest worlds would not fit; says the numbers and the remedy.
+        CheckFailed: even the smallest worlds would not fit; the message has the numbers and the remedy.
     """
     _refuse_if(room_objection(folder, worlds, shutil.disk_usage(folder).free))
 
 
 def room_objection(folder: Path, worlds: int, free: int) -> str | None:
-    """What is wrong with ``free`` bytes for so many worlds, if anything is."""
+    """Why ``free`` bytes are too few for that many worlds; ``None``: they are enough."""
     if free >= worlds * LEAST_PER_WORLD:
         return None
     least, most = worlds * LEAST_PER_WORLD, worlds * _MOST_PER_WORLD
@@ -121,7 +122,7 @@ def room_objection(folder: Path, worlds: int, free: int) -> str | None:
 
 
 def is_full(error: BaseException | None, folder: Path, lanes: int) -> bool:
-    """Whether a world failed because the disk of its results is full (and not some other disk, of an agent's)."""
+    """Whether a world failed because the disk of its results is full, and not another disk that an agent writes to."""
     if not isinstance(error, OSError) or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
         return False
     return error.errno == errno.EDQUOT or shutil.disk_usage(folder).free < lanes * LEAST_PER_WORLD
@@ -139,9 +140,9 @@ def _megabytes(size: int) -> str:
 
 
 def unusable(names: Iterable[str]) -> dict[str, str]:
-    """For use in a worker: which of these types cannot be had there, and why.
+    """In a worker: which of these types cannot be imported there, and why.
 
-    By negmas' own function, with which a world is built.
+    It uses negmas' own function, by which a world imports them.
     """
     from negmas.helpers import get_class  # seconds, unless the worker has it already
 
@@ -150,27 +151,27 @@ def unusable(names: Iterable[str]) -> dict[str, str]:
         try:
             get_class(name)
         except BaseException as error:
-            # A module may call sys.exit() where it is imported: that would be the end of each of its worlds.
+            # A module may call sys.exit() when it is imported, which would end each world with that type.
             found[name] = f"{type(error).__name__}: {error}"
     return found
 
 
-def arrives(_: type) -> None:
-    """For use in a worker: the competitor of a negotiation is there, or this is not called."""
+def receive_type(_: type) -> None:
+    """In a worker: does nothing.  That it is called shows that the competitor could be unpickled there."""
 
 
 def find_unusable(names: Sequence[str], ask: Callable[[Sequence[str]], dict[str, str] | str]) -> dict[str, str]:
-    """Which of these types cannot be had in a worker, and why.
+    """Which of these types cannot be imported in a worker, and why.
 
     Args:
         names: of the types.
-        ask: has :func:`unusable` called in a worker; what it returned, or why it did not return.
+        ask: calls :func:`unusable` in a worker; returns its result, or as a text why it did not return.
     """
     answer = ask(names)
     if not isinstance(answer, str):
         return answer
     found = {}
-    for name in names:  # an import that ends or stops its process: whose?
+    for name in names:  # one of the imports ended or stopped its process: ask for each name to find out which
         answer = ask([name])
         found.update({name: answer} if isinstance(answer, str) else answer)
     return found
@@ -184,9 +185,13 @@ def check_types(view: Front, names: Sequence[str], lanes: int, deadline: float) 
         names: of the types.
         lanes: of the pool.
         deadline: of the tournament, by ``time.perf_counter``.
+
+    Raises:
+        CheckFailed: names the types, with the remedy.
+        PoolBroken: no worker could be started.
     """
     for _ in range(lanes - 1):
-        view.submit(unusable, names)  # for nothing but that all workers start now, and not one by one
+        view.submit(unusable, names)  # only so that all workers start now, at the same time
 
     def ask(names: Sequence[str]) -> dict[str, str] | str:
         future = view.submit(unusable, names)
@@ -194,7 +199,7 @@ def check_types(view: Front, names: Sequence[str], lanes: int, deadline: float) 
         try:
             error = future.exception(None if math.isinf(left) else max(0.0, left))
         except TimeoutError:
-            return {}  # of total_timeout nothing is left for a world either
+            return {}  # total_timeout is over: no world will be run either
         if isinstance(error, PoolBroken):
             raise error
         answer: dict[str, str] | str = str(error) if error is not None else future.result()
@@ -204,10 +209,10 @@ def check_types(view: Front, names: Sequence[str], lanes: int, deadline: float) 
 
 
 def refuse_unusable(why: Mapping[str, str]) -> None:
-    """Refuse a tournament with competitors that cannot be had in a worker.
+    """Refuse a tournament with competitors that cannot be imported in a worker.
 
     Args:
-        why: the reason for each of them, by name; empty: all is well.
+        why: the reason for each of them, by name; empty: there is none.
 
     Raises:
         CheckFailed: names them, with the remedy.
@@ -219,7 +224,7 @@ def refuse_unusable(why: Mapping[str, str]) -> None:
         f"{len(why)} of the tournament's types cannot be imported in a worker process, and each of their worlds or "
         f"negotiations would be lost: {named}. A worker imports a type by its name, with the sys.path that this "
         "program has when it starts the tournament: install its package, or put its folder on PYTHONPATH (or into "
-        "sys.path, and leave it there), and mend what its module does where it is imported"
+        "sys.path, and leave it there), and correct what fails when its module is imported"
     )
 
 
@@ -231,34 +236,34 @@ def _one_line(text: str) -> str:
 
 
 def check_plots(asked: Mapping[str, Any]) -> None:
-    """Refuse a negotiation tournament that is to draw plots which cannot be drawn here.
+    """Refuse a negotiation tournament that is to save plots which cannot be drawn here.
 
-    By drawing one: what the installed negmas needs for it has changed with its versions.
+    One plot is drawn to find out, since what negmas needs for it differs between its versions.
 
     Args:
         asked: the arguments of ``cartesian_tournament`` by name.
 
     Raises:
-        CheckFailed: says what negmas, or what it draws with, has to say, and the remedy.
+        CheckFailed: the message has the error of the trial plot, and the remedy.
     """
     if not asked.get("path") or not (asked.get("save_scenario_figs") or (asked.get("plot_fraction") or 0) > 0):
         return
-    words = _draw()
-    if words is not None:
+    problem = _draw()
+    if problem is not None:
         raise CheckFailed(
-            f"this tournament is to save plots, and they cannot be drawn here: {words}. {_remedy(words)}; or do "
+            f"this tournament is to save plots, and they cannot be drawn here: {problem}. {_remedy(problem)}; or do "
             "without: save_scenario_figs=False and plot_fraction=0 (for anl's tournaments, whose plots cannot be "
             "turned off alone: nologs=True)"
         )
 
 
-def _remedy(words: str) -> str:
-    if "matplotlib" in words:
+def _remedy(problem: str) -> str:
+    if "matplotlib" in problem:
         return f'negmas {version("negmas")} draws with an older matplotlib: pip install "matplotlib<3.9"'
     return "They need a browser: run plotly_get_chrome once where there is a network, or set BROWSER_PATH to a Chrome"
 
 
-# In a process of its own: a browser that is not found leaves threads behind, and a download may not end.
+# Run in a process of its own, since a missing browser leaves threads behind, and a download may hang.
 _DRAWING = """
 import os, sys, tempfile
 
@@ -267,7 +272,7 @@ def draw():
         from negmas.plots._browser import write_image
     except ImportError:
         from negmas.plots.util import get_cmap
-        return get_cmap(2)  # with matplotlib: it is its colours that have gone
+        return get_cmap(2)  # matplotlib 3.9 has removed the function for colour maps that older negmas uses
     import plotly.graph_objects
     with tempfile.TemporaryDirectory() as folder:
         write_image(plotly.graph_objects.Figure(), os.path.join(folder, "plot.png"))
@@ -281,7 +286,7 @@ _DRAWING_LIMIT = 300.0  # s; a browser may have to be downloaded first
 
 
 def _draw() -> str | None:
-    """Try to draw as the installed negmas does; what went wrong, in its own words."""
+    """Draw a plot as the installed negmas does; returns the error's text, or ``None`` if it was drawn."""
     command = [sys.executable, "-W", "ignore", "-c", _DRAWING]
     there = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
@@ -304,17 +309,17 @@ def _draw() -> str | None:
 
 
 def check_begun(folder: Path, negotiations: Sequence[Mapping[str, Any]] | None = None) -> None:
-    """Refuse to run negotiations that have their result already, and that negmas would keep besides the new one.
+    """Refuse to run negotiations that already have a result, which negmas would keep in addition to the new one.
 
-    A negotiation's id, by which negmas looks for what is done, is a hash over random ids of utility functions among
-    others, so it is never found in another process.
+    negmas finds finished negotiations by an id, which is a hash over the random ids of utility functions and more.  So
+    another process never finds them.
 
     Args:
         folder: of the tournament.
         negotiations: those to be run, each as the arguments of ``run_negotiation``; ``None``: all.
 
     Raises:
-        CheckFailed: says how many there are, and the remedy.
+        CheckFailed: the message has the number of such negotiations, and the remedy.
     """
     done = [path.name for path in (folder / "results").glob("*.json") if _is_record(path)]
     if negotiations is not None:
@@ -325,7 +330,7 @@ def check_begun(folder: Path, negotiations: Sequence[Mapping[str, Any]] | None =
     if done:
         raise CheckFailed(
             f"{folder / 'results'} has results of {len(done)} negotiations that negmas does not recognize: it would "
-            'run them again, and count them twice. Begin anew, with path_exists="overwrite", or remove that folder '
+            'run them again, and count them twice. Start again, with path_exists="overwrite", or remove that folder '
             "before going on; then each is run once"
         )
 
@@ -333,6 +338,6 @@ def check_begun(folder: Path, negotiations: Sequence[Mapping[str, Any]] | None =
 def _is_record(path: Path) -> bool:
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):  # cut short; negmas passes over it, too
+    except (OSError, ValueError):  # incomplete; negmas ignores it, too
         return False
     return isinstance(found, dict) and bool(found)

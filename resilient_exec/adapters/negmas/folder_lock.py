@@ -1,18 +1,18 @@
-"""One runner at a time for a tournament's folder: a file that says who is at work there, and a kernel lock on it.
+"""One run at a time in a tournament's folder, by a file that names the run's process, and a kernel lock on that file.
 
-Two runs of one tournament at the same time would run its worlds twice, and each would take the other's half-written
-files for its own.  So a run claims the folder first.  The claim is a file, ``resilient-lock``, with the holder's
-host, process and its start; the holder also keeps it locked (``flock``), which ends with the holder, however that
-ends.  Two threads of one process are told apart, too: each opens the file for itself.
+Two runs of one tournament at the same time would run its worlds twice, and each would read the other's half-written
+files.  So a run claims the folder first.  The claim is a file, ``resilient/lock``, with the host, pid and start time of
+the holder.  The holder also keeps it locked (``flock``); the kernel releases the lock when the process ends.  Two
+threads of one process exclude each other, too, since each opens the file separately.
 
-Whether a claim that is found still holds:
+Whether a claim that is found is still valid:
 
-* the lock is taken: somebody lives who has it.  Refused, with the words of the file.
-* the lock is free, and the file names another host: nobody here can tell, since locks do not cross every network
-  file system.  Refused; whoever knows that nobody is at work there says so by ``take_over``.
-* the lock is free, and the file names a process of this host that still runs (same start): a file system without
+* The lock is held: its holder is alive.  Refused; the message has the content of the file.
+* The lock is free, and the file names another host: this cannot be decided here, since locks do not work across every
+  network file system.  Refused, unless the user states by ``take_over`` that no other host is at work there.
+* The lock is free, and the file names a process of this host that is alive (same start time): the file system has no
   locks.  Refused.
-* else the holder is gone (killed, or the machine was restarted): the claim is taken over.
+* Otherwise the holder is gone (killed, or the machine was restarted): the claim is taken over.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.adapters import places
+from resilient_exec.adapters.claims import FILE_NAME, is_holder_alive, read_claim
 from resilient_exec.adapters.negmas.checks import CheckFailed
 
 if TYPE_CHECKING:
@@ -33,51 +35,49 @@ if TYPE_CHECKING:
 
 __all__ = ["FILE_NAME", "claim", "objection"]
 
-FILE_NAME = "resilient-lock"
-_SAME_START = 1.0  # s by which two looks at a process's start may differ
-_TRIES = 100  # each try fails only because another holder's file went away in between
+_MAX_TRIES = 100  # a try fails only if another holder removes its file at the same time
 
 
 @contextmanager
 def claim(folder: Path, *, take_over: bool = False) -> Iterator[None]:
-    """Hold the folder for the time of the block.
+    """Hold the folder during a ``with`` block.
 
     Args:
         folder: of the tournament.
-        take_over: also if another host claims it, of which nobody here can tell whether it lives.
+        take_over: whether to replace the claim of another host, of which it cannot be seen here whether it is alive.
 
     Raises:
-        CheckFailed: somebody else holds it; says who, and the remedy.
+        CheckFailed: another run holds the folder; the message names it, and the remedy.
     """
-    path = folder / FILE_NAME
-    descriptor = _take(path, take_over=take_over)
+    path = places.to_write(folder, FILE_NAME)
+    descriptor = _acquire(path, take_over=take_over)
     try:
         yield
     finally:
-        # Removed before it is unlocked: who waits for the lock then finds that the name is another file's, or free.
-        if _is_at(path, descriptor):
+        # Removed before it is unlocked, so that whoever gets the lock next sees that the file is no longer at its path.
+        if _is_same_file(path, descriptor):
             path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _take(path: Path, *, take_over: bool) -> int:
-    for _ in range(_TRIES):
+def _acquire(path: Path, *, take_over: bool) -> int:
+    for _ in range(_MAX_TRIES):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             is_free = _lock(descriptor)
-            if _is_at(path, descriptor):
-                if _judge(path, descriptor, is_free=is_free, take_over=take_over):
+            if _is_same_file(path, descriptor):
+                if _write_claim(path, descriptor, is_free=is_free, take_over=take_over):
                     return descriptor
-                path.unlink(missing_ok=True)  # a new one: should the old holder live, it must not remove ours
+                path.unlink(missing_ok=True)  # make a new file, which the other host does not remove if it is alive
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
-    raise CheckFailed(f"{path} comes and goes: several runs of this tournament are being started; start one")
+    raise CheckFailed(f"{path} is made and removed repeatedly: several runs of this tournament are starting; start one")
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Whether the lock is ours now; ``None``: this file system has no locks."""
+    """Try to lock the file; whether that succeeded.  ``None``: this file system has no locks."""
     import fcntl
 
     try:
@@ -89,20 +89,24 @@ def _lock(descriptor: int) -> bool | None:
     return True
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether the file that was opened is still the one of this name."""
+def _is_same_file(path: Path, descriptor: int) -> bool:
+    """Whether the opened file is still the one at ``path``."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     return False
 
 
-def _judge(path: Path, descriptor: int, *, is_free: bool | None, take_over: bool) -> bool:
-    """Write our claim into the file; ``False``: the file is another host's, and to be replaced."""
-    holder = _read(descriptor)
-    me = _myself()
-    refusal = objection(holder, me, is_free=is_free, lives=_lives(holder), take_over=take_over)
+def _write_claim(path: Path, descriptor: int, *, is_free: bool | None, take_over: bool) -> bool:
+    """Write our claim into the file.  Returns ``False`` if the file is of another host, and has to be replaced instead.
+
+    Raises:
+        CheckFailed: the claim in the file is still valid.
+    """
+    holder = read_claim(descriptor)
+    me = _own_claim()
+    refusal = objection(holder, me, is_free=is_free, lives=is_holder_alive(holder), take_over=take_over)
     if refusal is not None:
-        raise CheckFailed(f"{path.parent} is in use: {refusal.format(path=path)}")
+        raise CheckFailed(f"{path.parent.parent} is in use: {refusal.format(path=path)}")
     if holder and holder.get("host") != me["host"]:
         return False
     os.ftruncate(descriptor, 0)
@@ -113,14 +117,14 @@ def _judge(path: Path, descriptor: int, *, is_free: bool | None, take_over: bool
 def objection(
     holder: dict[str, Any], me: dict[str, Any], *, is_free: bool | None, lives: bool, take_over: bool = False
 ) -> str | None:
-    """Why the claim of ``holder`` still stands, with the remedy; ``None``: it does not, or there is none.
+    """Why the claim of ``holder`` is still valid, with the remedy; ``None``: it is not, or there is none.
 
     Args:
-        holder: what the file says; empty where it says nothing.
-        me: what this process would write.
-        is_free: whether the kernel's lock was to be had; ``None`` where there are no locks.
+        holder: the content of the file; empty if it has none.
+        me: the claim of this process.
+        is_free: whether the kernel's lock could be taken; ``None`` if there are no locks.
         lives: whether the process that the file names is alive on this host.
-        take_over: whether somebody who knows has said that no other host is at work there.
+        take_over: whether the user has stated that no other host is at work there.
     """
     pid, host, since = holder.get("pid", "unknown"), holder.get("host", "unknown"), holder.get("since", "unknown")
     who = f"process {pid} on {host} runs this tournament (since {since})"
@@ -142,15 +146,7 @@ def objection(
     return None
 
 
-def _read(descriptor: int) -> dict[str, Any]:
-    try:
-        holder = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
-    except ValueError:
-        return {}  # cut short by a crash: its writer held the lock, so the lock alone judges
-    return holder if isinstance(holder, dict) else {}
-
-
-def _myself() -> dict[str, Any]:
+def _own_claim() -> dict[str, Any]:
     import psutil
 
     started = psutil.Process().create_time()
@@ -160,19 +156,3 @@ def _myself() -> dict[str, Any]:
         "started": started,
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-
-
-def _lives(holder: dict[str, Any]) -> bool:
-    pid, started = holder.get("pid"), holder.get("started")
-    if holder.get("host") != gethostname() or not isinstance(pid, int) or not isinstance(started, int | float):
-        return False
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        is_same: bool = abs(process.create_time() - started) <= _SAME_START
-        return is_same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True

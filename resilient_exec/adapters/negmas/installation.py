@@ -1,17 +1,18 @@
-"""Where this package is put into negmas, and taken out again.
+"""Installs the backend in negmas by replacing functions of negmas, and removes it again.
 
-negmas has no registry of backends, and a value of ``parallelism=`` that it does not know falls through every branch
-in silence.  So three functions of negmas are replaced by ours, each checked first for the parameters we need:
+negmas has no registry of backends, and silently does nothing for a value of ``parallelism=`` that it does not know.  So
+these functions of negmas are replaced, after :mod:`.compatibility` has checked that they fit:
 
-* ``run_tournament``: turns ``"resilient:0.5"`` into ``"parallel:resilient:0.5"``, which stock code passes on to
-* ``_run_parallel``: runs such a call on our pool, and hands any other to the original.
-* with ``negotiations=True``, the process pool of the module ``cartesian``, which older and newer versions have under
-  different names.
+* ``run_tournament``: the replacement turns ``"resilient:0.5"`` into ``"parallel:resilient:0.5"``, which negmas' own
+  code passes to ``_run_parallel``.
+* ``_run_parallel``: the replacement runs such a call on our pool, and passes any other to the original.
+* with ``negotiations=True``: the process pool of the module ``cartesian`` (of which the name depends on the version),
+  and the functions that run negotiation tournaments and single negotiations.
 
-Everybody who said ``from negmas.tournaments import run_tournament`` has the original under a name of their own, so
-the first two are replaced in every module that has been imported; modules imported later find ours.  ``uninstall``
-goes the same way back: whatever module holds a function of ours gets the original again.  (What was taken
-elsewhere than into a module's namespace, into a ``functools.partial`` for example, is not found.)
+Modules that have executed ``from negmas.tournaments import run_tournament`` hold the original in their own namespace.
+So the first two are replaced in every imported module; modules that are imported later get the replacement.
+``uninstall`` restores the originals in every module in the same way.  (References that are not in a module's namespace,
+such as in a ``functools.partial``, are not replaced.)
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas import checks, folder_lock, settings
+from resilient_exec.adapters import places
+from resilient_exec.adapters.negmas import checks, compatibility, folder_lock, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,36 +41,18 @@ _OURS = "resilient"
 _DASK = ("dist", "distributed", "dask", "d")
 _SERIAL = ("none", "serial", "s")
 _PROCESSES = ("local", "parallel", "par", "p")
-_NEEDED = {
-    "run_tournament": (
-        *("tournament_path", "world_generator", "score_calculator", "parallelism", "override_ran_worlds"),
-    ),
-    "_run_parallel": (
-        *("parallelism", "verbose", "assigned", "world_generator", "score_calculator", "name", "scores_file"),
-        *("tournament_progress_callback", "world_progress_callback", "run_ids", "print_exceptions"),
-        *("attempts_path", "total_timeout", "max_attempts"),
-    ),
-    "get_world_paths": ("tournament_path",),
-    "score_adapter": ("scores_data",),
-    "_run_id": (),
-    "load": (),
-}
-# These two are called by position.
-_ORDERED = {
-    "_run_worlds": (
-        *("worlds_params", "world_generator", "score_calculator", "world_progress_callback", "dry_run"),
-        *("save_world_stats", "override_ran_worlds", "save_progress_every", "attempts_path", "max_attempts", "verbose"),
-    ),
-    "save_run_results": (
-        *("run_id", "score_", "world_stats_", "type_stats_", "agent_stats_", "tournament_progress_callback"),
-        *("world_paths", "name", "verbose", "_strt", "attempts_path", "n_world_configs", "i"),
-    ),
-}
 
 
 @dataclass
 class _Patch:
-    """One function of negmas and what stands in for it."""
+    """One function of negmas and its replacement.
+
+    Attributes:
+        original: the function of negmas.
+        stand_in: its replacement.
+        home: the module that defines it.
+        everywhere: whether it is replaced in all modules, and not only in ``home``.
+    """
 
     original: Any
     stand_in: Any
@@ -89,7 +73,7 @@ class _Patch:
 
 
 def _namespaces() -> Iterator[dict[str, Any]]:
-    # Straight from the slot: asking a lazy module for its __dict__ may make it import half the world.
+    # Read from the slot, since to ask a lazy module for its __dict__ may make it import everything.
     slot: Any = vars(ModuleType)["__dict__"]
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType):
@@ -97,7 +81,15 @@ def _namespaces() -> Iterator[dict[str, Any]]:
 
 
 @dataclass
-class _Seam:
+class _Installed:
+    """What is installed.
+
+    Attributes:
+        patches: by the name of the function.
+        parallel: whether ``parallelism="parallel"`` is sent through our pool, too.
+        lock: held during each change.
+    """
+
     patches: dict[str, _Patch] = field(default_factory=dict)
     parallel: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -108,41 +100,41 @@ class _Seam:
             patch.apply()
 
 
-_seam = _Seam()
+_installed = _Installed()
 
 
 def install(*, negotiations: bool = False, parallel: bool = False) -> None:
-    """Make ``parallelism="resilient"`` work in world tournaments; importing the package does this much.
+    """Make ``parallelism="resilient"`` work in world tournaments; this is also done when the package is imported.
+
+    Another call adds to what is installed.
 
     Args:
-        negotiations: send the process pool of ``cartesian_tournament`` through ours, too.
-        parallel: send ``parallelism="parallel"`` (and what negmas takes for it) through ours, too.
-
-    What is installed already stays; calling it again adds what is asked for.
+        negotiations: run the negotiations of ``cartesian_tournament`` on our pool, too.
+        parallel: run ``parallelism="parallel"`` (and its synonyms in negmas) on our pool, too.
 
     Raises:
-        RuntimeError: this version of negmas lacks something that is needed; says what.
+        RuntimeError: this version of negmas lacks something that is needed; the message names it.
         WrongSetting: a ``RESILIENT_EXEC_*`` variable of the environment has a wrong value.
     """
     settings.from_environment()
-    with _seam.lock:
+    with _installed.lock:
         tournaments = importlib.import_module("negmas.tournaments.tournaments")
-        if not _seam.patches:
-            _check(tournaments)
-        _seam.add("run_tournament", _wrapped(tournaments, "run_tournament", _run_tournament))
-        _seam.add("_run_parallel", _wrapped(tournaments, "_run_parallel", _run_parallel))
-        _seam.parallel = _seam.parallel or parallel
+        if not _installed.patches:
+            compatibility.check(tournaments)
+        _installed.add("run_tournament", _wrapped(tournaments, "run_tournament", _run_tournament))
+        _installed.add("_run_parallel", _wrapped(tournaments, "_run_parallel", _run_parallel))
+        _installed.parallel = _installed.parallel or parallel
         if negotiations:
             _install_negotiations()
 
 
 def uninstall() -> None:
-    """Put everything back: each name is again the very object from before."""
-    with _seam.lock:
-        for patch in _seam.patches.values():
+    """Restore negmas: each name is bound to its original function again."""
+    with _installed.lock:
+        for patch in _installed.patches.values():
             patch.revert()
-        _seam.patches.clear()
-        _seam.parallel = False
+        _installed.patches.clear()
+        _installed.parallel = False
 
 
 def _wrapped(module: ModuleType, name: str, body: Callable[..., Any]) -> _Patch:
@@ -151,43 +143,14 @@ def _wrapped(module: ModuleType, name: str, body: Callable[..., Any]) -> _Patch:
 
     @functools.wraps(original)
     def stand_in(*args: Any, **kwargs: Any) -> Any:
-        patch = _seam.patches.get(name)
-        if patch is None or patch.stand_in is not stand_in:  # uninstalled, but somebody kept it
+        patch = _installed.patches.get(name)
+        if patch is None or patch.stand_in is not stand_in:  # uninstalled, but a reference to it was kept
             return original(*args, **kwargs)
         call = signature.bind(*args, **kwargs)
         call.apply_defaults()
         return body(module, original, call)
 
     return _Patch(original, stand_in, module)
-
-
-# -- what negmas has to have
-
-
-def _check(tournaments: ModuleType) -> None:
-    for name, needed in _NEEDED.items():
-        have = _parameters(tournaments, name)
-        for parameter in needed:
-            if parameter not in have:
-                _refuse(f"the parameter {parameter!r} of {tournaments.__name__}.{name}")
-    for name, needed in _ORDERED.items():
-        have = _parameters(tournaments, name)
-        if have[: len(needed)] != needed:
-            _refuse(f"the parameters {', '.join(needed)} (in this order) of {tournaments.__name__}.{name}")
-
-
-def _parameters(module: ModuleType, name: str) -> tuple[str, ...]:
-    function: Any = getattr(module, name, None)
-    if function is None:
-        _refuse(f"{module.__name__}.{name}")
-    return tuple(inspect.signature(function).parameters)
-
-
-def _refuse(missing: str) -> NoReturn:
-    raise RuntimeError(
-        f"resilient_exec does not fit negmas {checks.version('negmas')}: it needs {missing}, which this version does "
-        "not have. Versions 0.11 to 0.16 are known to work"
-    )
 
 
 # -- world tournaments
@@ -210,14 +173,14 @@ def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspec
     chosen = settings.current()
     if wanted.startswith(_OURS):
         call.arguments["parallelism"] = f"parallel:{wanted}"
-    _settle(tournaments, path, call, chosen.seed)
+    _complete_arguments(tournaments, path, call, chosen.seed)
     before = report.last_report()
     with folder_lock.claim(path, take_over=chosen.take_over):
         if call.arguments["override_ran_worlds"]:
             for world in tournaments.get_world_paths(tournament_path=path):
                 (world.parent / tournaments.RESULTS_FILE).unlink(missing_ok=True)
-                (world.parent / history.MEASURED).unlink(missing_ok=True)
-            (path / history.CONDUCT).unlink(missing_ok=True)
+                places.remove(world.parent, history.MEASURED)
+            places.remove(path, history.CONDUCT)
         result = original(*call.args, **call.kwargs)
     if report.last_report() is before:
         params = tournaments.load(path / tournaments.PARAMS_FILE) or {}
@@ -227,18 +190,18 @@ def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspec
     return result
 
 
-def _settle(tournaments: Any, path: Path, call: inspect.BoundArguments, seed: int | None) -> None:
+def _complete_arguments(tournaments: Any, path: Path, call: inspect.BoundArguments, seed: int | None) -> None:
     from resilient_exec.adapters.negmas.worlds import provenance  # see _run_parallel
 
-    provenance.settle(tournaments, path, call.arguments, seed)
+    provenance.complete(tournaments, path, call.arguments, seed)
 
 
 def _run_serial(tournaments: Any, original: Callable[..., Any], call: inspect.BoundArguments, path: Path) -> Any:
-    """As negmas does, but with the seed that the options have."""
+    """Run a tournament serially, as negmas does, but with the seed of the options."""
     from resilient_exec.adapters.negmas.worlds import seeding  # see _run_parallel
 
-    _settle(tournaments, path, call, settings.current().seed)
-    with seeding.serially(call.arguments["world_generator"]):
+    _complete_arguments(tournaments, path, call, settings.current().seed)
+    with seeding.serial_run(call.arguments["world_generator"]):
         return original(*call.args, **call.kwargs)
 
 
@@ -246,22 +209,22 @@ def _run_parallel(tournaments: Any, original: Callable[..., Any], call: inspect.
     lanes = _lanes(call.arguments["parallelism"])
     if lanes is None:
         return original(*call.args, **call.kwargs)
-    # Not on top: a worker imports this package for its half, and needs neither the pool nor loky.
+    # Imported here, since a worker imports this package, too, and needs neither the pool nor loky.
     from resilient_exec.adapters.negmas.worlds import runner as worlds
 
     return worlds.run(tournaments, call.arguments, lanes)
 
 
 def _lanes(parallelism: str) -> int | None:
-    """The number of workers that a value of ``parallelism=`` asks for; ``None``: it is not for us.
+    """The number of workers that a value of ``parallelism=`` asks for; ``None``: it is left to negmas.
 
     Raises:
-        ValueError: it is for us, and wrong.
+        ValueError: it begins like one of ours, but is wrong.
     """
     ours = parallelism.removeprefix("parallel:")
     if ours.startswith(_OURS):
         return _cpus(_fraction(ours))
-    if not _seam.parallel or parallelism in _DASK or not parallelism.startswith(_PROCESSES):
+    if not _installed.parallel or parallelism in _DASK or not parallelism.startswith(_PROCESSES):
         return None
     _, colon, fraction = parallelism.rpartition(":")
     try:
@@ -298,20 +261,20 @@ def _install_negotiations() -> None:
 
     cartesian: Any = importlib.import_module("negmas.tournaments.neg.simple.cartesian")
     name = "run_isolated_tasks" if hasattr(cartesian, "run_isolated_tasks") else "ProcessPoolExecutor"
-    if name in _seam.patches:
+    if name in _installed.patches:
         return
     _install_stand_in_for_pool(cartesian, name, negotiations)
-    _parameters(cartesian, "cartesian_tournament")
-    _seam.add("cartesian_tournament", _wrapped(cartesian, "cartesian_tournament", _cartesian_tournament))
+    compatibility.parameters(cartesian, "cartesian_tournament")
+    _installed.add("cartesian_tournament", _wrapped(cartesian, "cartesian_tournament", _cartesian_tournament))
     for parameter in ("s", "partners", "partner_names", "rep"):
-        if parameter not in _parameters(cartesian, "run_negotiation"):
-            _refuse(f"the parameter {parameter!r} of {cartesian.__name__}.run_negotiation")
+        if parameter not in compatibility.parameters(cartesian, "run_negotiation"):
+            compatibility.refuse(f"the parameter {parameter!r} of {cartesian.__name__}.run_negotiation")
     if hasattr(cartesian, "continue_cartesian_tournament"):
-        go_on = _wrapped(cartesian, "continue_cartesian_tournament", _continue_cartesian_tournament)
-        _seam.add("continue_cartesian_tournament", go_on)
-    one = _wrapped(cartesian, "run_negotiation", _run_negotiation)
-    one.everywhere = False  # who calls it by another way than a tournament has no seed
-    _seam.add("run_negotiation", one)
+        continuing = _wrapped(cartesian, "continue_cartesian_tournament", _continue_cartesian_tournament)
+        _installed.add("continue_cartesian_tournament", continuing)
+    run_negotiation = _wrapped(cartesian, "run_negotiation", _run_negotiation)
+    run_negotiation.everywhere = False  # a call outside of a tournament has no seed
+    _installed.add("run_negotiation", run_negotiation)
 
 
 def _cartesian_tournament(_: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
@@ -321,22 +284,22 @@ def _cartesian_tournament(_: Any, original: Callable[..., Any], call: inspect.Bo
     if not is_serial:
         checks.check_plots(call.arguments)
     in_threads = call.arguments.get("executor") == "thread" and not is_serial
-    # Where there is a limit of time newer versions send a serial run to one worker, which can be killed.
+    # If there is a time limit, newer versions run a serial tournament in one worker, which can be killed.
     lanes = settings.options(max_workers=1) if is_serial else contextlib.nullcontext()
     with lanes, negotiation_seeds.seeded(settings.current().seed, in_threads=in_threads):
         return original(*call.args, **call.kwargs)
 
 
 def _continue_cartesian_tournament(_: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
-    # Here, since negmas makes None of any exception, and writes its scenarios anew (other ones) before it runs any.
+    # Checked before, since negmas turns every exception into None, and writes other scenarios before it runs any.
     folder = Path(call.arguments["path"])
-    if not any(folder.glob("details.*")):  # else it is complete, and only loaded
+    if not any(folder.glob("details.*")):  # with such a file it is complete, and is only loaded
         checks.check_begun(folder)
     return original(*call.args, **call.kwargs)
 
 
 def _run_negotiation(_: Any, original: Callable[..., Any], call: inspect.BoundArguments) -> Any:
-    """In this process; in a worker negmas' own function is called."""
+    """Run a negotiation in this process; in a worker negmas' own function is called."""
     from resilient_exec.adapters.negmas.negotiations import seeding as negotiation_seeds  # see _run_parallel
 
     seeds = negotiation_seeds.current()
@@ -346,16 +309,17 @@ def _run_negotiation(_: Any, original: Callable[..., Any], call: inspect.BoundAr
 def _install_stand_in_for_pool(cartesian: Any, name: str, negotiations: Any) -> None:
     if name == "run_isolated_tasks":
         ours = inspect.signature(negotiations.run_isolated_tasks).parameters
-        for parameter in _parameters(cartesian, name):
+        for parameter in compatibility.parameters(cartesian, name):
             if parameter not in ours:
-                _refuse(f"{cartesian.__name__}.{name} without the parameter {parameter!r}")
-        _seam.add(name, _Patch(getattr(cartesian, name), negotiations.run_isolated_tasks, cartesian, everywhere=False))
+                compatibility.refuse(f"{cartesian.__name__}.{name} without the parameter {parameter!r}")
+        stand_in = negotiations.run_isolated_tasks
+        _installed.add(name, _Patch(getattr(cartesian, name), stand_in, cartesian, everywhere=False))
         return
-    _parameters(cartesian, "failed_run_record")
+    compatibility.parameters(cartesian, "failed_run_record")
     code = cartesian.cartesian_tournament.__code__
     if not hasattr(cartesian, name):
-        _refuse(f"{cartesian.__name__}.run_isolated_tasks, or an older version's ProcessPoolExecutor")
+        compatibility.refuse(f"{cartesian.__name__}.run_isolated_tasks, or an older version's ProcessPoolExecutor")
     if "timeout" not in {*code.co_varnames, *code.co_cellvars}:
-        _refuse(f"the variable 'timeout' of {cartesian.__name__}.cartesian_tournament")
+        compatibility.refuse(f"the variable 'timeout' of {cartesian.__name__}.cartesian_tournament")
     stand_in = functools.partial(negotiations.NegotiationPool, cartesian)
-    _seam.add(name, _Patch(getattr(cartesian, name), stand_in, cartesian, everywhere=False))
+    _installed.add(name, _Patch(getattr(cartesian, name), stand_in, cartesian, everywhere=False))

@@ -1,13 +1,13 @@
-"""What the workers of a tournament find imported: negmas, what makes the worlds, and the competitors' own modules.
+"""Which modules the workers of a tournament preload: negmas, what makes the worlds, and the competitors' modules.
 
-A worker that imports negmas and scml for itself needs seconds of CPU before its first world.  Forked from a process
-that has them it is there in some 30 ms, so that each world can have a process of its own: no memory leaked by former
-worlds, no stale singleton, no lock of a former agent.
+A worker that imports negmas and scml itself needs seconds of CPU time before its first world.  Forked from a process
+that has imported them, it starts in about 30 ms, so that each world can have a process of its own: without memory that
+earlier worlds have leaked, and without singletons and locks of earlier agents.
 
-What is negmas' or scml's own is imported at once.  The competitors' modules are other people's code: they are imported
-on trial first, in a child, and left to the workers if that fails or starts threads (a ``?`` in the pool's
-``preload``).  Only what this process has imported under the very name is named: what lives in ``__main__`` or was made
-at run time travels by value.
+Modules of negmas and scml are imported directly.  The competitors' modules are code of others, so they are imported on
+trial first, in a child process, and left to the workers if that fails or starts threads (a ``?`` in the pool's
+``preload``).  Only modules that this process has imported under their own name are preloaded: code in ``__main__``, or
+made at run time, is pickled by value.
 """
 
 from __future__ import annotations
@@ -31,22 +31,25 @@ WORLDS = (
     "resilient_exec.adapters.negmas.worlds.tables",
 )
 NEGOTIATIONS = ("negmas.tournaments.neg.simple.cartesian", "resilient_exec.adapters.negmas.negotiations.runner")
-_NEVER = {"__main__", "__mp_main__", "builtins"}
-_TRUSTED = {"negmas", "scml"}  # to try them first would cost seconds for nothing
+_SKIPPED = {"__main__", "__mp_main__", "builtins"}
+_KNOWN_PACKAGES = {"negmas", "scml"}  # need no trial import, which would take seconds
 
 
 def modules_for(base: tuple[str, ...], functions: Iterable[Any], types: Iterable[str]) -> tuple[str, ...]:
     """The modules to preload, each once: the base, then (on trial) those of functions and of competitors.
 
     Args:
-        base: what every worker needs.
+        base: modules that every worker needs.
         functions: the generator, the score calculator and the like.
         types: full names of competitors.
+
+    Returns:
+        Names of modules, with a ``?`` behind those that are to be imported on trial first.
     """
-    found = [getattr(function, "__module__", None) for function in map(_bare, functions)]
+    found = [getattr(function, "__module__", None) for function in map(_unwrap, functions)]
     found += [_module_of(name) for name in types]
-    wanted = dict.fromkeys(module for module in found if module and module not in _NEVER and _is_importable(module))
-    named = (module if module.partition(".")[0] in _TRUSTED else f"{module}?" for module in wanted)
+    wanted = dict.fromkeys(name for name in found if name and name not in _SKIPPED and _is_importable(name))
+    named = (module if module.partition(".")[0] in _KNOWN_PACKAGES else f"{module}?" for module in wanted)
     return tuple(dict.fromkeys((*base, *named)))
 
 
@@ -56,8 +59,8 @@ def pool_for(settings: Settings, lanes: int, modules: tuple[str, ...], **options
     Args:
         settings: the tournament's.
         lanes: number of workers.
-        modules: what to preload, if the settings say so.
-        **options: further ones of the pool; they win over the settings.
+        modules: to be preloaded, if the settings say so.
+        **options: further options of the pool, which override the settings.
     """
     given = {
         "start_timeout": settings.start_timeout,
@@ -74,27 +77,27 @@ def pool_for(settings: Settings, lanes: int, modules: tuple[str, ...], **options
     pool = ResilientPool(lanes, **{**given, "max_tasks_per_worker": 1})
     try:
         left_out = pool.preloaded()
-    except BaseException:  # a Ctrl-C, too: it takes seconds
+    except BaseException:  # also a Ctrl-C, since it takes seconds
         pool.shutdown(kill=True)
         raise
     if left_out == ():
         return pool
-    # None: nothing is preloaded.  Else each world would import those modules anew.
+    # Nothing is preloaded (None), or some modules are left out: a fresh process for each world would import them anew.
     pool.shutdown()
     return ResilientPool(lanes, **given)
 
 
-def _bare(function: Any) -> Any:
-    """The function itself, of a ``partial`` or of a wrapper of ours that holds it as ``generator``."""
+def _unwrap(function: Any) -> Any:
+    """The function inside a ``partial``, or inside a wrapper of ours that holds it as ``generator``."""
     for name in ("func", "generator"):
         inner = getattr(function, name, None)
         if callable(inner):
-            return _bare(inner)
+            return _unwrap(inner)
     return function
 
 
 def _module_of(type_name: str) -> str | None:
-    """The module in a type's full name, which may also name classes that it is nested in."""
+    """The module in a type's full name, which may also contain the classes that the type is nested in."""
     name = type_name.replace(":", ".").rpartition(".")[0]
     while name and name not in sys.modules:
         name = name.rpartition(".")[0]
@@ -104,5 +107,5 @@ def _module_of(type_name: str) -> str | None:
 def _is_importable(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError, AttributeError):  # made at run time, or its parent cannot be imported
+    except (ImportError, ValueError, AttributeError):  # made at run time, or its parent package cannot be imported
         return False

@@ -1,4 +1,4 @@
-"""What a tournament's pool is made with: ``options(...)`` in code, over the environment, over the defaults.
+"""The options of a tournament: ``options(...)`` in code overrides the environment, which overrides the defaults.
 
 ========================  ===================================  =============================================
 option                    environment                          default
@@ -6,54 +6,60 @@ option                    environment                          default
 ``max_workers``           ``RESILIENT_EXEC_WORKERS``           the fraction in ``"resilient:0.5"``, or all CPUs
 ``timeout``               ``RESILIENT_EXEC_TIMEOUT``           from the ``time_limit`` that worlds declare
 ``start_timeout``         ``RESILIENT_EXEC_START_TIMEOUT``     120 s
-``memory_limit``          ``RESILIENT_EXEC_MEMORY_LIMIT``      none; ``"2GiB"``: of a worker and what it starts
+``memory_limit``          ``RESILIENT_EXEC_MEMORY_LIMIT``      none; ``"2GiB"``: of a worker and its descendants
 ``retry``                 ``RESILIENT_EXEC_RETRIES``           deaths twice, memory once, timeouts not
 ``max_tasks_per_worker``  ``RESILIENT_EXEC_TASKS_PER_WORKER``  as ``fresh_process`` has it
-``fresh_process``         ``RESILIENT_EXEC_FRESH_PROCESS``     each world in a process of its own, where that is cheap
+``fresh_process``         ``RESILIENT_EXEC_FRESH_PROCESS``     each world in a process of its own, if that is fast
 ``preload``               ``RESILIENT_EXEC_PRELOAD``           yes: workers are forked with negmas and scml imported
 ``marker_wait``           ``RESILIENT_EXEC_MARKER_WAIT``       30 s
-``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB
-``seed``                  ``RESILIENT_EXEC_SEED``              none: worlds draw as they come (:mod:`.worlds.seeding`)
+``output``                ``RESILIENT_EXEC_OUTPUT``            "forward" what worlds print; "file": into a file each
+``output_limit``          ``RESILIENT_EXEC_OUTPUT_LIMIT``      16 MiB of what each world prints; 0: no limit
+``seed``                  ``RESILIENT_EXEC_SEED``              none: random states are not set (:mod:`.worlds.seeding`)
 ``verify``                ``RESILIENT_EXEC_VERIFY``            0 world sets are run twice (:mod:`.worlds.verification`)
 ``step_timeout``          ``RESILIENT_EXEC_STEP_TIMEOUT``      none; steps of an agent that took longer are counted
-``disqualify_after``      ``RESILIENT_EXEC_DISQUALIFY_AFTER``  never; worlds that a competitor may spoil
+``disqualify_after``      ``RESILIENT_EXEC_DISQUALIFY_AFTER``  never; the number of worlds spoiled by a competitor
 ``take_over``             ``RESILIENT_EXEC_TAKE_OVER``         no: a folder that another host claims is refused
+``retry_failed``          ``RESILIENT_EXEC_RETRY_FAILED``      yes: a resumed tournament runs what had failed again
 ``observers``             (none)                               none
 ========================  ===================================  =============================================
 
 ``options(retry=...)`` takes what the pool takes: a :class:`~resilient_exec.RetryPolicy`, or a number of attempts
-in all.  ``RESILIENT_EXEC_RETRIES`` counts *further* attempts after a death; a timeout is not tried again, since a
-world that hung for its whole limit would most likely do so again.  ``timeout`` may be ``None`` (in the
-environment: ``none``): no limit at all.  A number of workers that is given wins over a fraction.
+in all.  ``RESILIENT_EXEC_RETRIES`` is the number of *further* attempts after a death.  A world that timed out is not
+tried again, since it would most likely time out again.  ``timeout`` may be ``None`` (in the environment: ``none``),
+which means no limit at all.  A given number of workers overrides a fraction.
 
-With ``preload`` each worker is forked from a process that has imported negmas, scml and the competitors' modules; then
-each world has a fresh process, unless one of these modules cannot be preloaded (it starts threads, or fails), and
-would have to be imported for each world: then workers are reused.  ``fresh_process=True`` and ``False`` say it
-outright; ``max_tasks_per_worker`` goes before both.
+With ``preload`` each worker is forked from a process that has imported negmas, scml and the competitors' modules, and
+each world gets a fresh process.  If one of these modules cannot be preloaded (it starts threads, or fails), it would
+have to be imported for each world, so workers are reused then.  ``fresh_process=True`` and ``False`` override this, and
+``max_tasks_per_worker`` overrides both.
 
-A variable whose name is nearly one of these (``RESILIENT_EXEC_TIMOUT``), or is made of an option's
-(``RESILIENT_EXEC_MAX_WORKERS``), is refused like a wrong value: who set it would otherwise learn in the morning that
-the night had no timeout.
+With ``output="file"`` what a world prints is written to ``resilient/output.txt`` in the folder of its world set.  If it
+is more than ``output_limit``, the first half of the limit and the end are kept.  ``"both"`` also copies it to the
+program's stdout, without escape sequences.
 
-Wrong values are refused where they are given: by the call of ``options`` (a ``ValueError``, or a ``TypeError``), or,
-for the environment, when the adapter is imported and again before the first world (a
-:class:`~resilient_exec.pool.options.WrongSetting`, a ``ValueError``, too; the commands print it and end with 2).
+A variable with a name similar to one of these (``RESILIENT_EXEC_TIMOUT``), or made of an option's name
+(``RESILIENT_EXEC_MAX_WORKERS``), is refused like a wrong value, since otherwise a misspelt limit would be ignored.
+
+Wrong values raise an error where they are given: for ``options``, when it is called (``ValueError`` or ``TypeError``);
+for the environment, when the adapter is imported and again before the first world
+(:class:`~resilient_exec.pool.options.WrongSetting`, which is a ``ValueError``; the commands print it and exit with 2).
 """
 
 from __future__ import annotations
 
 import math
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
 
 from resilient_exec.adapters.worker_output import DEFAULT_LIMIT
 from resilient_exec.model.policies import RetryPolicy, as_policy
+from resilient_exec.pool.durations import seconds_in
 from resilient_exec.pool.options import LONGEST, WrongSetting, size
 
 if TYPE_CHECKING:
@@ -73,12 +79,12 @@ class _Unset(Enum):
 
 
 UNSET: Final = _Unset.UNSET
-"""Told apart from ``None``, which means "no limit"."""
+"""No value was given; ``None`` means "no limit"."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The options in force, checked."""
+    """The options in force, with checked values; see the module's docstring for their meaning."""
 
     max_workers: int | None = None
     timeout: float | _Unset | None = UNSET
@@ -89,20 +95,29 @@ class Settings:
     fresh_process: bool | None = None
     preload: bool = True
     marker_wait: float = 30.0
+    output: Literal["forward", "file", "both"] = "forward"
     output_limit: int = DEFAULT_LIMIT
     seed: int | None = None
     verify: int = 0
     step_timeout: float | None = None
     disqualify_after: int | None = None
     take_over: bool = False
+    retry_failed: bool = True
     observers: tuple[Callable[..., object], ...] = ()
 
 
 def _seconds(value: Any) -> float:
-    number = _number(value)
+    number = _length_of_time(value)
     if not 0 < number < LONGEST:
-        raise ValueError("must be a finite number of seconds, more than 0")
+        raise ValueError('must be a finite number of seconds, more than 0, or a text such as "5m"')
     return number
+
+
+def _length_of_time(value: Any) -> float:
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = seconds_in(value)
+    return _number(value)
 
 
 def _seconds_or_none(value: Any) -> float | None:
@@ -111,7 +126,9 @@ def _seconds_or_none(value: Any) -> float | None:
     try:
         return _seconds(value)
     except ValueError:
-        raise ValueError("must be a number of seconds, more than 0, or None for no limit") from None
+        raise ValueError(
+            'must be a number of seconds, more than 0, a text such as "5m", or None for no limit'
+        ) from None
 
 
 def _memory(value: Any) -> int | None:
@@ -125,7 +142,7 @@ def _memory(value: Any) -> int | None:
         ) from None
 
 
-def _patience(value: Any) -> float:
+def _seconds_or_zero(value: Any) -> float:
     number = _number(value)
     if not 0 <= number < LONGEST:
         raise ValueError("must be a finite number of seconds, 0 or more")
@@ -176,6 +193,30 @@ def _count_or_zero(value: Any) -> int:
     return _whole(value, 0)
 
 
+def _output(value: Any) -> str:
+    if not isinstance(value, str) or value not in {"forward", "file", "both"}:
+        raise ValueError('must be "forward", "file" or "both"')
+    return value
+
+
+def _output_limit(value: Any) -> int:
+    if isinstance(value, bool) or str(value).strip() == "0":
+        if not isinstance(value, bool):
+            return 0
+        raise ValueError("must be a number of bytes")
+    try:  # a number of bytes may be a small one here, unlike a limit of memory
+        return _whole(value, 0)
+    except ValueError:
+        pass
+    try:
+        limit = size("it", value) if isinstance(value, str) else None
+    except ValueError:
+        limit = None
+    if limit is None:
+        raise ValueError('must be a number of bytes, 0 or more, or a text such as "16MiB"')
+    return limit
+
+
 def _retries(value: Any) -> RetryPolicy:
     further = _whole(value, 0, " of further attempts after a death")
     return RetryPolicy(deaths=further, timeouts=0, memory=min(1, further))
@@ -211,18 +252,20 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "max_tasks_per_worker": _count_or_none,
     "fresh_process": _yes_no_or_none,
     "preload": _yes_or_no,
-    "marker_wait": _patience,
-    "output_limit": _count,
+    "marker_wait": _seconds_or_zero,
+    "output": _output,
+    "output_limit": _output_limit,
     "seed": _seed,
     "verify": _count_or_zero,
     "step_timeout": _seconds_or_none,
     "disqualify_after": _count_or_none,
     "take_over": _yes_or_no,
+    "retry_failed": _yes_or_no,
     "observers": _observers,
 }
 
 _ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any], str]] = {
-    # the option, its rule, and a value that would do
+    # the option, its rule, and an example of a right value
     "RESILIENT_EXEC_WORKERS": ("max_workers", _count, "4"),
     "RESILIENT_EXEC_TIMEOUT": ("timeout", _seconds_or_none, "300"),
     "RESILIENT_EXEC_START_TIMEOUT": ("start_timeout", _seconds, "120"),
@@ -231,19 +274,21 @@ _ENVIRONMENT: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "RESILIENT_EXEC_TASKS_PER_WORKER": ("max_tasks_per_worker", _count, "10"),
     "RESILIENT_EXEC_FRESH_PROCESS": ("fresh_process", _yes_or_no, "1"),
     "RESILIENT_EXEC_PRELOAD": ("preload", _yes_or_no, "0"),
-    "RESILIENT_EXEC_MARKER_WAIT": ("marker_wait", _patience, "30"),
-    "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _count, str(DEFAULT_LIMIT)),
+    "RESILIENT_EXEC_MARKER_WAIT": ("marker_wait", _seconds_or_zero, "30"),
+    "RESILIENT_EXEC_OUTPUT": ("output", _output, "file"),
+    "RESILIENT_EXEC_OUTPUT_LIMIT": ("output_limit", _output_limit, "16MiB"),
     "RESILIENT_EXEC_SEED": ("seed", _seed, "7"),
     "RESILIENT_EXEC_VERIFY": ("verify", _count_or_zero, "3"),
     "RESILIENT_EXEC_STEP_TIMEOUT": ("step_timeout", _seconds_or_none, "2"),
     "RESILIENT_EXEC_DISQUALIFY_AFTER": ("disqualify_after", _count, "3"),
     "RESILIENT_EXEC_TAKE_OVER": ("take_over", _yes_or_no, "1"),
+    "RESILIENT_EXEC_RETRY_FAILED": ("retry_failed", _yes_or_no, "0"),
 }
 
 _PREFIX = "RESILIENT_EXEC_"
 _BY_OPTION = {f"{_PREFIX}{option.upper()}": variable for variable, (option, _, _) in _ENVIRONMENT.items()}
-_ALIKE = 0.75  # of difflib's ratio of what is behind the prefix
-_SHOWN = 60  # characters of a wrong value
+_MIN_SIMILARITY = 0.75  # difflib's ratio of two names without the prefix
+_MAX_SHOWN = 60  # characters of a wrong value in an error
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _given: ContextVar[Mapping[str, Any]] = ContextVar("resilient_exec_negmas_options", default=_NOTHING)
 
@@ -260,17 +305,17 @@ def _refuse_misspelt(variables: Mapping[str, str]) -> None:
     for name in sorted(variables):
         if not name.startswith(_PREFIX) or name in _ENVIRONMENT or not variables[name]:
             continue
-        close = [f"{_PREFIX}{one}" for one in get_close_matches(name.removeprefix(_PREFIX), known, 1, _ALIKE)]
+        close = [f"{_PREFIX}{one}" for one in get_close_matches(name.removeprefix(_PREFIX), known, 1, _MIN_SIMILARITY)]
         meant = _BY_OPTION.get(name) or next(iter(close), None)
         if meant is not None:
             raise WrongSetting(f"{name} is not read by anything; unset it, or set {meant} if that is meant")
 
 
 def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The options that the environment gives; a variable that is empty counts as not set.
+    """The options that the environment sets; an empty variable counts as not set.
 
     Raises:
-        WrongSetting: names the variable, its value, the rule and the remedy, in one line.
+        WrongSetting: the message names the variable, its value, the rule and the remedy, in one line.
     """
     variables = os.environ if environment is None else environment
     _refuse_misspelt(variables)
@@ -282,14 +327,14 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
         try:
             found[option] = rule(value)
         except ValueError as error:
-            shown = repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}... ({len(value)} characters)"
+            shown = repr(value) if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]!r}... ({len(value)} characters)"
             remedy = f"unset it, or set another value, such as {variable}={example}"
             raise WrongSetting(f"{variable}={shown}: {error}; {remedy}") from None
     return found
 
 
 def current() -> Settings:
-    """The options in force here and now.
+    """The options in force in this thread.
 
     Raises:
         WrongSetting: the environment holds a wrong value.
@@ -298,23 +343,25 @@ def current() -> Settings:
 
 
 class Options(TypedDict, total=False):
-    """What :func:`options` takes."""
+    """The keyword arguments of :func:`options`."""
 
     max_workers: int | None
-    timeout: float | None
-    start_timeout: float
+    timeout: float | str | None
+    start_timeout: float | str
     memory_limit: int | str | None
     retry: RetryPolicy | int
     max_tasks_per_worker: int | None
     fresh_process: bool | None
     preload: bool
     marker_wait: float
-    output_limit: int
+    output: Literal["forward", "file", "both"]
+    output_limit: int | str
     seed: int | None
     verify: int
-    step_timeout: float | None
+    step_timeout: float | str | None
     disqualify_after: int | None
     take_over: bool
+    retry_failed: bool
     observers: Sequence[Callable[[Event], object]]
 
 
@@ -326,22 +373,22 @@ def options(**given: Unpack[Options]) -> AbstractContextManager[Settings]:
         with options(timeout=300, retry=3):
             anac2024_std(..., parallelism="resilient")
 
-    Blocks nest; the inner one adds to the outer one and wins over it, and both over the environment.  See the
-    module's docstring for the names and what they mean.
+    Blocks may be nested: the inner one overrides the outer one, and both override the environment.  See the module's
+    docstring for the names and their meaning.
 
     Raises:
         TypeError: there is no option of that name.
-        ValueError: names the option, its value and the rule.
+        ValueError: a value is wrong; the message names the option, its value and the rule.
     """
     known = [field.name for field in fields(Settings)]
     for name in given:
         if name not in known:
             raise TypeError(f"there is no option {name!r}; there are: {', '.join(known)}")
-    return _set({name: _checked(_RULES[name], name, value) for name, value in given.items()})
+    return _override({name: _checked(_RULES[name], name, value) for name, value in given.items()})
 
 
 @contextmanager
-def _set(checked: Mapping[str, Any]) -> Iterator[Settings]:
+def _override(checked: Mapping[str, Any]) -> Iterator[Settings]:
     token = _given.set({**_given.get(), **checked})
     try:
         yield current()

@@ -1,9 +1,9 @@
 """What all worlds of a tournament share, on its way to the workers: packed once, unpacked once in each worker.
 
-negmas names competitors by strings (``"__main__.Mine"``) and looks them up where a world is built.  A worker has no
-``__main__`` of the user's: it is not imported there, on purpose, because an unguarded script would run again and a
-notebook has nothing to import.  So the classes that the configurations name are sent *by value* and put into the
-worker's ``__main__`` under their names.  Scores then name ``__main__.Mine``, as a serial run does.
+negmas names competitors by strings (``"__main__.Mine"``) and looks them up where a world is built.  A script with a
+guard is imported by the workers, and has them; what lives in another ``__main__`` (an unguarded script would run again,
+and a notebook has nothing to import) is sent *by value* and put into the worker's ``__main__`` under its names.  Scores
+name ``__main__.Mine`` either way, as a serial run does: a class of an imported script would name ``__mp_main__``.
 
 They are packed together with the generator, the score calculator and the callback, in one pickle: functions of
 ``__main__`` that share a global variable share it in the worker, too.
@@ -14,17 +14,22 @@ What cannot travel is found here, before the first world, and named: a callback 
 from __future__ import annotations
 
 import functools
+import pickle
 import re
 import sys
 import types
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.model.errors import NotSendable
+from resilient_exec.wire import pickling
+from resilient_exec.wire.script import IMPORTED, find_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["main_names", "pack", "unpack"]
+    from resilient_exec.wire.script import Known
+
+__all__ = ["main_names", "name_as_serial_runs_do", "pack", "unpack"]
 
 _MENTION = re.compile(r"__main__\.([^\W\d]\w*)")
 _DEEPEST = 6  # steps from what cannot travel to the reason
@@ -68,22 +73,22 @@ def pack(main: Mapping[str, Any], shared: Mapping[str, Any]) -> bytes:
     """Both as bytes.
 
     Args:
-        main: what to put into the worker's ``__main__``, by name.
+        main: what is to be in the worker's ``__main__``, by name.
         shared: what :func:`unpack` is to return, by the name that errors use.
 
     Raises:
         NotSendable: names what cannot travel, and why.
     """
-    import cloudpickle  # only tournaments need it
-
+    script = find_script("auto")  # as the pool to come will find it
     try:
-        return bytes(cloudpickle.dumps((dict(main), dict(shared))))
+        missing = {name: value for name, value in main.items() if not _is_there(value, script)}
+        return pickling.dumps_by_value((missing, dict(shared)), script=script)
     except Exception as error:
         named = {f"the class or function __main__.{name}": value for name, value in main.items()}
         for name, value in {**named, **shared}.items():
-            why = _refusal(value)
+            why = _refusal(value, script)
             if why is not None:
-                trail = " -> ".join(_trail(value, why, _DEEPEST))
+                trail = " -> ".join(_trail(value, why, _DEEPEST, script))
                 raise NotSendable(
                     f"{name} cannot be sent to a worker process: {why}{f' (found at: {trail})' if trail else ''}. "
                     "Whatever it needs there, it must make there: open files and take locks inside the function, "
@@ -92,33 +97,41 @@ def pack(main: Mapping[str, Any], shared: Mapping[str, Any]) -> bytes:
         raise NotSendable(f"the tournament cannot be sent to a worker process: {error}") from error
 
 
+def _is_there(value: Any, script: Known | None) -> bool:
+    return script is not None and isinstance(value, type | types.FunctionType) and script.has(value)
+
+
 def unpack(packed: bytes) -> dict[str, Any]:
     """In the worker: fill ``__main__``, return the rest."""
-    import cloudpickle
-
-    main, shared = cloudpickle.loads(packed)
+    name_as_serial_runs_do()
+    main, shared = pickle.loads(packed)
     vars(sys.modules["__main__"]).update(main)
     result: dict[str, Any] = shared
     return result
 
 
-def _refusal(value: Any) -> str | None:
-    import cloudpickle
+def name_as_serial_runs_do() -> None:
+    """In the worker: let the classes of an imported script say that they are from ``__main__``."""
+    for value in list(vars(sys.modules["__main__"]).values()):
+        if isinstance(value, type) and value.__module__ == IMPORTED:
+            value.__module__ = "__main__"
 
+
+def _refusal(value: Any, script: Known | None) -> str | None:
     try:
-        cloudpickle.dumps(value)
+        pickling.dumps_by_value(value, script=script)
     except Exception as error:
         return str(error) or type(error).__name__
     return None
 
 
-def _trail(value: Any, why: str, steps: int) -> list[str]:
+def _trail(value: Any, why: str, steps: int, script: Known | None) -> list[str]:
     """The way from ``value`` to the innermost part of it that is refused for the same reason."""
     if steps == 0:
         return []
     for name, part in _parts(value):
-        if _refusal(part) == why:
-            return [name, *_trail(part, why, steps - 1)]
+        if _refusal(part, script) == why:
+            return [name, *_trail(part, why, steps - 1, script)]
     return []
 
 

@@ -140,7 +140,7 @@ def _text(error: BaseException) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Try the agent; the exit status."""
-    from resilient_exec.cli.scml.tournament import check_settings, check_steps
+    from resilient_exec.cli.scml.options import check_settings, check_steps
 
     check_settings(arguments)
 

@@ -1,227 +1,299 @@
-"""``resilient-exec scml``: a tournament among named competitors, its ranking, and what became of each world."""
+"""``resilient-exec scml std`` and ``oneshot``: a tournament among named competitors, its ranking, its failures."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import json
+import os
+import shlex
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.cli.parsing import CommandError, new_parser, seconds, whole
-from resilient_exec.cli.pool_options import add_pool_options, flags_of, variables
-from resilient_exec.cli.scml import health
+from resilient_exec.cli import signals
+from resilient_exec.cli.parsing import CommandError
+from resilient_exec.cli.pool_options import variables
+from resilient_exec.cli.scml import competitors, dry_run, saved, summary
+from resilient_exec.cli.scml.options import (
+    NAME,
+    TRACKS,
+    add_options,
+    apply_preset,
+    check_settings,
+    check_steps,
+    installed,
+    played,
+)
+from resilient_exec.cli.scml.screen import Screen, without_prints
+from resilient_exec.cli.scml.words import in_command_line_words
+from resilient_exec.cli.tables import width_of
+from resilient_exec.pool.durations import short
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from resilient_exec.adapters.negmas import Report
 
-__all__ = ["PRESETS", "add_parsers", "check_settings", "check_steps", "run"]
+__all__ = ["add_parsers", "run"]
 
 SOME_WORLDS_MISSING = 3  # exit status
-_NAME = "tournament"
-_DEFAULT = {
-    "std": ("GreedyStdAgent", "RandomStdAgent", "SyncRandomStdAgent"),
-    "oneshot": ("GreedyOneShotAgent", "RandomOneShotAgent", "RandDistOneShotAgent"),
-}
-
-_LEAST_STEPS = {"std": 5, "oneshot": 3}  # the most products that a world may have
-
-
-PRESETS = {
-    "quick": {"configs": 2, "runs": 1, "steps": 10, "per_world": 2},
-    "full": {"configs": 10, "runs": 2, "steps": 50, "per_world": 2},
-}
-"""What ``--preset`` stands for: minutes on a laptop, or a night."""
+_OUTPUT_LIMIT = 1 << 20  # bytes of what a world prints
+_OF_ONE_RUN = {"RESILIENT_EXEC_TAKE_OVER", "RESILIENT_EXEC_RETRY_FAILED", "RESILIENT_EXEC_OUTPUT"}  # not kept
 
 
 def add_parsers(tracks: argparse._SubParsersAction[Any]) -> None:
     """Add ``std`` and ``oneshot``."""
-    for track, first in (("std", "GreedyStdAgent"), ("oneshot", "GreedyOneShotAgent")):
-        command = new_parser(
-            tracks,
-            track,
-            usage="[OPTION ...] [COMPETITOR ...]",
-            title=f"a tournament of the {track} track",
-            description=(
-                f"Run a tournament of the {track} track (by the rules of 2024); show the\n"
-                "ranking, what failed and why, and where everything lies."
-            ),
-            examples=(
-                f"resilient-exec scml {track} my_agents:Mine {first}",
-                f"resilient-exec scml {track} my_agents:Mine --preset full --output night",
-                f"resilient-exec scml {track} --resume --output night   # go on after a Ctrl-C",
-            ),
-        )
-        command.is_intermixed = True
-        command.add_argument(
-            "competitors",
-            nargs="*",
-            metavar="COMPETITOR",
-            help="module:Class, or the bare name of one of scml's own agents (default: three of these)",
-        )
-        _add_what_is_played(command)
-        add_pool_options(command)
-        output = command.add_argument_group("output")
-        output.add_argument("--output", metavar="DIR", help="folder for everything (default: a new one, here)")
-        output.add_argument("--resume", action="store_true", help="go on with the tournament in --output")
-        output.add_argument("--verbose", action="store_true", help="let negmas and the agents print")
-        command.set_defaults(run=run)
-
-
-def _add_what_is_played(command: argparse.ArgumentParser) -> None:
-    played = command.add_argument_group("what is played")
-    played.add_argument("--league", type=int, metavar="YEAR", help="add that year's agents of the package scml-agents")
-    played.add_argument(
-        "--preset",
-        choices=list(PRESETS),
-        default="quick",
-        help="; ".join(f"{name}: {' '.join(flags_of(values))}" for name, values in PRESETS.items())
-        + " (default: quick)",
-    )
-    for option, text in (
-        ("--configs", "different worlds, before competitors are assigned"),
-        ("--runs", "runs of each assignment"),
-        ("--steps", "simulated days"),
-        ("--per-world", "competitors in one world"),
-    ):
-        played.add_argument(option, type=whole, metavar="N", help=f"{text} (default: the preset's)")
-    played.add_argument("--total-timeout", type=seconds, metavar="T", help="for the whole tournament (default: none)")
+    for track in TRACKS:
+        add_options(tracks, track).set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run or resume a tournament; the exit status."""
+    if arguments.retry_failed and not arguments.resume:
+        raise CommandError("--retry-failed goes with --resume: in a new tournament nothing has failed yet")
     apply_preset(arguments)
     check_settings(arguments)
-    try:
-        return tournament(arguments)
-    except KeyboardInterrupt:
-        print("\nresilient-exec: interrupted; go on with --resume", file=sys.stderr)
-        return 130
+    with signals.as_interrupts():
+        try:
+            return Tournament(arguments).run()
+        except KeyboardInterrupt as error:
+            return signals.status_of(error)
 
 
-def apply_preset(arguments: argparse.Namespace) -> None:
-    """Fill in what was not given."""
-    for option, value in PRESETS[arguments.preset].items():
-        if getattr(arguments, option) is None:
-            setattr(arguments, option, value)
+class Tournament:
+    """One call of the command."""
 
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.track: str = arguments.track
+        # What was given by the environment is an option of this tournament like one of the command line.
+        names = tuple(name for name in os.environ if name.startswith("RESILIENT_EXEC_") and os.environ[name])
+        self.given = {**{name: os.environ[name] for name in names}, **variables(arguments)}
+        self.variables = dict(self.given)
+        self.screen = Screen(is_quiet=arguments.quiet, on_folder=self._keep_options)
+        self.refused: Exception | None = None
 
-def check_settings(arguments: argparse.Namespace) -> None:
-    """Look at the environment and the arguments together, before anything is loaded that takes seconds.
+    def run(self) -> int:
+        """The exit status."""
+        arguments = self.arguments
+        # Workers import competitors by name, with this path: a participant's own file lies here, as for `python -m`.
+        sys.path.insert(0, str(Path.cwd()))
+        try:
+            if arguments.resume:
+                return self._play(self._resuming())
+            check_steps(self.track, arguments.steps)
+            names = [competitors.parse(text) for text in self._names()]
+            output = self._new_folder()
+            self.screen.say("importing negmas and scml ...")
+            kinds = self._competitors(names)
+            if arguments.dry_run:
+                return dry_run.tell(arguments, kinds, self._options())
+            return self._play(self._starting(kinds, output))
+        finally:
+            sys.path.pop(0)
 
-    Raises:
-        CommandError, WrongSetting: something cannot be.
-    """
-    with _installed():
+    def _names(self) -> list[str]:
+        named: list[str] = self.arguments.competitors
+        return named or ([] if self.arguments.league else list(TRACKS[self.track]))
+
+    def _new_folder(self) -> Path:
+        name = self.arguments.output or f"scml-{self.track}-{time.strftime('%Y%m%d-%H%M%S')}"
+        output = Path(name).absolute()
+        if any(output.glob(f"{NAME}*")):
+            raise CommandError(
+                f"{name} holds a tournament already; go on with it by: {self._command_to_resume(name)}; or name "
+                "another --output"
+            )
+        return output
+
+    def _command_to_resume(self, output: str) -> str:
+        return shlex.join(["resilient-exec", "scml", self.track, "--resume", "--output", output])
+
+    # -- who plays
+
+    def _competitors(self, names: list[competitors.Named]) -> list[type]:
+        arguments = self.arguments
+        with self._quietly():
+            own = [one for one in names if one.module]
+            options = self._options()
+            limits = {"start_timeout": options.get("start_timeout", 120.0), "memory_limit": options.get("memory_limit")}
+            with ThreadPoolExecutor(1) as aside, installed():
+                looking = aside.submit(competitors.look, own, **limits)
+                importlib.import_module("scml.utils")  # seconds, in which the workers import it, too
+                looks = looking.result()
+            competitors.refuse(looks)
+            kinds = competitors.classes_of(names, self.track)
+            if arguments.league:
+                kinds += [kind for kind in _league(arguments.league, self.track) if kind not in kinds]
+        if len(kinds) < 2:
+            raise CommandError(f"a tournament needs two competitors or more; got {len(kinds)}")
+        if arguments.per_world > len(kinds):
+            raise CommandError(f"--per-world is {arguments.per_world}, but there are only {len(kinds)} competitors")
+        return kinds
+
+    def _options(self) -> dict[str, Any]:
+        """The options of the adapter."""
         from resilient_exec.adapters.negmas import settings
-    given = {**settings.from_environment(), **settings.from_environment(variables(arguments))}
-    if given.get("verify") and given.get("seed") is None and not arguments.resume:
-        raise CommandError("--verify (RESILIENT_EXEC_VERIFY) compares what a seed has made: give one, such as --seed 7")
 
+        options = settings.from_environment(self.variables)
+        arguments = self.arguments
+        limit = options.get("output_limit", _OUTPUT_LIMIT) if arguments.output_limit is None else arguments.output_limit
+        options |= {"output": "both" if arguments.verbose else "file", "output_limit": limit}
+        return options | {"retry_failed": not arguments.resume or arguments.retry_failed}
 
-@contextlib.contextmanager
-def _installed() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise CommandError(f"{error}; install it with: pip install 'resilient-exec[scml]'") from error
+    @contextlib.contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Let nothing that negmas or an agent prints in this process reach the terminal, but with ``--verbose``."""
+        if self.arguments.verbose:
+            yield
+            return
+        with without_prints() as (err, _):
+            screen, self.screen.stream = self.screen.stream, err
+            try:
+                yield
+            finally:
+                self.screen.stream = screen
 
+    # -- how it is begun, and gone on with
 
-def tournament(arguments: argparse.Namespace) -> int:
-    """Run or resume the tournament; the exit status."""
-    with _installed():
+    def _starting(self, kinds: list[type], output: Path) -> Callable[[], Any]:
         from scml import utils
 
+        from resilient_exec.adapters.negmas.worlds.seeding import reseed
+
+        arguments = self.arguments
+        output.mkdir(parents=True, exist_ok=True)
+        self.screen.say(f"{len(kinds)} competitors; creating the worlds in {output} ...")
+        seed = self._options().get("seed")
+
+        def start() -> Any:
+            if seed is not None:
+                reseed(seed)  # so that the same tournament is created from the same seed
+            return getattr(utils, f"anac2024_{self.track}")(
+                kinds,
+                **played(arguments),
+                tournament_path=output,
+                name=NAME,
+                total_timeout=arguments.total_timeout,
+                parallelism="resilient",
+                verbose=arguments.verbose,
+            )
+
+        return start
+
+    def _resuming(self) -> Callable[[], Any]:
+        arguments = self.arguments
+        if not arguments.output:
+            raise CommandError("--resume needs --output: the folder of the tournament to go on with")
+        found = sorted(path.parent for path in Path(arguments.output).absolute().glob("*/params.json"))
+        if not found:
+            raise CommandError(
+                f"there is no tournament in {arguments.output} to go on with (no */params.json); if it was interrupted "
+                "while it was created, remove the folder and start anew"
+            )
+        folder = found[-1]
+        kept = saved.load(folder)
+        self.variables, changed = saved.merged(kept.get("variables", {}), self.given)
+        total_timeout = arguments.total_timeout or kept.get("total_timeout")
+        options = " ".join(saved.as_flags(self.variables)) or "none"
+        self.screen.say(f"going on with {folder}, with its options: {options}")
+        for one in changed if kept else ():
+            self.screen.say(f"other than at its begin: {one}")
+        self.screen.say("importing negmas and scml ...")
+        with self._quietly(), installed():
+            from negmas.tournaments import evaluate_tournament, run_tournament
+            from scml import utils
+
+            generator = _generator(folder, self.track, utils)
+        del arguments
+
+        def go_on() -> Any:
+            how = {"parallelism": "resilient", "verbose": self.arguments.verbose}
+            run_tournament(folder, world_generator=generator, total_timeout=total_timeout, **how)
+            return evaluate_tournament(folder, metric=utils.truncated_mean, verbose=self.arguments.verbose)
+
+        return go_on
+
+    def _keep_options(self, folder: Path) -> None:
+        kept = {name: value for name, value in self.variables.items() if name not in _OF_ONE_RUN}
+        saved.save(folder, self.track, kept, self.arguments.total_timeout)
+        if (latest := self.screen.latest) is not None:
+            limit = f", each within {short(latest.limit)}" if latest.limit else ""
+            self.screen.say(f"{latest.planned - latest.settled} worlds to run on {latest.lanes} workers{limit}")
+
+    # -- running it, and telling what came of it
+
+    def _play(self, play: Callable[[], Any]) -> int:
         from resilient_exec.adapters import negmas as adapter
-        from resilient_exec.adapters.negmas import settings
-    # Workers import competitors by name, with this path: a participant's own file lies here, as for `python -m`.
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        with adapter.options(**settings.from_environment(variables(arguments))):
-            results = _resume(arguments, utils) if arguments.resume else _start(arguments, utils)
-    except adapter.CheckFailed as error:
-        raise CommandError(str(error)) from error
-    finally:
-        sys.path.pop(0)
-    report = adapter.last_report()
-    _show(results, report)
-    return 0 if report is None or not report.missing else SOME_WORLDS_MISSING
+        from resilient_exec.adapters.negmas.report import audience
 
+        before = adapter.last_report()
+        results, interrupted = None, None
+        try:
+            with self._quietly(), adapter.options(**self._options()), audience.telling(self.screen):
+                results = play()
+        except adapter.CheckFailed as error:
+            raise CommandError(in_command_line_words(str(error))) from error
+        except KeyboardInterrupt as error:
+            interrupted = error
+        except Exception as error:
+            report = adapter.last_report()
+            if report is before and isinstance(error, ValueError):
+                raise CommandError(in_command_line_words(str(error))) from error
+            # With nothing scored negmas has nothing to evaluate; all else is told as it is.
+            if report is before or report is None or report.scored:
+                raise
+        report = adapter.last_report()
+        return self._tell(results, None if report is before else report, interrupted)
 
-def check_steps(track: str, steps: int) -> None:
-    """Refuse worlds that scml cannot make.
+    def _tell(self, results: Any, report: Report | None, interrupted: KeyboardInterrupt | None) -> int:
+        self.screen.ended()
+        if interrupted is not None and report is not None and report.scored and report.folder is not None:
+            results = self._evaluated_so_far(report.folder)
+        scores = summary.ranking(results)
+        status = 0 if report is None or not report.missing else SOME_WORLDS_MISSING
+        status = signals.status_of(interrupted) if interrupted is not None else status
+        if report is not None or interrupted is None:
+            self._print(scores, report, status)
+        if interrupted is not None:
+            self._say_how_to_go_on(report, interrupted)
+        elif report is not None and any(task.status != "failed" for task in report.missing):
+            self.screen.say(f"go on with: {self._command_to_resume(self._output(report))}")
+        return status
 
-    Raises:
-        CommandError: how many steps it takes.
-    """
-    if steps < _LEAST_STEPS[track]:
-        raise CommandError(
-            f"--steps is {steps}, but {track} needs {_LEAST_STEPS[track]} or more: scml cannot price the products of a "
-            "world that has fewer steps than products"
-        )
+    def _evaluated_so_far(self, folder: str) -> Any:
+        """What negmas makes of the worlds that are scored; ``None``: it cannot."""
+        from negmas.tournaments import evaluate_tournament
+        from scml.utils import truncated_mean
 
+        with contextlib.suppress(Exception), self._quietly():
+            return evaluate_tournament(folder, metric=truncated_mean, verbose=False)
+        return None
 
-def _start(arguments: argparse.Namespace, utils: Any) -> Any:
-    from resilient_exec.adapters.negmas.worlds.seeding import reseed
+    def _print(self, scores: list[tuple[str, float]], report: Report | None, status: int) -> None:
+        if self.arguments.json:
+            print(json.dumps(summary.as_json(scores, report, status), indent=1, default=str))
+        else:
+            print(in_command_line_words(summary.summary(scores, report, width_of(sys.stdout))), end="")
+        sys.stdout.flush()
 
-    competitors = _competitors(arguments)
-    if len(competitors) < 2:
-        raise CommandError(f"a tournament needs two competitors or more; got {len(competitors)}")
-    if arguments.per_world > len(competitors):
-        raise CommandError(f"--per-world is {arguments.per_world}, but there are only {len(competitors)} competitors")
-    check_steps(arguments.track, arguments.steps)
-    output = Path(arguments.output or f"scml-{arguments.track}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
-    if any(output.glob(f"{_NAME}*")):
-        raise CommandError(f"{output} holds a tournament already; go on with it by --resume, or name another --output")
-    output.mkdir(parents=True, exist_ok=True)
-    _say(f"{len(competitors)} competitors, results in {output}")
-    if arguments.seed is not None:
-        reseed(arguments.seed)  # so that the same tournament is created from the same seed
-    run = getattr(utils, f"anac2024_{arguments.track}")
-    return run(
-        competitors,
-        n_configs=arguments.configs,
-        n_runs_per_world=arguments.runs,
-        n_steps=arguments.steps,
-        n_competitors_per_world=arguments.per_world,
-        tournament_path=output,
-        name=_NAME,
-        total_timeout=arguments.total_timeout,
-        parallelism="resilient",
-        verbose=arguments.verbose,
-    )
+    def _output(self, report: Report) -> str:
+        if self.arguments.output:
+            return str(self.arguments.output)
+        folder = Path(report.folder or ".").parent
+        return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
 
-
-def _resume(arguments: argparse.Namespace, utils: Any) -> Any:
-    from negmas.tournaments import evaluate_tournament, run_tournament
-
-    if not arguments.output:
-        raise CommandError("--resume needs --output: the folder of the tournament to go on with")
-    found = sorted(path.parent for path in Path(arguments.output).absolute().glob("*/params.json"))
-    if not found:
-        raise CommandError(
-            f"there is no tournament in {arguments.output} to go on with (no */params.json); if it was interrupted "
-            "while it was created, remove the folder and start anew"
-        )
-    folder = found[-1]
-    _say(f"going on with {folder}")
-    try:
-        generator = _generator(folder, arguments.track, utils)
-        run_tournament(
-            folder,
-            world_generator=generator,
-            total_timeout=arguments.total_timeout,
-            parallelism="resilient",
-            verbose=arguments.verbose,
-        )
-    except ValueError as error:
-        raise CommandError(str(error)) from error
-    return evaluate_tournament(folder, metric=utils.truncated_mean, verbose=arguments.verbose)
+    def _say_how_to_go_on(self, report: Report | None, interrupted: KeyboardInterrupt) -> None:
+        what = str(interrupted) if isinstance(interrupted, signals.Terminated) else "interrupted"
+        if report is None:
+            print(f"resilient-exec: {what} before the first world", file=sys.stderr)
+            return
+        go_on = self._command_to_resume(self._output(report))
+        print(f"resilient-exec: {what}; go on with: {go_on}", file=sys.stderr)
 
 
 def _generator(folder: Path, track: str, utils: Any) -> Any:
@@ -233,7 +305,7 @@ def _generator(folder: Path, track: str, utils: Any) -> Any:
     from resilient_exec.adapters.negmas.worlds import provenance
 
     stored = json.loads((folder / "params.json").read_text(encoding="utf-8")).get("world_generator_name")
-    other = next((name for name in _DEFAULT if name != track and f"_{name}_" in f"{stored}"), None)
+    other = next((name for name in TRACKS if name != track and f"_{name}_" in f"{stored}"), None)
     if other is not None:
         raise CommandError(
             f"the tournament in {folder} is one of the {other} track (its generator is {stored}): "
@@ -244,79 +316,12 @@ def _generator(folder: Path, track: str, utils: Any) -> Any:
     return None if is_noted else getattr(utils, f"anac2024_{track}_world_generator")
 
 
-def _competitors(arguments: argparse.Namespace) -> list[type]:
-    names = arguments.competitors or ([] if arguments.league else list(_DEFAULT[arguments.track]))
-    agents = [_agent(name, arguments.track) for name in names]
-    if arguments.league:
-        agents += _league(arguments.league, arguments.track)
-    return list(dict.fromkeys(agents))
-
-
-def _agent(name: str, track: str) -> type:
-    module_name, colon, class_name = name.partition(":")
-    if not colon:
-        module_name, class_name = f"scml.{track}.agents", name
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise CommandError(f"competitor {name!r}: importing {module_name} raised {_text(error)}") from error
-    agent = getattr(module, class_name, None)
-    if not isinstance(agent, type):
-        some = ", ".join(sorted(n for n, v in vars(module).items() if isinstance(v, type) and n.endswith("Agent")))
-        raise CommandError(f"competitor {name!r}: {module_name} has no class {class_name!r}; it has: {some or 'none'}")
-    return agent
-
-
 def _league(year: int, track: str) -> list[type]:
     try:
         from scml_agents import get_agents
     except ModuleNotFoundError as error:
-        raise CommandError(f"--league needs the scml-agents package ({error}); pip install scml-agents") from error
+        raise CommandError(f"--league needs the package scml-agents ({error}): pip install scml-agents") from error
     agents: list[type] = list(get_agents(year, track=track, as_class=True))
     if not agents:
         raise CommandError(f"scml-agents knows no {track} agents of {year}")
     return agents
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _say(text: str) -> None:
-    print(f"resilient-exec: {text}", file=sys.stderr)
-
-
-def _show(results: Any, report: Report | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    covered = report.coverage if report is not None else {}
-    table = Table("rank", "competitor", "score", "worlds scored", "planned", title="Ranking")
-    for rank, (agent, score) in enumerate(_ranking(results), start=1):
-        worlds = (str(covered[agent].scored), str(covered[agent].planned)) if agent in covered else ("?", "?")
-        table.add_row(str(rank), agent, f"{score:.4f}", *worlds)
-    console.print(table)
-    if report is None:
-        return
-    if report.bias:
-        console.print(f"Beware: {report.bias}", markup=False, soft_wrap=True)
-    console.print(f"{report.scored} of {report.planned} worlds scored, {len(report.retried)} of them retried")
-    if report.verified:
-        console.print(f"{len(report.unsteady)} of {len(report.verified)} worlds that were run twice had other scores")
-    for one in report.unsteady:
-        console.print(f"  {one}", markup=False, soft_wrap=True)
-    for task in report.missing:
-        console.print(f"  no score: {task.name}: {task.reason.splitlines()[0]}", markup=False, soft_wrap=True)
-        console.print(f"            with {', '.join(task.competitors)}", markup=False, soft_wrap=True)
-        if task.on_stage:
-            console.print(f"            on stage: {task.on_stage[-1]}", markup=False, soft_wrap=True)
-    if report.health:
-        console.print(health.table(report.health))
-    console.print(f"Results: {report.folder}", markup=False, soft_wrap=True)
-
-
-def _ranking(results: Any) -> Iterable[tuple[str, float]]:
-    totals = results.total_scores.sort_values("score", ascending=False)
-    for agent, score in zip(totals["agent_type"], totals["score"], strict=True):
-        yield str(agent).rpartition(":")[2], float(score)

@@ -1,15 +1,16 @@
-"""Who was on stage in a failed attempt: by the stack where it shows a competitor's code, else by the worker's register.
+"""Who was on stage in a failed attempt: by its stack if that shows a competitor's code, else by the worker's register.
 
-By the stack it is the competitor to whose files the innermost frame belongs that belongs to any: frames of negmas,
-scml, the standard library and other packages are passed over.  In this order a file belongs to those
+The stack is searched from its innermost frame outwards for the first frame in a file that belongs to a competitor.
+Frames of negmas, scml, the standard library and other packages belong to none.  A file belongs to the first of these:
 
-* whose class is defined in it (of two in one file, to the one whose code has the line);
-* that inherit from a class in it;
-* whose package it lies in: the nearest one, where several lie in one package.
+* the competitors whose class is defined in it (of two in one file: the one whose code contains the line);
+* the competitors that inherit from a class in it;
+* the competitors in whose package it lies (of several in one package: the one with the nearest folder).
 
-The register says who the agent is, and so decides where the stack leaves several: a competitor that runs what it has
-inherited from another one is itself to blame.  Only the thread that runs the world is looked at, and those in which
-negmas calls negotiators, with a limit, on its behalf; others only if the register names nobody.
+If the file belongs to several competitors, the agent that is noted in the register decides.  A competitor that runs
+code that it inherits from another one is therefore blamed itself.  Only two kinds of threads are searched: the one that
+runs the world, and those in which negmas calls negotiators with a time limit.  Other threads are searched only if
+nobody is noted in the register.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from importlib.util import find_spec
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, NamedTuple
 
-from resilient_exec.adapters.negmas.blame.notes import LONGEST_TYPE, NOT_THEIRS, OnStage, read
+from resilient_exec.adapters.negmas.blame.notes import LONGEST_TYPE, NOT_THEIRS, OnStage, parse_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,14 +34,14 @@ if TYPE_CHECKING:
 __all__ = ["FAULTS", "Source", "on_stage", "source_of"]
 
 FAULTS = {"raised", "died", "timed_out", "out_of_memory", "not_sent"}
-"""Ends of an attempt that may be somebody's fault."""
+"""Outcomes of an attempt that an agent may have caused."""
 _FRAME = re.compile(r'File "(?P<file>.+?)", line (?P<line>\d+),? in (?P<function>.+)')
 _NOT_THEIRS = (*NOT_THEIRS, "builtins.")
 _TASK_THREAD = " in run_world_set"
-# A frame of negmas in newer versions, else of ours.
+# Files of which a frame shows that negmas calls a negotiator in that thread: negmas' own, in newer versions, or ours.
 _NEGOTIATORS_THREAD = (
     os.path.join("negmas", "helpers", "timeout.py"),
-    os.path.join("adapters", "negmas", "entries.py"),
+    os.path.join("adapters", "negmas", "blame", "entries.py"),
 )
 _STANDARD = tuple(os.path.join(sysconfig.get_paths()[name], "") for name in ("stdlib", "platstdlib"))
 _INSTALLED = ("site-packages", "dist-packages")
@@ -57,11 +58,11 @@ class Source:
     """Where the code of a competitor lies.
 
     Attributes:
-        name: of its type.
+        name: full name of its type.
         own: files that its class is defined in, as frames name them.
         inherited: files of the classes that it inherits from.
-        package: the folder of its module; ``""`` where the module is in no package.
-        top: the folder of the package of all that.
+        package: the folder of its module; ``""`` if the module is in no package.
+        top: the folder of its top-level package.
         spans: ``(file, first line, last line)`` of its own functions.
     """
 
@@ -73,11 +74,11 @@ class Source:
     spans: tuple[tuple[str, int, int], ...] = field(default=(), repr=False)
 
     def defines(self, frame: _Frame) -> bool:
-        """Whether the very line is in one of its own functions."""
+        """Whether the frame's line is in one of the functions of its class."""
         return any(file == frame.file and first <= frame.line <= last for file, first, last in self.spans)
 
     def depth(self, frame: _Frame) -> int:
-        """How long the path is that its package and that frame's file have in common; 0: they have no package so."""
+        """Length of the path that its package and the frame's file have in common; 0: not in the same top package."""
         if not self.package or not os.path.isabs(frame.file) or _is_standard(frame.file):
             return 0
         common = os.path.commonpath([self.package, frame.file])
@@ -85,7 +86,7 @@ class Source:
 
 
 def source_of(name: str) -> Source:
-    """Where the code of the type of that name lies; nothing is imported for it."""
+    """Where the code of the type of that full name lies.  Its module is not imported for this."""
     module_name, _, class_name = name.rpartition(".")
     if name.startswith(_NOT_THEIRS):
         return Source(name)
@@ -142,21 +143,21 @@ def on_stage(attempts: Iterable[AttemptReport], sources: Sequence[Source]) -> tu
     """Who was on stage in each attempt that failed, as far as that is known.
 
     Args:
-        attempts: all that were made.
-        sources: of all types of agents in the world.
+        attempts: all attempts of the task.
+        sources: of all types of agents in the world set.
     """
     found = []
     for attempt in attempts:
         if attempt.outcome in FAULTS:
-            who = _who(attempt, sources)
+            who = _find_on_stage(attempt, sources)
             if who is not None:
                 found.append(replace(who, attempt=attempt.number, fault=attempt.outcome))
     return tuple(found)
 
 
-def _who(attempt: AttemptReport, sources: Sequence[Source]) -> OnStage | None:
-    noted = _whole(read(attempt.note), sources)
-    first, others = _threads(attempt.stacks)
+def _find_on_stage(attempt: AttemptReport, sources: Sequence[Source]) -> OnStage | None:
+    noted = _with_full_name(parse_note(attempt.note), sources)
+    first, others = _split_threads(attempt.stacks)
     for frame in [*_frames(attempt.traceback, reverse=True), *first]:
         if who := _owner(frame, noted, sources):
             return who
@@ -167,46 +168,47 @@ def _who(attempt: AttemptReport, sources: Sequence[Source]) -> OnStage | None:
     return noted
 
 
-def _whole(noted: OnStage | None, sources: Sequence[Source]) -> OnStage | None:
-    """With the whole name of a type whose name was too long for a note."""
+def _with_full_name(noted: OnStage | None, sources: Sequence[Source]) -> OnStage | None:
+    """``noted`` with the full name of its type, if that was cut because it is too long for a note."""
     if noted is None or any(source.name == noted.competitor for source in sources):
         return noted
-    whole = [source.name for source in sources if source.name.startswith(noted.competitor)]
-    return replace(noted, competitor=whole[0]) if len(noted.competitor) == LONGEST_TYPE and len(whole) == 1 else noted
+    full = [source.name for source in sources if source.name.startswith(noted.competitor)]
+    return replace(noted, competitor=full[0]) if len(noted.competitor) == LONGEST_TYPE and len(full) == 1 else noted
 
 
 def _owner(frame: _Frame, noted: OnStage | None, sources: Sequence[Source]) -> OnStage | None:
-    """The one whose code it is."""
+    """The one competitor that the frame's code belongs to; ``None``: there is none, or there are several."""
     registered = [source for source in sources if noted is not None and source.name == noted.competitor]
     names = [source.name for source in registered if frame.file in source.own | source.inherited]
-    names = names or _names(frame, sources)
+    names = names or _owners(frame, sources)
     if len(names) > 1:
         names = [source.name for source in registered if source.name in names]
     if len(names) != 1:
         return None
+    place = f"{os.path.basename(frame.file)}:{frame.line}"
     if noted is not None and noted.competitor == names[0]:
-        return replace(noted, method=frame.function, known_by="stack")
-    return OnStage(names[0], method=frame.function, known_by="stack")
+        return replace(noted, method=frame.function, known_by="stack", place=place)
+    return OnStage(names[0], method=frame.function, known_by="stack", place=place)
 
 
-def _names(frame: _Frame, sources: Sequence[Source]) -> list[str]:
+def _owners(frame: _Frame, sources: Sequence[Source]) -> list[str]:
     own = [source for source in sources if frame.file in source.own]
     if len(own) > 1:
         own = [source for source in own if source.defines(frame)] or own
-    heirs = own or [source for source in sources if frame.file in source.inherited]
-    if not heirs:
+    owners = own or [source for source in sources if frame.file in source.inherited]
+    if not owners:
         deepest = max((source.depth(frame) for source in sources), default=0)
-        heirs = [source for source in sources if deepest and source.depth(frame) == deepest]
-    return [source.name for source in heirs]
+        owners = [source for source in sources if deepest and source.depth(frame) == deepest]
+    return [source.name for source in owners]
 
 
-def _threads(stacks: str) -> tuple[list[_Frame], list[_Frame]]:
-    """The frames of the threads in which the world runs, and those of all others; innermost first."""
+def _split_threads(stacks: str) -> tuple[list[_Frame], list[_Frame]]:
+    """The frames of the threads in which the world runs, and those of all other threads; innermost first."""
     blocks = stacks.split("\n\n")
-    ours = [block for block in blocks if _TASK_THREAD in block]
-    ours += [block for block in blocks if block not in ours and any(path in block for path in _NEGOTIATORS_THREAD)]
-    rest = [block for block in blocks if block not in ours]
-    return _frames("\n".join(ours)), _frames("\n".join(rest))
+    world = [block for block in blocks if _TASK_THREAD in block]
+    world += [block for block in blocks if block not in world and any(path in block for path in _NEGOTIATORS_THREAD)]
+    rest = [block for block in blocks if block not in world]
+    return _frames("\n".join(world)), _frames("\n".join(rest))
 
 
 def _frames(text: str, *, reverse: bool = False) -> list[_Frame]:

@@ -1,4 +1,4 @@
-"""Who plays no more: decides, from the worlds that competitors have spoiled, which ones are out."""
+"""Disqualification: which competitors are excluded from further worlds, by the number of worlds they have spoiled."""
 
 from __future__ import annotations
 
@@ -11,34 +11,40 @@ __all__ = ["Disqualification"]
 
 
 class Disqualification:
-    """The rule ``disqualify_after``: who has spoiled that many worlds plays no more; ``None``: everybody plays on."""
+    """The rule ``disqualify_after``.
+
+    A competitor spoils a world set if it was on stage in the last attempt of a world set that has failed for good.
+
+    Args:
+        after: number of spoiled world sets after which a competitor is disqualified; ``None``: never.
+    """
 
     def __init__(self, after: int | None) -> None:
         self.after = after
-        self._spoiled: dict[str, set[str]] = {}  # worlds, by competitor
+        self._spoiled: dict[str, set[str]] = {}  # names of world sets, by competitor
 
-    def spoiled(self, competitor: str, world: str) -> None:
-        """It has spoiled that world."""
-        self.made_good(world)  # when it failed before, that may have been somebody else's doing
-        self._spoiled.setdefault(competitor, set()).add(world)
+    def record_spoiled(self, competitor: str, world_set: str) -> None:
+        """The competitor has spoiled that world set."""
+        self.record_score(world_set)  # in an earlier run another competitor may have spoiled it
+        self._spoiled.setdefault(competitor, set()).add(world_set)
 
-    def made_good(self, world: str) -> None:
-        """The world has a score after all."""
-        for worlds in self._spoiled.values():
-            worlds.discard(world)
+    def record_score(self, world_set: str) -> None:
+        """The world set has a score, so that nobody has spoiled it."""
+        for spoiled in self._spoiled.values():
+            spoiled.discard(world_set)
 
     @property
-    def out(self) -> tuple[str, ...]:
-        """Those that play no more."""
+    def disqualified(self) -> tuple[str, ...]:
+        """The competitors that are disqualified."""
         if self.after is None:
             return ()
-        return tuple(name for name, worlds in self._spoiled.items() if len(worlds) >= self.after)
+        return tuple(name for name, spoiled in self._spoiled.items() if len(spoiled) >= self.after)
 
     def reason(self, competitors: Iterable[str]) -> str:
-        """Why a world with these is not run; ``""``: it is run."""
-        out = [name for name in dict.fromkeys(competitors) if name in self.out]
-        if not out:
+        """Why a world set with these competitors is not run; ``""``: it is run."""
+        names = [name for name in dict.fromkeys(competitors) if name in self.disqualified]
+        if not names:
             return ""
         count = "1 world" if self.after == 1 else f"{self.after} worlds"
-        who = f"{out[0]} is" if len(out) == 1 else f"{', '.join(out)} are"
+        who = f"{names[0]} is" if len(names) == 1 else f"{', '.join(names)} are"
         return f"{who} disqualified for having spoiled {count} (disqualify_after)"

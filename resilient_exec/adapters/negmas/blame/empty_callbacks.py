@@ -1,7 +1,7 @@
-"""Which callbacks of an agent have nothing in them: nobody comes on stage for these.
+"""Which callbacks of an agent are empty functions: calls of these are neither noted nor measured.
 
-A world tells each agent of each contract that it is signed, and that it is executed; most agents have an empty function
-there.  To note that they come and go costs more than all that happens in between.
+A world tells each agent about each contract when it is signed and when it is executed, and most agents have an empty
+function there.  To note such a call would cost more than the call itself.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from resilient_exec.adapters.negmas.blame.notes import NOT_THEIRS
 
 __all__ = ["is_empty"]
 
-# With "_" behind them these are negmas' own, which keeps its books and calls the one without.  Of others that can't be
-# said: on_negotiation_success_ and the like are an adapter's, too, which asks its agent for more than that.
+# With a "_" at the end these are negmas' own functions, which do bookkeeping and call the one without it.  That is not
+# so for other callbacks: on_negotiation_success_ and the like also exist in adapters, which then call more of an agent.
 _PLAIN = frozenset({"on_contract_executed", "on_contract_signed"})
 
 
 def is_empty(agent: Any, method: Any) -> bool:
-    """Whether a call of that bound method of an agent runs nothing that a competitor has written.
+    """Whether a call of that bound method of an agent runs no code of a competitor.
 
     Args:
-        agent: as the world knows it; an adapter that hands such a call on has something in it.
+        agent: as the world holds it; this may be an adapter, which is not empty if it forwards the call to its agent.
         method: what the world calls.
     """
     name = getattr(method, "__name__", "")
@@ -33,14 +33,14 @@ def is_empty(agent: Any, method: Any) -> bool:
     called = getattr(method, "__func__", None)
     if called is not own and not (getattr(called, "__module__", None) or "").startswith(NOT_THEIRS):
         return False
-    return own.__code__.co_code in _NOTHING
+    return own.__code__.co_code in _EMPTY_CODE
 
 
-def _nothing() -> None: ...
+def _empty() -> None: ...
 
 
-def _nothing_documented() -> None:
-    """It has a docstring, so that what it returns is another one of its constants."""
+def _empty_documented() -> None:
+    """The docstring is a constant, so that None is another one and the byte code differs."""
 
 
-_NOTHING = frozenset(function.__code__.co_code for function in (_nothing, _nothing_documented))
+_EMPTY_CODE = frozenset(function.__code__.co_code for function in (_empty, _empty_documented))

@@ -1,7 +1,7 @@
-"""Where the code of agents is entered: functions of negmas, and ``__init__`` of agents, hooked for :mod:`.blame.stage`.
+"""Hooks where negmas enters the code of agents, for :mod:`.blame.stage`: functions of negmas, and of the agents' types.
 
-They are replaced for as long as one world set runs, and then put back.  Each stand-in is a few lines, because a world
-passes through them some thousand times a second.
+The functions are replaced while one world set runs, and restored afterwards.  Each replacement is short, because a
+world calls them some thousand times a second.
 """
 
 from __future__ import annotations
@@ -21,60 +21,63 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 
-__all__ = ["classes", "hook", "hooked", "missing"]
+__all__ = ["hook", "hooked", "import_types", "missing", "watch"]
 
-_DIRECT = ("__init__", "before_step")  # which worlds call without any of negmas' functions in between
+_DIRECT = ("__init__", "before_step")  # worlds call these without a function of negmas that could be hooked
 
 
-def classes(watch: Watch, types: Iterable[str]) -> dict[type, str]:
-    """The classes of these names, by which the configurations know them; importing one may kill the process."""
+def import_types(watch: Watch, types: Iterable[str]) -> dict[type, str]:
+    """Import the types of these full names; those that cannot be imported are left out.
+
+    Each import is noted first, since it may end the process.
+    """
     from negmas.helpers import get_class
 
     found: dict[type, str] = {}
     for name in dict.fromkeys(types):
         watch.notes.hold(Note(OnStage(name, method="import").note()))
-        with contextlib.suppress(Exception):  # the world will say so, in negmas' words
+        with contextlib.suppress(Exception):  # negmas raises it again when it makes the world
             found[get_class(name)] = name
     return found
 
 
 def hook(watch: Watch, names: dict[type, str], undo: contextlib.ExitStack) -> None:
-    """Replace all entries until ``undo`` is closed; those that this negmas does not have (:func:`missing`) stay out."""
-    for owner, name, make in _entries():
-        kind = _kind(owner)
+    """Hook all entry points until ``undo`` is closed, except those that this negmas lacks (:func:`missing`)."""
+    for owner, name, make in _entry_points():
+        kind = _class_named(owner)
         if name in vars(kind):
             _replace(kind, name, make(watch, vars(kind)[name]), undo)
-    for base, name in _answers():
-        _replace(base, name, _answer(watch, vars(base)[name]), undo)
+    for base, name in _propose_functions():
+        _replace(base, name, _hook_propose(watch, vars(base)[name]), undo)
     watch.hook_callbacks = _Callbacks(watch, undo).hook
     for kind in names:
         for name in _DIRECT:
-            with contextlib.suppress(Exception):  # there is none, or a metaclass does not allow it
-                _replace(kind, name, _direct(watch, getattr(kind, name)), undo)
+            with contextlib.suppress(Exception):  # the type has no such method, or its metaclass forbids to set it
+                _replace(kind, name, _hook_direct(watch, getattr(kind, name)), undo)
         watch.hook_callbacks(kind)
 
 
 def missing() -> tuple[str, ...]:
-    """The entries that this negmas does not have: whose code is entered there will not be known."""
-    return tuple(f"{owner}.{name}" for owner, name, _ in _entries() if name not in vars(_kind(owner)))
+    """The entry points that this negmas does not have: calls of agents' code there are not noted."""
+    return tuple(f"{owner}.{name}" for owner, name, _ in _entry_points() if name not in vars(_class_named(owner)))
 
 
 def hooked() -> list[tuple[Any, str]]:
-    """The functions of negmas that :func:`hook` replaces: their classes and names."""
-    kinds = [(_kind(owner), name) for owner, name, _ in _entries()]
-    return [(kind, name) for kind, name in [*kinds, *_answers()] if name in vars(kind)]
+    """The functions of negmas that :func:`hook` replaces, as ``(class, name)``."""
+    kinds = [(_class_named(owner), name) for owner, name, _ in _entry_points()]
+    return [(kind, name) for kind, name in [*kinds, *_propose_functions()] if name in vars(kind)]
 
 
-def _entries() -> tuple[tuple[str, str, Callable[[Watch, Any], Any]], ...]:
+def _entry_points() -> tuple[tuple[str, str, Callable[[Watch, Any], Any]], ...]:
     return (
-        ("negmas.situated.World", "call", _call),
-        ("negmas.sao.SAOMechanism", "_safe_counter", _safe_counter),
-        ("negmas.mechanisms.Mechanism", "add", _add),
+        ("negmas.situated.World", "call", _hook_call),
+        ("negmas.sao.SAOMechanism", "_safe_counter", _hook_safe_counter),
+        ("negmas.mechanisms.Mechanism", "add", _hook_add),
     )
 
 
-def _kind(owner: str) -> Any:
-    """The class of that name; one without anything, where this negmas has none."""
+def _class_named(owner: str) -> Any:
+    """The class of that full name, or ``object`` if this negmas has none."""
     module, _, name = owner.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
@@ -91,8 +94,8 @@ def _replace(owner: Any, name: str, stand_in: Any, undo: contextlib.ExitStack) -
         undo.callback(setattr, owner, name, own)
 
 
-def _answers() -> list[tuple[type, str]]:
-    """Where negmas asks one that has responded for an offer, in the classes that its negotiators have in common."""
+def _propose_functions() -> list[tuple[type, str]]:
+    """The ``propose_`` methods of negmas' base classes: the request for an offer after a response."""
     try:
         from negmas.sao.negotiators import base
     except ImportError:
@@ -101,49 +104,49 @@ def _answers() -> list[tuple[type, str]]:
     return [(kind, "propose_") for kind in kinds if "propose_" in vars(kind)]
 
 
-def _call(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+def _hook_call(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
     actors, thread, clock = watch.actors, watch.thread, watch.clock
     which, put = watch.notes.which, watch.notes.put
 
     @functools.wraps(original)
-    def call(self: Any, agent: Any, method: Any, *args: Any, **kwargs: Any) -> Any:  # names of negmas, for keywords
+    def call(self: Any, agent: Any, method: Any, *args: Any, **kwargs: Any) -> Any:  # named as in negmas, for keywords
         if get_ident() != thread:
             return original(self, agent, method, *args, **kwargs)
         key = id(agent)
-        actor = actors[key] if key in actors else watch.meet(agent, self)
+        actor = actors[key] if key in actors else watch.add_agent(agent, self)
         if actor is None:
             return original(self, agent, method, *args, **kwargs)
         name, calls = getattr(method, "__name__", "?"), actor.calls
-        scene = calls[name] if name in calls else actor.called(agent, method)
-        if scene is None:
+        activity = calls[name] if name in calls else actor.add_call(agent, method)
+        if activity is None:
             return original(self, agent, method, *args, **kwargs)
         step = self.current_step
         if step != watch.step:
             watch.begin_step(step)
-        before = watch.scene  # from here on it is Watch.perform, written out
+        before = watch.activity  # from here on this is Watch.call_on_stage, inlined for speed
         now = clock()
         before.actor.unshared += now - watch.since
-        if now > watch.due:
-            watch.watch_the_clock(now)
-        watch.since, watch.scene = now, scene
-        which[WHICH] = scene.place or put(scene)
+        if now > watch.next_sample:
+            watch.sample(now)
+        watch.since, watch.activity = now, activity
+        which[WHICH] = activity.place or put(activity)
         try:
             return original(self, agent, method, *args, **kwargs)
         except BaseException as error:
-            watch.threw(error)
+            watch.record_exception(error)
             raise
         finally:
             now = clock()
             actor.unshared += now - watch.since
-            if now > watch.due:
-                watch.watch_the_clock(now)
-            watch.since, watch.scene = now, before
+            if now > watch.next_sample:
+                watch.sample(now)
+            watch.since, watch.activity = now, before
             which[WHICH] = before.place or put(before)
 
     return call
 
 
-def _safe_counter(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+def _hook_safe_counter(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
     actors, thread, look_up, clock = watch.actors, watch.thread, object.__getattribute__, watch.clock
     which, put = watch.notes.which, watch.notes.put
 
@@ -151,78 +154,78 @@ def _safe_counter(watch: Watch, original: Callable[..., Any]) -> Callable[..., A
     def safe_counter(mechanism: Any, negotiator: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
         if get_ident() != thread:
             return original(mechanism, negotiator, state, *args, **kwargs)
-        try:  # where it stands: negotiators of controllers look up every name in Python
+        try:  # read directly, since negotiators of controllers look up every attribute in Python code
             actor = actors[id(look_up(negotiator, "_Negotiator__owner"))]
         except (AttributeError, KeyError):
-            actor = watch.meet_negotiator(negotiator)
+            actor = watch.actor_of_negotiator(negotiator)
         if actor is None:
             return original(mechanism, negotiator, state, *args, **kwargs)
         if state.current_offer is None:
-            scene = actor.proposes or actor.scene("propose")
+            activity = actor.proposes or actor.activity("propose")
         else:
-            scene = actor.responds or actor.scene("respond")
-        before = watch.scene  # from here on it is Watch.perform, written out
+            activity = actor.responds or actor.activity("respond")
+        before = watch.activity  # from here on this is Watch.call_on_stage, inlined for speed
         now = clock()
         before.actor.unshared += now - watch.since
-        if now > watch.due:
-            watch.watch_the_clock(now)
-        watch.since, watch.scene = now, scene
-        which[WHICH] = scene.place or put(scene)
+        if now > watch.next_sample:
+            watch.sample(now)
+        watch.since, watch.activity = now, activity
+        which[WHICH] = activity.place or put(activity)
         try:
             return original(mechanism, negotiator, state, *args, **kwargs)
         except BaseException as error:
-            watch.threw(error)
+            watch.record_exception(error)
             raise
         finally:
             now = clock()
             actor.unshared += now - watch.since
-            if now > watch.due:
-                watch.watch_the_clock(now)
-            watch.since, watch.scene = now, before
+            if now > watch.next_sample:
+                watch.sample(now)
+            watch.since, watch.activity = now, before
             which[WHICH] = before.place or put(before)
 
     return safe_counter
 
 
-def _answer(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
-    # No entry of its own: who answers is on stage already, and what it is asked for is only now known exactly.
+def _hook_propose(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+    # The negotiator is on stage already, and only the method that is noted changes: so nothing is measured here.
     which, put = watch.notes.which, watch.notes.put
 
     @functools.wraps(original)
     def propose(*args: Any, **kwargs: Any) -> Any:
-        before = watch.scene
-        scene = before.actor.proposes or before.actor.scene("propose")
-        if scene is before:
+        before = watch.activity
+        activity = before.actor.proposes or before.actor.activity("propose")
+        if activity is before:
             return original(*args, **kwargs)
-        watch.scene = scene
-        which[WHICH] = scene.place or put(scene)
+        watch.activity = activity
+        which[WHICH] = activity.place or put(activity)
         try:
             return original(*args, **kwargs)
         finally:
-            watch.scene = before
+            watch.activity = before
             which[WHICH] = before.place or put(before)
 
     return propose
 
 
-def _add(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+def _hook_add(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def add(mechanism: Any, negotiator: Any, *args: Any, **kwargs: Any) -> Any:
-        actor = watch.meet_negotiator(negotiator) if get_ident() == watch.thread else None
+        actor = watch.actor_of_negotiator(negotiator) if get_ident() == watch.thread else None
         if actor is None:
             return original(mechanism, negotiator, *args, **kwargs)
         watch.hook_callbacks(type(negotiator))
         watch.hook_callbacks(type(getattr(negotiator, "parent", None)))
-        return watch.perform(actor, "join", original, (mechanism, negotiator, *args), kwargs)
+        return watch.call_on_stage(actor, "join", original, (mechanism, negotiator, *args), kwargs)
 
     return add
 
 
 class _Callbacks:
-    """Hooks what a mechanism calls of a negotiator or a controller (``on_negotiation_start`` and the like).
+    """Hooks the callbacks of negotiators and controllers that a mechanism calls, such as ``on_negotiation_start``.
 
-    It is hooked in the classes that have something of their own there.  Most have not: to look at each call cost as
-    much as all other entries together, since two are made for each negotiator in each round.
+    They are hooked in the classes of competitors that define one.  Most do not, and to hook every call in negmas
+    would cost as much as all other hooks together, since two are made for each negotiator in each round.
     """
 
     def __init__(self, watch: Watch, undo: contextlib.ExitStack) -> None:
@@ -230,7 +233,7 @@ class _Callbacks:
         self._seen: set[type] = set()
 
     def hook(self, kind: type) -> None:
-        """Hook the callbacks of that class and its bases which are neither negmas' nor scml's, each once."""
+        """Hook the callbacks of that class and its bases, each once, except those of negmas and scml."""
         if kind in self._seen:
             return
         for base in kind.__mro__:
@@ -239,40 +242,40 @@ class _Callbacks:
             for name, function in list(vars(base).items()):
                 is_callback = name.startswith("on_") and isinstance(function, FunctionType)
                 if is_callback and not (function.__module__ or "").startswith(NOT_THEIRS):
-                    with contextlib.suppress(Exception):  # a metaclass does not allow it
-                        _replace(base, name, _callback(self._watch, function), self._undo)
+                    with contextlib.suppress(Exception):  # its metaclass forbids to set it
+                        _replace(base, name, _hook_callback(self._watch, function), self._undo)
         self._seen.update(kind.__mro__)
 
 
-def _callback(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+def _hook_callback(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
     name = original.__name__
 
     @functools.wraps(original)
     def callback(one: Any, *args: Any, **kwargs: Any) -> Any:
-        actor = watch.meet_negotiator(one) if get_ident() == watch.thread else None
+        actor = watch.actor_of_negotiator(one) if get_ident() == watch.thread else None
         if actor is None:
             return original(one, *args, **kwargs)
-        return watch.perform(actor, name, original, (one, *args), kwargs)
+        return watch.call_on_stage(actor, name, original, (one, *args), kwargs)
 
     return callback
 
 
-def _direct(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
+def _hook_direct(watch: Watch, original: Callable[..., Any]) -> Callable[..., Any]:
     name = original.__name__
 
     @functools.wraps(original)
     def direct(one: Any, *args: Any, **kwargs: Any) -> Any:
         if get_ident() != watch.thread:
             return original(one, *args, **kwargs)
-        actor = watch.actors.get(id(one)) or watch.newcomer(one)
-        return watch.perform(actor, name, original, (one, *args), kwargs)
+        actor = watch.actors.get(id(one)) or watch.new_actor(one)
+        return watch.call_on_stage(actor, name, original, (one, *args), kwargs)
 
     return direct
 
 
 @contextlib.contextmanager
 def watch(types: list[str]) -> Iterator[Watch]:
-    """Have all that comes on stage noted and measured in this process, until the block ends.
+    """Note and measure which agents are on stage in this process, until the block ends.
 
     Args:
         types: full names of the agents' own types.
@@ -280,11 +283,11 @@ def watch(types: list[str]) -> Iterator[Watch]:
     watching = Watch({})
     with contextlib.ExitStack() as stack:
         stack.callback(watching.close)
-        names = classes(watching, types)
-        watching.know(names)
+        names = import_types(watching, types)
+        watching.add_names(names)
         hook(watching, names, stack)
         try:
             yield watching
         except BaseException as error:
-            watching.note_who_threw(error)
+            watching.note_raiser(error)
             raise

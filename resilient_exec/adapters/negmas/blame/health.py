@@ -1,7 +1,7 @@
 """The health of each competitor: how often its code failed, how long its steps took, which worlds it has spoiled.
 
 Counted from what workers measured in worlds that ended, and from who was on stage in attempts that failed (of a
-process that died no measurements come back).  ``resilient-health.json`` and ``.csv`` lie beside the results.
+process that died no measurements come back).  ``health.json`` and ``.csv`` lie in ``resilient/`` (``places.py``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.adapters import places
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FILE_NAME", "Book", "Health", "percentile", "write"]
 
-FILE_NAME = "resilient-health"
+FILE_NAME = "health"
 _COUNTS = {"timed_out": "hangs", "died": "crashes", "out_of_memory": "memory_kills", "raised": "ended_worlds"}
 _logger = logging.getLogger(__name__)
 
@@ -141,10 +143,7 @@ def write(rows: Iterable[Health], folder: Path) -> None:
         faults = " ".join(f"{fault}={count}" for fault, count in row["spoiled_by"].items())
         table.writerow({**row, "spoiled_by": faults})
     for ending, content in ((".json", json.dumps(plain, indent=1) + "\n"), (".csv", text.getvalue())):
-        path = folder / f"{FILE_NAME}{ending}"
-        draft = path.with_suffix(f"{ending}.tmp")
         try:
-            draft.write_text(content, encoding="utf-8", errors="replace")
-            draft.replace(path)
+            places.replace(folder, f"{FILE_NAME}{ending}", content)
         except OSError as error:
-            _logger.warning("the competitors' health could not be written to %s: %s", path, error)
+            _logger.warning("the competitors' health could not be written to %s: %s", folder, error)

@@ -1,14 +1,15 @@
-"""What is known of the competitors' conduct, on the disk: so that a tournament that is resumed knows it, too.
+"""The competitors' conduct on the disk, so that a resumed tournament has it, too.
 
-Two kinds of files, each written when what it tells of becomes final, since the program may be killed at any moment:
+There are two kinds of files.  Each is written as soon as its content is final, since the program may be killed at any
+moment:
 
-* ``resilient-measured.json`` beside the results of a world set: what each agent took.  The worker writes it, right
-  before ``results.json``; so whenever the results are there, it is.
-* ``resilient-conduct.jsonl`` in the tournament's folder: a line for each attempt that failed with somebody on stage,
+* ``measured.json`` (in ``resilient/``, see ``places.py``) beside the results of a world set: what was measured of each
+  agent.  The worker writes it right before ``results.json``, so that it exists whenever the results do.
+* ``conduct.jsonl`` in the tournament's folder: one line for each attempt that failed with an agent on stage,
   appended as soon as it has failed, and one for each world set that has failed for good.
 
-A line that was cut short is passed over, and the next one does not continue it.  A file that cannot be written (a full
-disk) costs what it would have said, and no result.
+A line that a kill has cut short is ignored, and the next line is not joined to it.  If a file cannot be written (a full
+disk), its content is lost and a warning is logged; no result of a world is lost.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from array import array
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.adapters import places
 from resilient_exec.adapters.negmas.blame.notes import OnStage
 from resilient_exec.adapters.negmas.blame.stage import Measured
 
@@ -28,32 +30,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["CONDUCT", "MEASURED", "Chronicle", "Line", "measured_in", "save_measured"]
+__all__ = ["CONDUCT", "MEASURED", "ConductLog", "Line", "load_measured", "save_measured"]
 
-MEASURED = "resilient-measured.json"
-CONDUCT = "resilient-conduct.jsonl"
+MEASURED = "measured.json"
+CONDUCT = "conduct.jsonl"
 
 _logger = logging.getLogger(__name__)
 
 
-# -- of a world set that has ended
+# -- measurements of a world set that has ended
 
 
 def save_measured(folder: Path, measured: Iterable[Measured]) -> None:
-    """Beside where its results will lie."""
+    """Write the measurements of a world set into its folder, before its results are written there."""
     plain = [{**vars(one), "cpu": list(one.cpu), "wall": list(one.wall)} for one in measured]
-    draft = folder / f"{MEASURED}.tmp"
     try:
-        draft.write_text(json.dumps(plain) + "\n", encoding="utf-8", errors="replace")
-        draft.replace(folder / MEASURED)
+        places.replace(folder, MEASURED, json.dumps(plain) + "\n")
     except OSError as error:
-        _logger.warning("what the agents took could not be written to %s: %s", folder / MEASURED, error)
+        _logger.warning("the measurements of the agents could not be written into %s: %s", folder, error)
 
 
-def measured_in(folder: Path) -> list[Measured]:
-    """What was measured in the world set whose results lie in ``folder``; nothing, where nobody has left it."""
+def load_measured(folder: Path) -> list[Measured]:
+    """The measurements of the world set in ``folder``; empty if there is no file or it cannot be read."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
-        plain = json.loads((folder / MEASURED).read_bytes())
+        plain = json.loads(places.to_read(folder, MEASURED).read_bytes())
         return [_measured(**one) for one in plain]
     return []
 
@@ -62,20 +62,19 @@ def _measured(competitor: str, cpu: list[float], wall: list[float], **counts: in
     return Measured(str(competitor), array("d", cpu), array("d", wall), **{k: int(v) for k, v in counts.items()})
 
 
-# -- of attempts that failed
+# -- attempts that failed
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line.
+    """One line of the conduct log.
 
     Attributes:
         place: name of the world set's folder.
-        competitors: the competitors in it.
-        on_stage: who was, in an attempt that failed; of a world set that failed for good: in its last attempt.
-            ``None``: nobody knows.
-        held: the most bytes that the process of the attempt had held.
-        final: whether the world set has failed for good.
+        competitors: the competitors in the world set.
+        on_stage: who was on stage in the failed attempt (``final``: in the last one); ``None``: not known.
+        held: peak memory of the attempt's process, in bytes.
+        final: whether the line says that the world set has failed for good, and not that one attempt has failed.
     """
 
     place: str
@@ -85,18 +84,19 @@ class Line:
     final: bool = False
 
 
-class Chronicle:
-    """The file of lines of one tournament: read as it was found, and appended to.
+class ConductLog:
+    """The file of lines of one tournament, which is only appended to.
 
     Args:
         folder: of the tournament; ``None``: nothing is read or written.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._path = None if folder is None else folder / CONDUCT
+        # The file of an earlier version is gone on with where it is.
+        self._path = None if folder is None else places.to_read(folder, CONDUCT)
 
     def lines(self) -> Iterator[Line]:
-        """All that can be read."""
+        """All lines that can be parsed."""
         try:
             data = b"" if self._path is None else self._path.read_bytes()
         except OSError:
@@ -106,18 +106,19 @@ class Chronicle:
                 yield _line(**json.loads(text))
 
     def append(self, lines: Iterable[Line]) -> None:
-        """Put them behind the others, in one write."""
+        """Append these lines in one write; a failure is logged."""
         text = "".join(f"{json.dumps(asdict(line))}\n" for line in lines)
         if self._path is None or not text:
             return
         try:
+            self._path.parent.mkdir(exist_ok=True)
             with open(self._path, "ab+", buffering=0) as file:
                 size = file.seek(0, os.SEEK_END)
                 if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
-                    text = f"\n{text}"  # somebody was killed in the middle of a line
+                    text = f"\n{text}"  # an earlier run was killed while it wrote a line
                 file.write(text.encode(errors="replace"))
         except OSError as error:
-            _logger.warning("what is known of the competitors could not be added to %s: %s", self._path, error)
+            _logger.warning("the conduct of competitors could not be appended to %s: %s", self._path, error)
 
 
 def _line(

@@ -1,4 +1,4 @@
-"""Who was on stage: whose code a world was running, as it is written into the worker's register and read from it."""
+"""Notes in the worker's register about who is on stage, that is, whose code a world is running."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["BEFORE", "LONGEST_TYPE", "NOBODY", "NOT_THEIRS", "OnStage", "head", "own_types", "read"]
+__all__ = ["BEFORE", "LONGEST_TYPE", "NOBODY", "NOT_THEIRS", "OnStage", "note_prefix", "own_types", "parse_note"]
 
 NOBODY = "on stage: nobody"
-"""Noted when an agent has returned to the world: what happens then is none of its doing."""
+"""Noted when an agent has returned to the world."""
 NOT_THEIRS = ("negmas.", "scml.")
-"""What the modules' names begin with in which there is no code of a competitor's own."""
-LONGEST_TYPE = 240  # characters: with the agent's id it stays within a note, whatever the alphabet
+"""Prefixes of the names of modules that contain no code of competitors."""
+LONGEST_TYPE = 240  # characters of a type's name, so that a note has room for it in any alphabet, with the agent's id
 _LONGEST = 60
 _NOTE = re.compile(
     r"on stage: (?P<competitor>.+?), agent (?P<agent>.*), in (?P<method>\S*), step (?P<step>-?\d+)", re.DOTALL
 )
-BEFORE = -1  # the step, while the world is being made
+BEFORE = -1  # the step's number while the world is being made
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,14 @@ class OnStage:
     """Whose code was running.
 
     Attributes:
-        competitor: the agent's own type, also where an adapter or a controller hides it.
-        agent: its id in the world; ``""`` while it is being made, or where only its stack was found.
-        method: what of it was called.
-        step: of the world; -1 while the world was being made, ``None`` where only a stack was found.
-        known_by: ``stack`` (its frame is the innermost one of a competitor's) or ``register`` (noted by the worker).
+        competitor: full name of the agent's own type, not that of an adapter or a controller around it.
+        agent: its id in the world; ``""`` while it is being made, or if it is known by the stack alone.
+        method: the method of the agent that was called.
+        step: of the world; -1 while the world was being made, ``None`` if it is known by the stack alone.
+        known_by: ``stack`` (the innermost frame of a competitor is one of its) or ``register`` (noted by the worker).
         attempt: the number of the attempt that failed.
-        fault: how: ``raised died timed_out out_of_memory not_sent``.
+        fault: the outcome of the attempt: ``raised died timed_out out_of_memory not_sent``.
+        place: file and line of its innermost frame, such as ``my_agents.py:41``; ``""`` if there is no stack.
     """
 
     competitor: str
@@ -41,26 +42,28 @@ class OnStage:
     known_by: Literal["stack", "register"] = "register"
     attempt: int = 0
     fault: str = ""
+    place: str = ""
 
     def note(self) -> str:
-        """As it is noted; :func:`read` reads it."""
-        return f"{head(self.competitor, self.agent, self.method)}{BEFORE if self.step is None else self.step}"
+        """The text of the note; :func:`parse_note` is the inverse."""
+        return f"{note_prefix(self.competitor, self.agent, self.method)}{BEFORE if self.step is None else self.step}"
 
     def __str__(self) -> str:
         who = f"{self.competitor} (agent {self.agent})" if self.agent else self.competitor
         where = f" in {self.method}" if self.method else ""
         when = "" if self.step is None else f" at step {self.step}" if self.step >= 0 else " before the first step"
-        return f"{who}{where}{when}, by the {self.known_by}"
+        place = f" ({self.place})" if self.place else ""
+        return f"{who}{where}{place}{when}, by the {self.known_by}"
 
 
-def head(competitor: str, agent: str, method: str) -> str:
-    """A note up to the number of the step."""
+def note_prefix(competitor: str, agent: str, method: str) -> str:
+    """The text of a note, up to the number of the step, which follows it."""
     method = re.sub(r"\s", "?", method)[:_LONGEST]
     return f"on stage: {competitor[:LONGEST_TYPE]}, agent {agent[:_LONGEST]}, in {method}, step "
 
 
-def read(note: str) -> OnStage | None:
-    """Who was on stage by the note; ``None``: nobody, or the note says something else."""
+def parse_note(note: str) -> OnStage | None:
+    """Who was on stage, from the text of a note; ``None``: nobody, or the note is of another kind."""
     found = _NOTE.fullmatch(note)
     if found is None:
         return None
@@ -68,11 +71,11 @@ def read(note: str) -> OnStage | None:
 
 
 def own_types(worlds: list[dict[str, Any]], *, fillers: bool = True) -> list[Any]:
-    """Types of the agents in the worlds: where an adapter hides one, its own.
+    """The agents' own types in the worlds, with the type of the agent in place of an adapter's.
 
     Args:
         worlds: their configurations.
-        fillers: also of agents that only fill a world (``is_default``).
+        fillers: whether to include agents that only fill a world (``is_default``).
     """
     types: list[Any] = []
     for world in worlds:
@@ -81,6 +84,6 @@ def own_types(worlds: list[dict[str, Any]], *, fillers: bool = True) -> list[Any
         fills = world.get("is_default") or [False] * len(kinds)
         for kind, param, is_filler in zip(kinds, params, fills, strict=False):
             if fillers or not is_filler:
-                # An agent of the one-shot kind is hidden in an adapter; its own type is a parameter of that.
+                # A one-shot agent is wrapped in an adapter, of which the agent's own type is a parameter.
                 types.append((param or {}).get("controller_type", kind))
     return types

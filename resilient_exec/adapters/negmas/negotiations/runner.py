@@ -1,11 +1,11 @@
-"""Negotiation tournaments: what takes the place of the process pool under ``cartesian_tournament``.
+"""Negotiation tournaments: the replacement of the process pool that ``cartesian_tournament`` uses.
 
-Since 0.15.7 negmas runs negotiations by a function, ``run_isolated_tasks``; before, by a ``ProcessPoolExecutor``.
-There is a stand-in for each.  Both leave to negmas what negmas documents: its records, its callbacks, its seeds, its
-limits of time; an ``options(timeout=...)`` counts where it is the shorter one.
+Since 0.15.7 negmas runs negotiations with a function, ``run_isolated_tasks``; before, with a ``ProcessPoolExecutor``.
+There is a replacement for each.  Both keep what negmas documents: its records, callbacks, seeds and time limits.  If
+``options(timeout=...)`` is given, too, the shorter limit is used.
 
-A negotiation that fails for good becomes negmas' own failure record, for whatever reason it failed.  (Older stock
-negmas drops it, and its handler of timeouts calls ``failed_run_record`` without the arguments that it needs.)
+A negotiation that fails for good gets negmas' own failure record, whatever the reason.  (Older negmas by itself drops
+it, and its handler of timeouts calls ``failed_run_record`` without the arguments that it needs.)
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from resilient_exec.adapters.negmas import checks, preloading, settings
+from resilient_exec.adapters.negmas import checks, preloading, settings, travel
 from resilient_exec.adapters.negmas.negotiations import seeding as negotiation_seeds
-from resilient_exec.adapters.negmas.report import report
+from resilient_exec.adapters.negmas.report import attempts, report
 from resilient_exec.adapters.negmas.report.task_report import TaskReport
 from resilient_exec.adapters.negmas.worlds import seeding
 from resilient_exec.adapters.worker_output import WorkerOutput, redirect_output
@@ -39,7 +39,13 @@ if TYPE_CHECKING:
 __all__ = ["NegotiationPool", "run_isolated_tasks"]
 
 _TASKS_PER_WORKER = 50  # negmas' own DEFAULT_MAX_TASKS_PER_WORKER, since 0.15.7
-_LONGEST_WAIT = 60.0  # s without looking at the clock
+_LONGEST_WAIT = 60.0  # s between two readings of the clock
+
+
+def _prepare(output_folder: str) -> None:
+    """Initializer of a worker."""
+    redirect_output(output_folder)
+    travel.name_as_serial_runs_do()
 
 
 class _Session:
@@ -47,7 +53,7 @@ class _Session:
 
     def __init__(self, max_workers: int, timeout: float | None, max_tasks: int | None) -> None:
         chosen = settings.current()
-        self.timeout = _shorter(timeout, chosen.timeout)
+        self.timeout = _shortest_limit(timeout, chosen.timeout)
         self.lanes = chosen.max_workers or max_workers
         self.seeds = negotiation_seeds.current()
         with ExitStack() as stack:
@@ -59,7 +65,7 @@ class _Session:
                 memory_limit=chosen.memory_limit,
                 retry=chosen.retry,
                 max_tasks_per_worker=chosen.max_tasks_per_worker or max_tasks or None,
-                initializer=redirect_output,
+                initializer=_prepare,
                 initargs=(output.folder,),
                 preload=preloading.NEGOTIATIONS if chosen.preload else (),
                 observers=chosen.observers,
@@ -70,14 +76,18 @@ class _Session:
         self._known: set[Any] = set()
 
     def check(self, competitors: Iterable[Any]) -> None:
-        """Refuse, before the first negotiation, competitors that do not arrive in a worker.
+        """Refuse, before the first negotiation, competitors that cannot be unpickled in a worker.
 
-        One that cannot even be sent is left to whoever runs the tournament, since negmas has words for that.
+        One that cannot be pickled here is not refused, since negmas handles that itself.
+
+        Raises:
+            CheckFailed: names the competitors, with the remedy.
+            PoolBroken: no worker could be started.
         """
         new = {kind for kind in competitors if isinstance(kind, type) and kind not in self._known}
         self._known |= new
         view = self.pool.options(timeout=settings.current().start_timeout, retry=1, label="import of a competitor")
-        asked = {f"{kind.__module__}.{kind.__qualname__}": view.submit(checks.arrives, kind) for kind in new}
+        asked = {f"{kind.__module__}.{kind.__qualname__}": view.submit(checks.receive_type, kind) for kind in new}
         why = {}
         for name, future in asked.items():
             error = future.exception()
@@ -87,19 +97,23 @@ class _Session:
                 why[name] = str(error) if isinstance(error, AttemptError) else f"{type(error).__name__}: {error}"
         checks.refuse_unusable(why)
 
-    def settled(self, future: ResilientFuture[Any], info: dict[str, Any], planned: int) -> BaseException | None:
-        """Note what became of a negotiation; its error, if it failed."""
+    def record_settled(self, future: ResilientFuture[Any], info: dict[str, Any], planned: int) -> BaseException | None:
+        """Report a negotiation that has settled; returns its error, or ``None`` if it has a result.
+
+        Raises:
+            PoolBroken: no worker could be started.
+        """
         error = future.exception()
         if isinstance(error, PoolBroken):
             raise error
-        fields: dict[str, Any] = {"attempts": future.attempts, "history": report.history(future.story)}
+        fields: dict[str, Any] = {"attempts": future.attempts, "history": attempts.history(future.story)}
         if error is not None:
-            fields |= {"status": "failed", **report.failure(error, future.story)}
-        self.note(info, planned, **fields)
+            fields |= {"status": "failed", **attempts.failure(error, future.story)}
+        self.report_task(info, planned, **fields)
         return error
 
-    def note(self, info: dict[str, Any], planned: int, **fields: Any) -> None:
-        """Add a negotiation to the report."""
+    def report_task(self, info: dict[str, Any], planned: int, **fields: Any) -> None:
+        """Add a negotiation to the report, which is made with the first one."""
         if self.recorder is None:
             path = info.get("path")
             folder = Path(path) if path else None
@@ -112,7 +126,12 @@ class _Session:
         self.recorder.add(TaskReport(name=name, worlds=worlds, competitors=competitors, **fields))
 
     def close(self, *, kill: bool, ended_by: str = "") -> None:
-        """End the pool and tell what became of the negotiations."""
+        """Shut the pool down and write the report.
+
+        Args:
+            kill: whether to kill negotiations that run.
+            ended_by: what ended the tournament early: the name of an exception, or ``"total_timeout"``.
+        """
         try:
             self.pool.shutdown(wait=True, cancel_futures=kill, kill=kill)
         finally:
@@ -124,7 +143,7 @@ class _Session:
             report.warn(told)
 
 
-def _shorter(timeout: float | None, given: object) -> float | None:
+def _shortest_limit(timeout: float | None, given: object) -> float | None:
     limits = [limit for limit in (timeout, given) if isinstance(limit, int | float) and 0 < limit < math.inf]
     return min(limits, default=None)
 
@@ -149,14 +168,14 @@ def run_isolated_tasks(
 ) -> int:
     """The function of this name in negmas, on a resilient pool; see there for the arguments.
 
-    Tasks that cannot be pickled are left to negmas' own function, which runs them in this process or fails them,
-    as ``allow_inline_fallback`` says.
+    Tasks that cannot be pickled are given to negmas' own function, which runs them in this process or fails them,
+    depending on ``allow_inline_fallback``.
     """
     run = _IsolatedTasks(list(tasks), window or 4 * max(1, max_workers), on_result, on_timeout, on_error)
     negotiations = run.negotiations()
     if path := next((info["path"] for info in negotiations if info.get("path")), None):
         checks.check_begun(Path(path), negotiations)
-    limit = _shorter(total_timeout, None)
+    limit = _shortest_limit(total_timeout, None)
     session = _Session(max(1, max_workers), timeout, max_tasks)
     ended_by = ""
     try:
@@ -170,14 +189,14 @@ def run_isolated_tasks(
         raise
     finally:
         session.close(kill=bool(ended_by), ended_by=ended_by)
-    # 0.15.7 does not have it, and does not give it.
+    # negmas 0.15.7 does not have this parameter, and does not pass it.
     how = {} if allow_inline_fallback is None else {"allow_inline_fallback": allow_inline_fallback}
     run.leave_to_negmas(timeout, track, description, **how)
     return len(run.tasks)
 
 
 class _IsolatedTasks:
-    """One call of :func:`run_isolated_tasks` under way; everything happens in the caller's thread."""
+    """One call of :func:`run_isolated_tasks`; all methods run in the caller's thread."""
 
     def __init__(
         self,
@@ -195,30 +214,35 @@ class _IsolatedTasks:
         self._on_error = on_error or (lambda *_: None)
         self._waiting = iter(range(len(tasks)))
         self._running: dict[ResilientFuture[Any], int] = {}
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of futures
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures that are done
         self._unsendable: list[int] = []
 
     def negotiations(self) -> list[dict[str, Any]]:
-        """What is known of each task that is a negotiation."""
+        """The arguments of ``run_negotiation``, for each task that is a negotiation."""
         return [info for i in range(len(self.tasks)) if "partners" in (info := self._info(i))]
 
     def competitors(self) -> list[Any]:
-        """Of all tasks that are negotiations."""
+        """The competitors of all tasks that are negotiations; with repetitions."""
         return [kind for info in self.negotiations() for kind in info["partners"] or ()]
 
     def steps(self, session: _Session, deadline: float) -> Iterator[None]:
-        """Yield after each task that has settled."""
+        """Run the tasks, and yield after each task that has settled.
+
+        Args:
+            session: with the pool.
+            deadline: by ``time.perf_counter``; tasks that have not settled then are reported as not run.
+        """
         self._submit(session)
         while self._running:
             now = time.perf_counter()
             if now > deadline:
-                self._give_up(session)
+                self._report_not_run(session)
                 return
             try:
                 future = self._inbox.get(timeout=min(_LONGEST_WAIT, deadline - now))
             except queue.Empty:
                 continue
-            self._take(session, future)
+            self._record_settled(session, future)
             yield
             self._submit(session)
         self.is_complete = True
@@ -230,23 +254,23 @@ class _IsolatedTasks:
             self._running[future] = i
             future.add_done_callback(self._inbox.put)
 
-    def _give_up(self, session: _Session) -> None:
+    def _report_not_run(self, session: _Session) -> None:
         for i in [*self._running.values(), *self._waiting]:
-            session.note(self._info(i), len(self.tasks), status="not run", reason="total_timeout was over")
+            session.report_task(self._info(i), len(self.tasks), status="not run", reason="total_timeout was over")
 
     def _info(self, i: int) -> dict[str, Any]:
         info = self.tasks[i][0]
         return info if isinstance(info, dict) else {}
 
-    def _take(self, session: _Session, future: ResilientFuture[Any]) -> None:
+    def _record_settled(self, session: _Session, future: ResilientFuture[Any]) -> None:
         i = self._running.pop(future)
         info, n = self.tasks[i][0], len(self.tasks)
         unsent = future.exception()
         if isinstance(unsent, NotSendable) and not future.attempts:
             self._unsendable.append(i)
-            session.note(self._info(i), n, status="left to negmas", reason=str(unsent))
+            session.report_task(self._info(i), n, status="left to negmas", reason=str(unsent))
             return
-        error = session.settled(future, self._info(i), n)
+        error = session.record_settled(future, self._info(i), n)
         if error is None:
             self._on_result(info, future.result(), i, n)
         elif isinstance(error, TaskTimeout):
@@ -255,7 +279,7 @@ class _IsolatedTasks:
             self._on_error(error, info, i, n)
 
     def _seeded(self, i: int) -> Callable[..., Any]:
-        """The function of a task, with the seed that the options or, else, negmas' own setting give it."""
+        """The function of a task, with its seed: that of the options, or else that of negmas' own setting."""
         fn, seeds = self.tasks[i][1], negotiation_seeds.current()
         if seeds is not None:
             return seeds.task(fn, self._info(i))
@@ -263,7 +287,7 @@ class _IsolatedTasks:
         return fn if seed is None else functools.partial(_run_seeded, seed, fn)
 
     def leave_to_negmas(self, timeout: float | None, track: Any, description: str, **how: Any) -> None:
-        """Give negmas' own function the tasks that cannot be pickled, under their own numbers and seeds."""
+        """Give negmas' own function the tasks that cannot be pickled, with their own numbers and seeds."""
         if not self._unsendable:
             return
         from negmas.helpers.parallel import run_isolated_tasks as stock
@@ -295,19 +319,19 @@ def _run_seeded(seed: int, fn: Callable[..., Any], *args: Any, **kwargs: Any) ->
 
 
 class NegotiationPool:
-    """In place of ``concurrent.futures.ProcessPoolExecutor`` in negmas' module ``cartesian``.
+    """The replacement of ``concurrent.futures.ProcessPoolExecutor`` in negmas' module ``cartesian``.
 
     Args:
         cartesian: that module.
-        max_workers: as there.
-        max_tasks_per_child: whether workers are to be replaced now and then.  negmas says 10, and a new worker costs
-            seconds of imports; it is done after 50 negotiations, as negmas itself came to do it.
+        max_workers: as in ``ProcessPoolExecutor``.
+        max_tasks_per_child: ``None``: workers are never replaced.  Otherwise at least 50 is used, as negmas does since
+            0.15.7; earlier versions pass 10, but a new worker takes seconds for its imports.
     """
 
     def __init__(self, cartesian: Any, max_workers: int | None = None, max_tasks_per_child: int | None = None) -> None:
         import loky  # with negotiations only
 
-        # cartesian_tournament derives the limit of a negotiation and keeps it to itself, to wait with.
+        # cartesian_tournament computes the limit of a negotiation, but does not pass it: it is read from its frame.
         limit = sys._getframe(1).f_locals.get("timeout")
         self._cartesian = cartesian
         self._planned = 0
@@ -315,7 +339,7 @@ class NegotiationPool:
         self._session = _Session(max_workers or loky.cpu_count(), limit, max_tasks)
 
     def submit(self, fn: Callable[..., Any], /, **info: Any) -> Future[Any]:
-        """Submit a negotiation; its arguments are what a failure record is made of."""
+        """Submit a negotiation; a failure record is made from its arguments."""
         self._session.check(info.get("partners") or ())
         self._planned += 1
         seeds = self._session.seeds
@@ -323,8 +347,8 @@ class NegotiationPool:
         return _Negotiation(self, self._session.pool.submit(call, **info), info)
 
     def record(self, future: ResilientFuture[Any], info: dict[str, Any]) -> Any:
-        """The record of a negotiation that has settled: its own, or one of failure."""
-        error = self._session.settled(future, info, self._planned)
+        """The record of a negotiation that has settled: its result, or a failure record."""
+        error = self._session.record_settled(future, info, self._planned)
         if error is None:
             return future.result()
         accepted = inspect.signature(self._cartesian.failed_run_record).parameters
@@ -345,7 +369,7 @@ class NegotiationPool:
 
 
 class _Negotiation(Future[Any]):
-    """A future of :class:`NegotiationPool`: done when the negotiation has settled, however that was."""
+    """A future of :class:`NegotiationPool`: done when the negotiation has settled, with a result or an error."""
 
     def __init__(self, pool: NegotiationPool, inner: ResilientFuture[Any], info: dict[str, Any]) -> None:
         super().__init__()
@@ -353,6 +377,6 @@ class _Negotiation(Future[Any]):
         inner.add_done_callback(lambda _: self.set_result(None))
 
     def result(self, timeout: float | None = None) -> Any:
-        # Made here, in the caller's thread, because a failure record runs constructors of the competitors.
+        # The record is made here, in the caller's thread, because a failure record runs constructors of competitors.
         super().result(timeout)
         return self._pool.record(self._inner, self._info)

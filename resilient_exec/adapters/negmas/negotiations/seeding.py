@@ -1,12 +1,13 @@
-"""Seeds of negotiations: under ``options(seed=...)`` each is run from a random state that follows from what it is.
+"""Seeds of negotiations: under ``options(seed=...)`` each one begins with a random state computed from its identity.
 
-What it is: the scenario's name (a rotated one has its own), the negotiators' names, which negmas keeps unique, and the
-number of the repetition.  So its scores do not depend on its place in the tournament, on what its process has drawn
-before, nor on who runs it: a worker, the first or the third attempt, or this process (``njobs=-1``).  Behind a
-negotiation in this process the random state is as before it, so that what ``cartesian_tournament`` itself draws (the
-order of the negotiations, numbers of steps from a range) is the same, too, if the program seeds ``random``.
+Its identity is the scenario's name (a rotated one has its own), the negotiators' names, which negmas keeps unique, and
+the number of the repetition.  So its scores do not depend on its place in the tournament, on earlier random draws in
+its process, or on whether it is run by a worker (in whichever attempt) or in this process (``njobs=-1``).
 
-The clock and the order of sets of strings are dealt with as for worlds (:mod:`.worlds.seeding`).
+After a negotiation in this process the former random state is restored.  So what ``cartesian_tournament`` itself draws
+(the order of the negotiations, numbers of steps from a range) is reproducible, too, if the program seeds ``random``.
+
+The clock and the order of sets of strings are handled as for worlds (:mod:`.worlds.seeding`).
 """
 
 from __future__ import annotations
@@ -31,28 +32,28 @@ class NegotiationSeeds:
 
     Attributes:
         seed: of the tournament.
-        is_told: that this process's order of sets is not the workers'.
+        is_warned: whether the warning has been given that this process orders sets differently than the workers.
     """
 
     seed: int
-    is_told: bool = False
+    is_warned: bool = False
 
     def number(self, info: Mapping[str, Any]) -> int:
-        """The seed of the negotiation that ``run_negotiation`` gets these arguments for."""
+        """The seed of a negotiation, from the arguments of ``run_negotiation``."""
         who = info.get("partner_names") or [_full_name(kind) for kind in info["partners"]]
         name = repr((str(info["s"].outcome_space.name), [str(one) for one in who], info.get("rep", 0)))
         return seeding.world_seed(self.seed, name, "negotiation")
 
     def task(self, fn: Callable[..., Any], info: Mapping[str, Any]) -> Callable[..., Any]:
-        """What a worker is to call in place of ``fn``."""
-        return functools.partial(seeding.run_apart, self.number(info), fn)
+        """The function that a worker calls in place of ``fn``: it seeds first."""
+        return functools.partial(seeding.run_with_own_state, self.number(info), fn)
 
     def run_here(self, fn: Callable[..., Any], info: Mapping[str, Any]) -> Any:
-        """The record of a negotiation in this process."""
-        if not self.is_told:
-            self.is_told = True
+        """Run a negotiation in this process with its seed; returns its record."""
+        if not self.is_warned:
+            self.is_warned = True
             seeding.warn_of_hash_order(self.hash_seed)
-        return seeding.run_apart(self.number(info), fn, **info)
+        return seeding.run_with_own_state(self.number(info), fn, **info)
 
     @property
     def hash_seed(self) -> str:
@@ -61,7 +62,7 @@ class NegotiationSeeds:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the environment of workers has to have."""
+        """Variables of the workers' environment."""
         return {seeding.HASH_SEED: self.hash_seed}
 
 
@@ -73,29 +74,29 @@ _current: ContextVar[NegotiationSeeds | None] = ContextVar("resilient_exec_negot
 
 
 def current() -> NegotiationSeeds | None:
-    """Those of the tournament that is run here and now; ``None``: it has none."""
+    """The seeds of the tournament that this thread runs; ``None``: it has none."""
     return _current.get()
 
 
 @contextmanager
 def seeded(seed: int | None, *, in_threads: bool = False) -> Iterator[None]:
-    """Have the negotiations of a tournament seeded, if there is a seed.
+    """Seed the negotiations of tournaments that are run in a ``with`` block, if there is a seed.
 
     Args:
-        seed: as the options have it.
-        in_threads: negotiations are to run side by side in this process.
+        seed: that of the options.
+        in_threads: whether negotiations are to run in threads of this process.
 
     Raises:
         ValueError: there is a seed, and negotiations in threads would draw from one random state.
-        RuntimeError: negmas' clock cannot be calmed.
+        RuntimeError: this negmas draws random numbers by the clock in a way that cannot be suppressed.
     """
     if seed is not None:
         if in_threads:
             raise ValueError(
                 f'seed={seed} with executor="thread": negotiations in threads draw from one random state, in an order '
-                'that nobody knows; use executor="process" (or njobs=-1), or no seed'
+                'that differs from run to run; use executor="process" (or njobs=-1), or no seed'
             )
-        seeding.check()
+        seeding.check_clock()
     token = _current.set(None if seed is None else NegotiationSeeds(seed))
     try:
         yield

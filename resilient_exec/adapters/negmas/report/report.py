@@ -1,7 +1,7 @@
 """What became of each task of a tournament: kept while it runs, told at its end.
 
 Nothing is dropped in silence: a world that has no score is named, with its competitors and the reason, on stderr,
-in ``resilient-report.json`` beside the results, by :func:`last_report`, and by one :class:`ResilientWarning`.
+in ``resilient/report.json`` beside the results, by :func:`last_report`, and by one :class:`ResilientWarning`.
 """
 
 from __future__ import annotations
@@ -11,31 +11,32 @@ import json
 import logging
 import platform
 import time
-import traceback
 import warnings
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.adapters import places
+from resilient_exec.adapters.negmas.report import audience
 from resilient_exec.adapters.negmas.report.coverage import Coverage, coverage, remark
+from resilient_exec.adapters.negmas.report.failures import Failure, failures
+from resilient_exec.adapters.negmas.report.progress import Progress
 from resilient_exec.adapters.negmas.report.task_report import TaskReport, Verified
 from resilient_exec.adapters.worker_output import tell_stderr
-from resilient_exec.model.errors import AttemptError, WorkerDied
-from resilient_exec.model.exit_status import signal_name
-from resilient_exec.wire.payload import RemoteTraceback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from resilient_exec.adapters.negmas.blame.health import Health
-    from resilient_exec.model.events import Event
 
 __all__ = ["FILE_NAME", "Recorder", "Report", "ResilientWarning", "last_report"]
 
-FILE_NAME = "resilient-report.json"
-_STACK_LINES = 12  # of a worker's stacks shown on stderr; the file has all
-_STACKS_SHOWN = 5  # failures whose stacks are shown there
+FILE_NAME = "report.json"
+VERSION = 2
+"""Of the file: ``docs/report.schema.json`` describes it.  Version 1 had no number, and named worlds by their run id."""
+_FAILURES_SHOWN = 12  # on stderr; the file has all
 
 _logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Report:
         planned: number of world sets (or negotiations) of the tournament.
         tasks: a report for each, in the order in which they settled.
         workers: number of lanes.
+        start, end: of this run of it, local time with its offset (ISO 8601).
         seconds: wall time.
         ended_by: what ended the tournament early (``total_timeout``, ``KeyboardInterrupt`` …); ``""``: nothing did.
         verified: world sets that were run twice (``options(verify=...)``), and whether their scores were the same.
@@ -70,6 +72,8 @@ class Report:
     planned: int
     tasks: tuple[TaskReport, ...] = ()
     workers: int = 0
+    start: str = ""
+    end: str = ""
     seconds: float = 0.0
     ended_by: str = ""
     verified: tuple[Verified, ...] = ()
@@ -90,8 +94,18 @@ class Report:
 
     @property
     def missing(self) -> tuple[TaskReport, ...]:
-        """Those without a score: failed, or not run."""
-        return tuple(task for task in self.tasks if task.status in {"failed", "not run"})
+        """Those without a score: failed, interrupted, or not run."""
+        return tuple(task for task in self.tasks if task.status in {"failed", "interrupted", "not run"})
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The same, each kind of failure once: by competitor and cause."""
+        return failures(self.missing)
+
+    @property
+    def file(self) -> Path | None:
+        """Where this report is written; ``None`` where the tournament keeps no folder."""
+        return None if self.folder is None else Path(self.folder) / places.FOLDER / FILE_NAME
 
     @property
     def retried(self) -> tuple[TaskReport, ...]:
@@ -126,12 +140,14 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """As plain values; what is empty in a task is left out."""
         counts = {"scored": self.scored, "scored_before": self.scored_before}
-        counts |= {"failed": sum(task.status == "failed" for task in self.tasks)}
-        counts |= {"not_run": sum(task.status == "not run" for task in self.tasks), "retried": len(self.retried)}
+        for status in ("failed", "interrupted", "not run"):
+            counts[status.replace(" ", "_")] = sum(task.status == status for task in self.tasks)
+        counts["retried"] = len(self.retried)
         whole = asdict(self)
-        tasks = [{key: value for key, value in task.items() if value not in ("", None, ())} for task in whole["tasks"]]
         covered = {name: asdict(one) for name, one in self.coverage.items()}
-        return {**whole, "tasks": tasks, "counts": counts, "coverage": covered, "bias": self.bias, "blind": self.blind}
+        whole |= {"tasks": [_without_empty(task) for task in whole["tasks"]], "counts": counts, "coverage": covered}
+        words = [one.words(one.competitor, self.kind) for one in self.failures]
+        return {"version": VERSION, **whole, "failures": words, "bias": self.bias, "blind": self.blind}
 
     def __str__(self) -> str:
         lines = [f"resilient_exec: {self.scored} of {self.planned} {self.kind} scored ({self.name})"]
@@ -139,20 +155,17 @@ class Report:
             lines.append(f"  ended early by {self.ended_by}")
         if self.retried:
             lines.append(f"  {len(self.retried)} took more than one attempt")
-        shown = 0
-        for task in self.missing:
-            lines.append(f"  {task}")
-            if task.stacks and shown < _STACKS_SHOWN:
-                shown += 1
-                stacks = task.stacks.strip().splitlines()
-                lines += [f"    | {line}" for line in stacks[:_STACK_LINES]]
+        told = self.failures
+        lines += [f"  {one.words(one.competitor, self.kind)}" for one in told[:_FAILURES_SHOWN]]
+        if len(told) > _FAILURES_SHOWN:
+            lines.append(f"  and {len(told) - _FAILURES_SHOWN} other kinds of failures")
         lines += [f"  {remark}" for remark in (self.bias, self.blind) if remark]
         if self.unsteady:
             lines.append(f"  {len(self.unsteady)} of {len(self.verified)} that were run twice did not follow the seed:")
             lines += [f"    {one}" for one in self.unsteady]
         lines += [f"  the progress callback raised {error}" for error in self.callback_errors]
-        if self.folder is not None:
-            lines.append(f"  report: {Path(self.folder) / FILE_NAME}")
+        if self.file is not None:
+            lines.append(f"  the evidence of each, and all else: {self.file}")
         return "\n".join(lines)
 
 
@@ -172,7 +185,9 @@ class Recorder:
         self._facts: dict[str, Any] = {"kind": kind, "name": name, "planned": planned, "workers": workers}
         self._folder = folder
         self._begin = time.monotonic()
+        self._start = _now()
         self._tasks: list[TaskReport] = []
+        self.progress = Progress(kind, name, folder, planned, workers)
         self._callback_errors: list[str] = []
         self.ended_by = ""
         self.verified: list[Verified] = []
@@ -181,6 +196,7 @@ class Recorder:
     def add(self, task: TaskReport) -> None:
         """One task has settled."""
         self._tasks.append(task)
+        self.progress.settles(task)
 
     def callback_failed(self, error: Exception) -> None:
         """The caller's callback has raised."""
@@ -192,6 +208,8 @@ class Recorder:
             **self._facts,
             folder=None if self._folder is None else str(self._folder),
             tasks=tuple(self._tasks),
+            start=self._start,
+            end=_now(),
             seconds=round(time.monotonic() - self._begin, 3),
             ended_by=self.ended_by,
             verified=tuple(self.verified),
@@ -203,7 +221,11 @@ class Recorder:
         _Last.report = report
         if self._folder is not None:
             _write(report, self._folder)
-        if report.missing or report.unsteady or report.callback_errors or report.unwatched:
+            self.progress.write(at_once=True)
+        listener = audience.current()
+        if listener is not None:
+            listener.ended()
+        elif report.missing or report.unsteady or report.callback_errors or report.unwatched:
             tell_stderr(f"{report}\n")
         return report
 
@@ -223,17 +245,21 @@ def all_scored_before(
     recorder = Recorder("worlds", str(params.get("name", folder.name)), folder, planned)
     for path in sorted(folder.glob("*/results.json")):
         who = competitors.get(path.parent.name, ())
-        recorder.add(TaskReport(name=path.parent.name, status="scored before", competitors=who))
+        where = str(path.parent)
+        recorder.add(TaskReport(name=path.parent.name, path=where, status="scored before", competitors=who))
     recorder.finish(health)
 
 
 def warn(report: Report) -> None:
     """The one warning about a tournament: scores are missing or do not follow its seed, or who is guilty is unknown."""
+    if audience.current() is not None:
+        return  # who listens has been told
     if report.missing:
-        some = ", ".join(task.name for task in report.missing[:3])
-        more = f" and {len(report.missing) - 3} more" if len(report.missing) > 3 else ""
-        text = f"{len(report.missing)} of {report.planned} {report.kind} have no score: {some}{more}"
-        where = f"; see {Path(report.folder) / FILE_NAME}" if report.folder is not None else "; see last_report()"
+        told = report.failures
+        more = f"; and {len(told) - 1} other kinds of failures" if len(told) > 1 else ""
+        text = f"{len(report.missing)} of {report.planned} {report.kind} have no score: "
+        text += f"{told[0].words(told[0].competitor, report.kind)}{more}"
+        where = f"; see {report.file}" if report.file is not None else "; see last_report()"
         warnings.warn(text + where, ResilientWarning, stacklevel=2)
     elif report.unsteady:
         text = (
@@ -244,62 +270,23 @@ def warn(report: Report) -> None:
         warnings.warn(report.blind, ResilientWarning, stacklevel=2)
 
 
-def failure(error: BaseException, story: Iterable[Event]) -> dict[str, Any]:
-    """The fields of a :class:`TaskReport` that tell of ``error``."""
-    fields: dict[str, Any] = {"reason": _reason(error), "history": history(story)}
-    if isinstance(error, WorkerDied):
-        fields |= {"signal": error.signal, "exitcode": error.exitcode}
-    if isinstance(error, AttemptError):
-        fields["stacks"] = error.stacks
-    else:
-        fields["traceback"] = trace(error)
-    return fields
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
-def trace(error: BaseException) -> str:
-    """The traceback of ``error`` where it was raised, in the worker."""
-    cause = error.__cause__
-    return (cause.text if isinstance(cause, RemoteTraceback) else "".join(traceback.format_exception(error))).strip()
-
-
-def history(story: Iterable[Event]) -> tuple[str, ...]:
-    """How each attempt ended, except one that returned."""
-    return tuple(words for event in story if (words := _ending(event)))
-
-
-def _ending(event: Event) -> str:
-    detail = event.detail
-    match event.kind:
-        case "died":
-            code = detail.get("exitcode")
-            return f"died: {signal_name(code) or f'exit code {code}'}"
-        case "timed_out":
-            return f"timed out after {detail.get('limit'):g} s"
-        case "out_of_memory":
-            return f"held {detail['used'] / 2**20:.0f} MiB, more than {detail['limit'] / 2**20:.0f} MiB"
-        case "raised":
-            return f"raised {detail.get('exception')}"
-        case "killed" | "lost" | "not_sent" | "evicted":
-            return f"{event.kind.replace('_', ' ')}: {detail.get('why')}"
-    return ""
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error)
-    if isinstance(error, AttemptError):
-        return text
-    return f"it raised {type(error).__name__}{f': {text}' if text else ''}"
+def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
+    found = {key: value for key, value in values.items() if value not in ("", None, ())}
+    if "failed_attempts" in found:
+        found["failed_attempts"] = [_without_empty(one) for one in found["failed_attempts"]]
+    return found
 
 
 def _write(report: Report, folder: Path) -> None:
-    path = folder / FILE_NAME
-    draft = path.with_suffix(".tmp")
     try:
-        draft.write_text(json.dumps(report.to_dict(), indent=1, default=str) + "\n", encoding="utf-8")
-        draft.replace(path)
+        places.replace(folder, FILE_NAME, json.dumps(report.to_dict(), indent=1, default=str) + "\n")
     except OSError as error:
         # A full disk must not cost the results that are in memory or written already.
-        _logger.warning("the report could not be written to %s: %s", path, error)
+        _logger.warning("the report could not be written into %s: %s", folder, error)
 
 
 def _versions() -> dict[str, str]:

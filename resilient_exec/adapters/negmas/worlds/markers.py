@@ -1,19 +1,20 @@
-"""negmas' own marks of who runs which world: which are stale, and what a dead attempt left in the world's folder.
+"""negmas' markers of running world sets: which are stale, and how to remove what a failed attempt has left.
 
-``_run_worlds`` writes ``<world set>/attempts/_running/run<host>.<pid>`` when it starts and removes it when it ends
-*well*.  A process that is killed, and a world that raises, leave it; and every later attempt, and every resume,
-of that world set sees it and returns without running.  So a marker has to be judged before each attempt:
+negmas' ``_run_worlds`` writes the marker ``<world set>/attempts/_running/run<host>.<pid>`` when it starts, and removes
+it only when it *returns*.  A process that is killed and a world that raises leave it, and every later attempt and
+resume of that world set then returns without running.  So each marker is examined before an attempt:
 
-* of another host: nobody here can tell whether it lives.  It stands, unless somebody who knows has said that no other
-  host is at work there (``take_over``).
-* of this process, or of a worker of ours that is known to be dead: stale.
-* of this host, and its process is gone, or started after the marker was written (the number was used again): stale.
-* else a living stranger is at work on this world: it stands.  Two writers in one folder would spoil both.
+* It is of another host: it cannot be seen here whether that process is alive.  The marker is valid, unless the user has
+  stated by ``take_over`` that no other host is at work there.
+* It is of this process, or of a worker of ours that is known to be dead: stale.
+* It is of this host, and its process is gone, or started after the marker was written (the pid was reused): stale.
+* Otherwise another living process runs this world set: valid.  Two processes that write into one folder would corrupt
+  each other's files.
 
-What a dead attempt left behind would spoil the next one, too.  Most of a world's files are written anew at each
-step, but logs, ``negotiations.csv`` and the event log are appended to, and files of agents may be anything.  So an
-attempt that is not the first one starts by emptying the folders of its worlds: it then ends with the same files
-and the same rows as an undisturbed one.  ``attempts/att_*`` stays: one file for each real start, counting them.
+The files of a failed attempt would corrupt the next one, too.  Most of a world's files are rewritten at each step, but
+logs, ``negotiations.csv`` and the event log are appended to, and agents may write any file.  So each attempt but the
+first one begins by emptying the folders of its worlds, and ends with the same files and rows as an undisturbed one.
+``attempts/att_*`` is kept: it holds one file for each start, by which the attempts are counted.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Marker", "clear_leftovers", "clear_markers", "clear_own_marker", "count_attempts", "set_folder"]
 
-_CLOCKS_DISAGREE = 2.0  # s by which a process's start and a file's time may differ without meaning anything
+_CLOCK_TOLERANCE = 2.0  # s by which the start time of a process may be later than the time of the file that it wrote
 
 
 @dataclass(frozen=True)
 class Marker:
-    """One ``run<host>.<pid>``."""
+    """One marker, a file ``run<host>.<pid>``."""
 
     path: Path
     host: str
@@ -45,24 +46,28 @@ class Marker:
 
     @classmethod
     def of(cls, path: Path) -> Marker:
-        """Read from the name of a marker's file; a name that is not understood has no pid."""
+        """The marker of a file, from its name; ``pid`` is ``None`` for a name of another form."""
         host, _, pid = path.name.removeprefix("run").rpartition(".")
         return cls(path, host, int(pid) if pid.isdecimal() else None)
 
     def is_stale(self, dead: Collection[int] = ()) -> bool:
-        """Whether whoever wrote it is gone for certain; ``dead`` are processes of ours that are known to be."""
+        """Whether the process that wrote it has certainly ended.
+
+        Args:
+            dead: pids of workers of ours that are known to be dead.
+        """
         if self.host != gethostname() or self.pid is None:
             return False
         return self.pid == os.getpid() or self.pid in dead or not self._is_alive(self.pid)
 
     def _is_alive(self, pid: int) -> bool:
-        import psutil  # 30 ms, and most worlds have no marker
+        import psutil  # imported here, since it takes 30 ms and most worlds have no marker
 
         try:
             process = psutil.Process(pid)
             written = self.path.stat().st_mtime
             is_zombie: bool = process.status() == psutil.STATUS_ZOMBIE
-            return not is_zombie and process.create_time() <= written + _CLOCKS_DISAGREE
+            return not is_zombie and process.create_time() <= written + _CLOCK_TOLERANCE
         except (psutil.NoSuchProcess, FileNotFoundError):
             return False
         except psutil.AccessDenied:
@@ -78,12 +83,12 @@ def set_folder(worlds: Sequence[dict[str, Any]]) -> Path:
 
 
 def clear_markers(folder: Path, dead: Collection[int] = (), *, take_over: bool = False) -> list[Marker]:
-    """Remove the stale markers of a world set; the ones that stand are returned.
+    """Remove the stale markers of a world set, and return the valid ones.
 
     Args:
         folder: of the world set.
-        dead: processes of ours that are known to be.
-        take_over: those of other hosts are stale, too.
+        dead: pids of workers of ours that are known to be dead.
+        take_over: whether markers of other hosts are stale, too.
     """
     standing = []
     for path in sorted((folder / "attempts" / "_running").glob("run*")):
@@ -97,33 +102,33 @@ def clear_markers(folder: Path, dead: Collection[int] = (), *, take_over: bool =
 
 
 def clear_own_marker(folder: Path) -> None:
-    """Remove this process's marker: its attempt is over, however it ended."""
+    """Remove this process's marker; to be called whenever its attempt has ended."""
     (folder / "attempts" / "_running" / f"run{gethostname()}.{os.getpid()}").unlink(missing_ok=True)
 
 
 def count_attempts(folder: Path) -> int:
-    """How often the world set was really started, over all runs and hosts."""
+    """How often the world set was started, over all runs and hosts."""
     return sum(1 for _ in (folder / "attempts").glob("att_*"))
 
 
 def clear_leftovers(worlds: Sequence[dict[str, Any]]) -> None:
-    """Empty the worlds' folders, if an attempt was made before; for use right before the next one."""
+    """Empty the worlds' folders if an attempt was made before; to be called right before the next one."""
     folder = set_folder(worlds)
     if count_attempts(folder) == 0:
         return
     for world in worlds:
         for name in (world["__dir_name"], world.get("world_params", {}).get("log_folder")):
-            # The generator may log elsewhere; what is not below the world set's folder is not ours to remove.
+            # The generator may log elsewhere; only folders below the world set's folder are removed.
             if name and folder in (place := Path(name).expanduser().absolute()).parents:
                 _close_logs(place)
                 shutil.rmtree(place, ignore_errors=True)
 
 
 def _close_logs(place: Path) -> None:
-    """Close log files below ``place`` that an attempt in this very process left open.
+    """Close log files below ``place`` that an attempt in this same process has left open.
 
-    negmas names loggers after their files: the next attempt would get the old handler back and write into a file
-    that no longer has a name.
+    negmas names loggers after their files, so the next attempt would get the old handler and write into a deleted
+    file.
     """
     for name, logger in list(logging.Logger.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and place in Path(name).parents:

@@ -67,7 +67,8 @@ class WorldSet:
     def report(self, **fields: Any) -> TaskReport:
         """What became of it."""
         names = tuple(world["world_params"]["name"] for world in self.worlds)
-        return TaskReport(name=self.run_id, worlds=names, competitors=self.competitors, **fields)
+        fields |= {"run_id": self.run_id, "path": str(self.folder), "worlds": names, "competitors": self.competitors}
+        return TaskReport(name=self.folder.name, **fields)
 
 
 def world_sets(negmas: Any, assigned: Iterable[list[dict[str, Any]]], competitors: Iterable[str]) -> Iterator[WorldSet]:

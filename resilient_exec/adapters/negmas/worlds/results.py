@@ -1,11 +1,11 @@
-"""The results of one world set on the disk: written by the worker that ran it, and read by whoever comes later.
+"""The results of one world set on the disk: written by the worker that ran it, read by later attempts and runs.
 
 A world set is finished when its ``results.json`` can be read.  It is written in the worker, in the same attempt as the
-world: when the program is killed, a world set is then either finished or under way in a lane, and none that has ended
-waits in a queue of the parent for its results to be saved.  So a kill costs at most one execution for each lane.
+world.  So when the program is killed, each world set is either finished or running in a lane, and no results wait in a
+queue of the parent to be saved: a kill costs at most one execution for each lane.
 
-A file that was cut short does not count.  It is removed before the world set is run again, since negmas' evaluation
-trips over an empty one.
+An incomplete file does not count.  It is removed before the world set is run again, since negmas' evaluation fails on
+an empty one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["read", "save"]
 
 
 def read(negmas: Any, folder: Path) -> Any:
-    """The score of a world set, or ``None``: it has not been run to its end.
+    """The score of a world set, or ``None`` if it is not finished.
 
     Args:
         negmas: the module ``negmas.tournaments.tournaments``.
@@ -31,7 +31,7 @@ def read(negmas: Any, folder: Path) -> Any:
         return None
     try:
         return negmas.score_adapter(negmas.load(path))
-    except Exception:  # cut short by a crash: negmas would run it again, and so do we
+    except Exception:  # incomplete, since its writer was killed; negmas would run the world set again, too
         return None
 
 
@@ -39,12 +39,15 @@ def save(negmas: Any, name: str, result: tuple[Any, ...]) -> None:
     """Write the results of a world set.
 
     Args:
-        negmas: as above.
+        negmas: the module ``negmas.tournaments.tournaments``.
         name: of the tournament.
         result: what negmas' ``_run_worlds`` has returned.
+
+    Raises:
+        OSError: the disk is full, for example.
     """
     run_id, paths, score, world_stats, type_stats, agent_stats = result
-    # Nobody is called back and nothing is printed here: the parent does both.
+    # No callback is called and nothing is printed here, since the parent does both.
     quiet: dict[str, Any] = {"tournament_progress_callback": None, "verbose": False, "attempts_path": None}
     quiet |= {"_strt": time.perf_counter(), "n_world_configs": 1, "i": 0}
     negmas.save_run_results(run_id, score, world_stats, type_stats, agent_stats, world_paths=paths, name=name, **quiet)

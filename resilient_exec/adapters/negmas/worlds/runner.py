@@ -29,25 +29,26 @@ from resilient_exec.adapters.negmas.blame import entries
 from resilient_exec.adapters.negmas.blame.conduct import Conduct
 from resilient_exec.adapters.negmas.blame.culprit import FAULTS
 from resilient_exec.adapters.negmas.blame.notes import own_types
-from resilient_exec.adapters.negmas.report import report
-from resilient_exec.adapters.negmas.worlds import markers, results, seeding, verification
+from resilient_exec.adapters.negmas.report import audience, report
+from resilient_exec.adapters.negmas.worlds import failed_before, markers, results, seeding, verification
 from resilient_exec.adapters.negmas.worlds import task as worldset
+from resilient_exec.adapters.negmas.worlds.ledger import Ledger, ended, worker_output
 from resilient_exec.adapters.negmas.worlds.plan import WorldSet, world_sets
-from resilient_exec.adapters.worker_output import WorkerOutput
 from resilient_exec.model.errors import PoolBroken, TaskKilled
+from resilient_exec.model.events import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from resilient_exec.adapters.negmas.report.task_report import TaskReport
-    from resilient_exec.model.events import Event
+    from resilient_exec.adapters.worker_output import WorkerOutput
     from resilient_exec.pool.pool import ResilientPool
 
 __all__ = ["run"]
 
 _AHEAD = 64  # world sets submitted before the first of them has settled, besides those that run
 _LOOK_EVERY = 1.0  # s between two looks at the markers of living strangers
-_LONGEST_WAIT = 60.0  # s without looking at the clock
+_TELL_EVERY = 0.5  # s between two moments at which progress is told
 
 
 def run(negmas: Any, call: Mapping[str, Any], lanes: int) -> None:
@@ -110,6 +111,10 @@ class _Tournament:
             step_timeout=self.settings.step_timeout,
             disqualify_after=self.settings.disqualify_after,
         )
+        self.ledger = Ledger(self.recorder, self.conduct, self.settings)
+        self.lost_before: dict[str, TaskReport] = {}
+        if not self.settings.retry_failed:
+            self.lost_before = failed_before.lost(self.path, self.conduct.lost())
         limit = self.call["total_timeout"]
         self.deadline = self.begin + limit if limit is not None and 0 < limit < math.inf else math.inf
 
@@ -127,7 +132,8 @@ class _Tournament:
         self.lanes = min(self.lanes, len(self.runnable) + len(self.blocked))
         self._say_what_runs()
         with contextlib.ExitStack() as stack:
-            output = stack.enter_context(WorkerOutput(self.settings.output_limit))
+            output = stack.enter_context(worker_output(self.settings))
+            self.ledger.output_to(output)
             make = functools.partial(self._pool, output, packed)
             pool = make(None if self.seeded is None else self.seeded.environment)
             try:
@@ -135,7 +141,7 @@ class _Tournament:
                 self._drive(pool)
                 self._verify(pool, make)
             except BaseException as error:
-                self.recorder.ended_by = type(error).__name__
+                self.recorder.ended_by = str(getattr(error, "signal_name", type(error).__name__))
                 raise
             finally:
                 # After an error, or with the time up, nobody wants what still runs; else nothing does.
@@ -157,7 +163,10 @@ class _Tournament:
         """Decide what is to be done about a world set."""
         if self._was_scored(world_set):
             return
-        if world_set.run_id in self.call["run_ids"] or world_set.attempts_left(self.call["max_attempts"]) < 1:
+        if (told := self.lost_before.get(world_set.folder.name)) is not None:
+            self._call_back(None)
+            self._settle(told)
+        elif world_set.run_id in self.call["run_ids"] or world_set.attempts_left(self.call["max_attempts"]) < 1:
             self._not_run(world_set, f"it has been started {self.call['max_attempts']} times already (max_attempts)")
         elif standing := markers.clear_markers(world_set.folder, take_over=self.settings.take_over):
             self._block(world_set, worldset.running_elsewhere(standing))
@@ -171,12 +180,15 @@ class _Tournament:
             return False
         self._call_back(score)
         self._settle(world_set.report(status="scored before"))
-        self.conduct.scored_before(world_set.folder, world_set.competitors)
+        self.conduct.record_scored_before(world_set.folder, world_set.competitors)
         return True
 
     def _say_what_runs(self) -> None:
+        limits = {limit for item in self.runnable if (limit := item.timeout(self.settings)) is not None}
+        progress = self.recorder.progress
+        progress.lanes, progress.limit = self.lanes, max(limits, default=None)
+        self.ledger.tell_progress()
         if self.call["verbose"]:
-            limits = {limit for item in self.runnable if (limit := item.timeout(self.settings)) is not None}
             within = " to ".join(f"{limit:.0f} s" for limit in sorted({f(limits) for f in (min, max) if limits}))
             _say(
                 f"Running {len(self.runnable)} world-sets on {self.lanes} workers. World timeout is "
@@ -206,8 +218,10 @@ class _Tournament:
     # -- while worlds run
 
     def _drive(self, pool: ResilientPool) -> None:
-        track: Callable[..., Any] = getattr(self.negmas, "track", lambda steps, **_: steps)
-        for _ in track(self._steps(pool), total=self.n_sets - self.n_settled, description="Simulating ..."):
+        steps: Any = self._steps(pool)
+        if audience.current() is None and hasattr(self.negmas, "track"):  # who listens has something of its own
+            steps = self.negmas.track(steps, total=self.n_sets - self.n_settled, description="Simulating ...")
+        for _ in steps:
             pass
 
     def _steps(self, pool: ResilientPool) -> Iterator[None]:
@@ -222,9 +236,10 @@ class _Tournament:
             news = self._wait() if self.running or self.blocked else None  # else all others have been excluded
             if isinstance(news, ResilientFuture):
                 self._take(news)
-            elif news is not None:
-                self._take_down_failed(news)
+            elif isinstance(news, Event):
+                self._take_down(news)
             self._look_at_blocked()
+            self.ledger.tell_progress()
             for _ in range(self.n_settled - settled):
                 yield
 
@@ -234,7 +249,7 @@ class _Tournament:
         if again and self.seeded is not None:
             other = functools.partial(make, self.seeded.other_environment)
             self.recorder.verified += verification.verify(
-                self.negmas, pool, again, self.path, self.deadline, elsewhere=other
+                self.negmas, pool, again, self.path, self.deadline, make_other_pool=other
             )
 
     def _submit(self, pool: ResilientPool) -> None:
@@ -242,7 +257,7 @@ class _Tournament:
         ahead = _AHEAD if self.settings.disqualify_after is None else 0
         while self.runnable and len(self.running) < self.lanes + ahead:
             world_set = self.runnable.popleft()
-            if reason := self.conduct.excluded(world_set.competitors):
+            if reason := self.conduct.reason_to_exclude(world_set.competitors):
                 self._not_run(world_set, reason)
                 continue
             policy = world_set.policy(self.settings, self.call["max_attempts"])
@@ -254,6 +269,7 @@ class _Tournament:
                 seed=seeding.negmas_seed(world_set.index),
                 max_attempts=self.call["max_attempts"],
                 verbose=self.call["verbose"],
+                prints=self.ledger.prints,
             )
             self.running[future] = world_set
             future.add_done_callback(self.inbox.put)
@@ -265,15 +281,15 @@ class _Tournament:
         return key
 
     def _wait(self) -> Any:
-        """A future that is done, or the key of one of which an attempt has failed; ``None``: nothing, for a while."""
-        longest = _LOOK_EVERY if self.blocked else _LONGEST_WAIT
+        """A future that is done, or an attempt's begin or failure; ``None``: nothing, for a while."""
         with contextlib.suppress(queue.Empty):
-            return self.inbox.get(timeout=max(0.0, min(longest, self.deadline - time.perf_counter())))
+            return self.inbox.get(timeout=max(0.0, min(_TELL_EVERY, self.deadline - time.perf_counter())))
         return None
 
     def _observe(self, event: Event) -> None:
-        if event.kind in FAULTS:
-            self.inbox.put(event.key)
+        self.ledger.hear(event)
+        if event.kind == "begun" or event.kind in FAULTS:
+            self.inbox.put(event)
 
     def _take(self, future: ResilientFuture[Any]) -> None:
         """Account for a task that has settled."""
@@ -293,40 +309,36 @@ class _Tournament:
     def _scored(self, world_set: WorldSet, future: ResilientFuture[Any], played: worldset.Played) -> None:
         self.finished.append(world_set)
         self._call_back(played.result[2])
-        told = world_set.report(
-            history=report.history(future.story), printed=played.printed, **self._attempts(world_set, future)
-        )
+        told = self.ledger.scored(world_set, future, played)
         self._settle(told)
-        self.conduct.settled(world_set.folder.name, told, played.measured)
+        self.conduct.record_settled(world_set.folder.name, told, played.measured)
         if self.call["verbose"]:
             _say(f"{self.n_settled} of {self.n_sets} settled after {time.perf_counter() - self.begin:.1f} s")
 
-    def _attempts(self, world_set: WorldSet, future: ResilientFuture[Any]) -> dict[str, Any]:
-        stage = self.conduct.failed_attempts(world_set, future.key, future.dossier.attempts)
-        return {"attempts": future.attempts, "on_stage": stage}
-
-    def _take_down_failed(self, key: Hashable) -> None:
-        """An attempt has failed: that is noted at once, since this program may be killed before the task settles."""
+    def _take_down(self, event: Event) -> None:
+        """An attempt has begun, or failed: that is noted at once, since this program may be killed at any moment."""
         for future, world_set in self.running.items():
-            if future.key == key:
-                self._attempts(world_set, future)
+            if future.key != event.key:
+                continue
+            if event.kind == "begun":
+                self.ledger.begins(world_set, event)
+            else:
+                self.ledger.attempts(world_set, future)
 
     def _failed(self, world_set: WorldSet, future: ResilientFuture[Any], error: BaseException) -> None:
-        told = world_set.report(
-            status="failed", **self._attempts(world_set, future), **report.failure(error, future.story)
-        )
-        if self.call["print_exceptions"]:
+        told = self.ledger.failed(world_set, future, error)
+        if self.call["print_exceptions"] and audience.current() is None:
             _say(told.traceback or str(told))
         self._call_back(None)
         self._settle(told)
         self._end_if_full(error)
-        if self.conduct.settled(world_set.folder.name, told):
+        if self.conduct.record_settled(world_set.folder.name, told):
             self._take_back_excluded()
 
     def _take_back_excluded(self) -> None:
         """Somebody is disqualified: world sets with it that have not begun are not run; what runs runs on."""
         for future, world_set in list(self.running.items()):
-            reason = self.conduct.excluded(world_set.competitors)
+            reason = self.conduct.reason_to_exclude(world_set.competitors)
             if reason and future.cancel():
                 del self.running[future]
                 self._not_run(world_set, reason)
@@ -376,17 +388,12 @@ class _Tournament:
 
     def _account_for_the_rest(self) -> None:
         """Keep what came in at the last moment; name what was given up."""
-        if self.recorder.ended_by == "total_timeout":
-            why = f"total_timeout ({self.call['total_timeout']} s) was over"
-        else:
-            why = f"the tournament was ended by {self.recorder.ended_by}"
+        why = ended(self.recorder.ended_by, self.call["total_timeout"])
         for future, world_set in list(self.running.items()):
             if not future.cancelled() and not isinstance(future.exception(), TaskKilled | PoolBroken):
                 self._take(future)
             elif future.attempts:
-                fields = {"history": report.history(future.story), **self._attempts(world_set, future)}
-                self._settle(told := world_set.report(status="failed", reason=f"killed: {why}", **fields))
-                self.conduct.settled(world_set.folder.name, told)
+                self._settle(self.ledger.interrupted(world_set, future, why))
             else:
                 self._settle(world_set.report(status="not run", reason=why))
         for world_set in [*self.runnable, *self.blocked]:

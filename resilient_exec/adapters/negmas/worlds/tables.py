@@ -1,6 +1,6 @@
-"""What saves the tables of a world, imported for the workers that are forked; else each would do so when it is needed.
+"""Imports the modules that save a world's tables; it is preloaded, so that forked workers need not import them again.
 
-It is used only where pandas has pyarrow, which it imports itself.
+They are used only if pyarrow is installed, which pandas imports itself.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ __all__: list[str] = []
 
 if "pyarrow" in sys.modules:
     for _name in ("pyarrow.parquet", "pyarrow.pandas_compat", "pyarrow.vendored.version"):
-        with contextlib.suppress(Exception):  # then negmas says so, where it is needed
+        with contextlib.suppress(Exception):  # negmas raises it again when it needs the module
             importlib.import_module(_name)

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.adapters import places
 from resilient_exec.adapters.negmas import travel
 from resilient_exec.adapters.negmas.blame import entries, history
 from resilient_exec.adapters.negmas.blame.notes import own_types
 from resilient_exec.adapters.negmas.worlds import markers, results, seeding
+from resilient_exec.adapters.task_output import flush_output, printing_to
 from resilient_exec.adapters.worker_output import redirect_output
 from resilient_exec.worker.context import task_context
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from resilient_exec.adapters.negmas.blame.stage import Measured
 
-__all__ = ["Played", "Refused", "prepare", "run_world_set"]
+__all__ = ["Played", "Prints", "Refused", "prepare", "run_world_set"]
+
+
+class Prints(Enum):
+    """Where what a world prints goes."""
+
+    ON = "on"  # to the worker's stdout, which is forwarded to the program's
+    INTO_FILE = "into file"  # in the folder of its world set
+    NOWHERE = "nowhere"
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,13 @@ def prepare(output_folder: str, packed: bytes) -> None:
 
 
 def run_world_set(
-    worlds: list[dict[str, Any]], *, tournament: str, seed: int | None, max_attempts: float, verbose: bool
+    worlds: list[dict[str, Any]],
+    *,
+    tournament: str,
+    seed: int | None,
+    max_attempts: float,
+    verbose: bool,
+    prints: Prints = Prints.ON,
 ) -> Any:
     """Run the worlds of one set and save their results; a :class:`Played`, or :class:`Refused`.
 
@@ -57,12 +75,25 @@ def run_world_set(
         seed: what negmas wants this task seeded with; ``None``: nothing.
         max_attempts: how often the set may be started, over all runs of the tournament.
         verbose: as in negmas.
+        prints: where what it prints goes.
 
     Returns:
         That, or :class:`Refused`.
     """
-    negmas = _tournaments()
     folder = markers.set_folder(worlds)
+    _show_in_ps(folder.name)
+    if prints is Prints.ON:
+        before = _printed()
+        done = _run(worlds, folder, tournament=tournament, seed=seed, max_attempts=max_attempts, verbose=verbose)
+        return replace(done, printed=max(0, _printed() - before)) if isinstance(done, Played) else done
+    name = places.output_name(task_context().attempt)
+    with printing_to(folder / places.FOLDER / name if prints is Prints.INTO_FILE else None) as printed:
+        done = _run(worlds, folder, tournament=tournament, seed=seed, max_attempts=max_attempts, verbose=verbose)
+        return replace(done, printed=printed()) if isinstance(done, Played) else done
+
+
+def _run(worlds: list[dict[str, Any]], folder: Path, *, seed: int | None, **how: Any) -> Any:
+    negmas = _tournaments()
     standing = markers.clear_markers(folder, dead=task_context().previous_pids)
     if standing:
         return Refused(running_elsewhere(standing))
@@ -73,7 +104,6 @@ def run_world_set(
         markers.clear_leftovers(worlds)
     if seed is not None:
         seeding.reseed(seed)
-    before = _printed()
     try:
         with entries.watch([kind for kind in own_types(worlds) if isinstance(kind, str)]) as watch:
             result = negmas._run_worlds(
@@ -86,27 +116,33 @@ def run_world_set(
                 False,  # override_ran_worlds: negmas never looks at it
                 1,  # save_progress_every
                 folder / "attempts",
-                max_attempts,
-                verbose,
+                how["max_attempts"],
+                how["verbose"],
             )
             # Nothing was played again: what was measured then counts.
-            measured = history.measured_in(folder) if is_finished else watch.measured()
+            measured = history.load_measured(folder) if is_finished else watch.measured()
         if result[2] is None:
             return Refused("negmas refused to run it: another process took it up at the same moment")
         if not is_finished:
             history.save_measured(folder, measured)
-            results.save(negmas, tournament, result)
+            results.save(negmas, how["tournament"], result)
     finally:
         # negmas leaves it when a world raises, and would then refuse that world for ever.
         markers.clear_own_marker(folder)
-    return Played(result, measured, max(0, _printed() - before))
+    return Played(result, measured)
+
+
+def _show_in_ps(name: str) -> None:
+    """Tell by the process's title what it runs, where setproctitle is installed."""
+    with contextlib.suppress(ImportError):
+        from setproctitle import setproctitle
+
+        setproctitle(f"resilient-exec world {name}")
 
 
 def _printed() -> int:
     """Bytes in the files that this worker's output goes to (:mod:`resilient_exec.adapters.worker_output`)."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # a world may have left anything there
-            stream.flush()
+    flush_output()
     size = 0
     for fd in (1, 2):
         with contextlib.suppress(OSError):

@@ -1,15 +1,17 @@
-"""World sets that are run a second time, to see whether a seed is all that their scores depend on.
+"""Runs some world sets a second time, to verify that their scores depend on the seed alone.
 
-A seed cannot reach everything: an agent may look at the clock, go by the order of a set of its objects, carry
-something over from an earlier world of its process, or draw from a generator of its own.
-``options(seed=7, verify=3)`` runs three of the world sets again when the tournament has ended, into a folder that is
-removed, and compares; those that were the same are run once more by workers with another ``PYTHONHASHSEED``.  Where
-scores differ, somebody in that world does not follow the seed, in the first case for the sake of the clock or of a
-generator of its own, in the second one for the order of hashes.  Who cannot be told from one world, since every agent's
-score depends on what the others do; a competitor that is in all such worlds and in no other is the one to look at.
+A seed does not determine everything: an agent may read the clock, depend on the order of a set of its objects, keep
+state from an earlier world of its process, or draw from a random generator of its own.
 
-The one-shot worlds of scml 0.7.7 go by the order of hashes themselves, whoever plays (docs/measurements.md has the
-figures); so with versions before 0.8.3 the second comparison would accuse everybody, and is left out.
+``options(seed=7, verify=3)`` runs three of the world sets again when the tournament has ended, in a folder that is
+removed afterwards, and compares the scores.  World sets with equal scores are run once more, by workers with another
+``PYTHONHASHSEED``.  If scores differ in the first comparison, an agent in that world depends on the clock or on a
+generator of its own; if they differ only in the second one, on the order of hashes.  One world does not show which
+agent it is, since every agent's score depends on what the others do.  A competitor that is in all such worlds, and in
+no other one, is the one to examine.
+
+The one-shot worlds of scml 0.7.7 depend on the order of hashes themselves, with any agents (the figures are in
+docs/measurements.md).  So with scml before 0.8.3 the second comparison is left out: every world set would differ.
 """
 
 from __future__ import annotations
@@ -33,56 +35,66 @@ if TYPE_CHECKING:
     from resilient_exec.adapters.negmas.worlds.plan import WorldSet
     from resilient_exec.pool.pool import ResilientPool
 
-__all__ = ["compare", "is_told_by_hashes", "verify"]
+__all__ = ["compare", "is_caused_by_agents", "verify"]
 
-_Again = tuple["WorldSet", float | None]
-_OWN_WORLDS_ARE_STEADY = (0, 8, 3)  # of scml, under any hash seed; measured
+_LimitedSet = tuple["WorldSet", float | None]
+_FIRST_STEADY_SCML = (0, 8, 3)  # the first scml of which the worlds do not depend on the hash seed; measured
 _Scores = dict[tuple[str, str], list[float]]  # of agents, by name and type
 
 
 def verify(
     negmas: Any,
     pool: Any,
-    again: Sequence[_Again],
+    again: Sequence[_LimitedSet],
     folder: Path,
     deadline: float,
     *,
-    elsewhere: Callable[[], ResilientPool],
+    make_other_pool: Callable[[], ResilientPool],
 ) -> list[Verified]:
-    """Run world sets again, and compare.
+    """Run world sets again, and compare their scores.
 
     Args:
         negmas: the module ``negmas.tournaments.tournaments``.
         pool: that has run them.
         again: world sets with their limits in seconds.
         folder: of the tournament.
-        deadline: by ``time.perf_counter``; what is not done then is not compared.
-        elsewhere: makes a pool whose workers have another hash seed.
+        deadline: by ``time.perf_counter``; world sets that are not finished then are not compared.
+        make_other_pool: makes a pool whose workers have another hash seed.
+
+    Returns:
+        The result for each world set, in order.
     """
-    found = _compared(negmas, pool, again, folder, deadline, under="same")
+    found = _run_again(negmas, pool, again, folder, deadline, under="same")
     steady = [index for index, one in enumerate(found) if not one.difference]
-    if steady and is_told_by_hashes(checks.version("scml")) and time.perf_counter() < deadline:
-        with elsewhere() as other:
-            once_more = _compared(negmas, other, [again[index] for index in steady], folder, deadline, under="another")
+    if steady and is_caused_by_agents(checks.version("scml")) and time.perf_counter() < deadline:
+        with make_other_pool() as other:
+            once_more = _run_again(negmas, other, [again[index] for index in steady], folder, deadline, under="another")
         for index, one in zip(steady, once_more, strict=True):
             found[index] = one
     return found
 
 
-def is_told_by_hashes(scml: str) -> bool:
-    """Whether a difference under another hash seed is an agent's doing, and not that version's own."""
-    return tuple(int(part) for part in re.findall(r"\d+", scml)[:3]) >= _OWN_WORLDS_ARE_STEADY
+def is_caused_by_agents(scml: str) -> bool:
+    """Whether a difference under another hash seed is caused by an agent, and not by that version of scml itself."""
+    return tuple(int(part) for part in re.findall(r"\d+", scml)[:3]) >= _FIRST_STEADY_SCML
 
 
-def _compared(
-    negmas: Any, pool: Any, again: Sequence[_Again], folder: Path, deadline: float, *, under: Literal["same", "another"]
+def _run_again(
+    negmas: Any,
+    pool: Any,
+    again: Sequence[_LimitedSet],
+    folder: Path,
+    deadline: float,
+    *,
+    under: Literal["same", "another"],
 ) -> list[Verified]:
     futures: list[ResilientFuture[Any]] = []
     with tempfile.TemporaryDirectory(prefix="resilient-verify-", ignore_cleanup_errors=True) as scratch:
         try:
             for world_set, limit in again:
-                moved = _moved(world_set.worlds, str(folder), scratch)
+                moved = _with_paths_moved(world_set.worlds, str(folder), scratch)
                 how: dict[str, Any] = {"tournament": "verify", "seed": None, "verbose": False}
+                how["prints"] = worldset.Prints.NOWHERE  # it has printed it all before
                 future = pool.options(timeout=limit, key=f"{world_set.run_id} again").submit(
                     worldset.run_world_set, moved, max_attempts=sys.maxsize, **how
                 )
@@ -90,19 +102,21 @@ def _compared(
             found = []
             for (world_set, _), future in zip(again, futures, strict=True):
                 difference = _difference(negmas, world_set, future, deadline)
-                found.append(Verified(world_set.run_id, world_set.competitors, difference, under if difference else ""))
+                found.append(
+                    Verified(world_set.folder.name, world_set.competitors, difference, under if difference else "")
+                )
             return found
         finally:
             for future in futures:
                 future.kill()
 
 
-def _moved(place: Any, old: str, new: str) -> Any:
-    """A copy of a configuration in which all paths below ``old`` are below ``new``; names stay, and so do seeds."""
+def _with_paths_moved(place: Any, old: str, new: str) -> Any:
+    """A copy of a configuration with the paths below ``old`` moved to ``new``; names, and so seeds, are the same."""
     if isinstance(place, dict):
-        return {key: _moved(value, old, new) for key, value in place.items()}
+        return {key: _with_paths_moved(value, old, new) for key, value in place.items()}
     if isinstance(place, list | tuple):
-        return type(place)(_moved(value, old, new) for value in place)
+        return type(place)(_with_paths_moved(value, old, new) for value in place)
     if isinstance(place, str) and place.startswith(old):
         return new + place[len(old) :]
     return place
@@ -133,11 +147,16 @@ def _scores(records: Any) -> _Scores:
 
 
 def compare(before: Mapping[tuple[str, str], list[float]], after: Mapping[tuple[str, str], list[float]]) -> str:
-    """The agents that had other scores, in words."""
+    """The agents of which the scores differ, with both scores, as a text; ``""``: none.
+
+    Args:
+        before: lists of scores, by the agent's name and type.
+        after: the same, of the second run.
+    """
     changed = []
     for key in sorted(before.keys() | after.keys()):
         first, second = before.get(key, []), after.get(key, [])
-        if repr(first) != repr(second):  # a NaN is the same as another one
+        if repr(first) != repr(second):  # by repr, so that two NaN are equal
             name, kind = key
             changed.append(f"{name} ({kind.rpartition(':')[2]}) {_text(first)}, then {_text(second)}")
     return "; ".join(changed)

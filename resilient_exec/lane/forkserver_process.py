@@ -1,0 +1,165 @@
+"""One forkserver process, as the parent sees it: what it is doing, and how it is asked and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.lane.interpreter import check_interpreter, command
+from resilient_exec.lane.surroundings import circumstances
+from resilient_exec.process.orphan_guard import parent_mark
+from resilient_exec.wire.register import anonymous_file, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ServerFailed", "ServerGone", "ServerProcess", "new_mark"]
+
+_logger = logging.getLogger(__name__)
+_END_TIMEOUT = 0.5  # s, for a server to reap its children and go
+_TOKEN = 16  # characters
+_PART = 200  # descriptors in one datagram (the kernel takes 253)
+_CODE = "from resilient_exec.worker.forkserver import main; main(*{arguments!r})"
+
+
+def new_mark(token: str = "0" * _TOKEN) -> str:
+    """The mark of a worker: the *name* of a variable, since a pool inside a worker adds its own, and keeps ours."""
+    return parent_mark() + token
+
+
+class ServerGone(OSError):
+    """The forkserver is dead, or does not answer."""
+
+
+class ServerFailed(RuntimeError):
+    """The forkserver never became ready; its own words."""
+
+
+class ServerProcess:
+    """One forkserver process."""
+
+    def __init__(self, modules: tuple[str, ...], env: Mapping[str, str]) -> None:
+        self.began = time.monotonic()
+        self.circumstances = circumstances(env)
+        self.workers = 0  # that it has forked, and that have not been let go of
+        self._base: int | None = None
+        self._told = 0
+        self._lock = threading.RLock()  # so that nobody reads what has been closed
+        self._ended = ""
+        self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.log = anonymous_file("resilient-forkserver")
+        try:
+            check_interpreter()
+            arguments = (far.fileno(), self.log, os.getpid(), new_mark(), list(modules))
+            self.process = subprocess.Popen(
+                command(_CODE.format(arguments=arguments)),
+                pass_fds=(far.fileno(), self.log),
+                env={**os.environ, **env, new_mark(): "1"},
+            )
+        except BaseException:
+            self.control.close()
+            os.close(self.log)
+            raise
+        finally:
+            far.close()
+        self.control.setblocking(False)
+
+    def base(self, timeout: float = 0) -> int | None:
+        """The number of a worker's first descriptor, when the server is ready; ``None``: not within ``timeout`` s.
+
+        Raises:
+            ServerFailed: it never will be; in its own words.
+        """
+        if self._base is None:
+            self._wait(timeout)
+            self._base = self._read()
+        return self._base
+
+    def _wait(self, timeout: float) -> None:
+        """Wait for it to be ready, or dead: it says the one by a message that nobody takes, so that all see it."""
+        with self._lock:
+            if self._ended:
+                return
+            poller = select.poll()
+            poller.register(self.control, select.POLLIN)
+        poller.poll(timeout * 1000)
+
+    def _read(self) -> int | None:
+        lines = self._lines()
+        for line in lines[self._told :]:
+            if line[0] == "left out":
+                _logger.warning("preload: %s is left out, workers import it themselves: %s", line[1], line[2])
+        self._told = len(lines)
+        last = lines[-1] if lines else ["starting"]
+        if last[0] == "ready":
+            return int(last[1])
+        if last[0] == "failed":
+            raise ServerFailed(f"the forkserver could not preload: {last[1]}\n{last[2]}")
+        if self.process.poll() is not None:
+            code = self.process.returncode
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            raise ServerFailed(f"the forkserver died ({how}) while {' '.join(map(str, last))}")
+        return None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The modules with a ``?`` that it could not import."""
+        return tuple(str(line[1]) for line in self._lines() if line[0] == "left out")
+
+    @property
+    def doing(self) -> str:
+        """What it was doing last."""
+        return " ".join(map(str, (self._lines() or [["starting"]])[-1]))
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it is dead by a signal."""
+        return (self.process.poll() or 0) < 0
+
+    def _lines(self) -> list[list[Any]]:
+        with self._lock:
+            if self._ended:
+                raise ServerFailed(self._ended)
+            return [json.loads(line) for line in read_text(self.log).split("\n")[:-1]]
+
+    def ask(self, fds: list[int]) -> None:
+        """Ask for a worker that gets these descriptors; not by two threads at once.
+
+        Raises:
+            OSError: it is dead, or so many requests lie there that there is no room.
+        """
+        with self._lock:
+            if self._ended:
+                raise ServerGone(self._ended)
+            for start in range(0, len(fds), _PART):
+                left = max(0, len(fds) - start - _PART)
+                socket.send_fds(self.control, [f"fork {left}".encode()], fds[start : start + _PART])
+
+    def retire(self) -> None:
+        """Have it fork no more, and end when the last of its workers has been let go of."""
+        with self._lock:
+            self.control.close()
+
+    def end(self, why: str) -> None:
+        """End it; whoever still waits for it is told why.  Its workers live on."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = why
+            is_ready = '\n["ready"' in read_text(self.log)
+            os.close(self.log)
+            self.control.close()
+        if is_ready:  # it sees that, and goes when all its children are reaped
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_END_TIMEOUT)
+        self.process.kill()
+        self.process.wait()

@@ -1,0 +1,56 @@
+"""The ``seed=`` of a pool: what its workers are told, and which keys its tasks have."""
+
+from __future__ import annotations
+
+import operator
+import threading
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.pool.options import UNSET, Options
+from resilient_exec.pool.submission import calls_in
+from resilient_exec.worker.random_streams import canonical
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+__all__ = ["Seeded", "seeded"]
+
+
+class Seeded:
+    """A pool's seed, and the numbers of its tasks: a chunk takes as many of them as it has calls."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._next = 0
+        self._lock = threading.RLock()  # a signal handler may submit in between
+
+    def set_up_of(
+        self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    ) -> tuple[Callable[..., object], tuple[Any, ...]]:
+        """The initializer that tells each worker the seed before it runs the user's."""
+        from resilient_exec.worker.setup import set_up
+
+        return set_up, (self._seed, initializer, initargs)
+
+    def key_of(self, options: Options, fn: Callable[..., Any], args: tuple[Any, ...]) -> Hashable:
+        """The task's key, which must be the same in each run; without one, its number.
+
+        Raises:
+            TypeError: the key is told by its place in memory only.
+        """
+        if options.key is not UNSET:
+            canonical(options.key)
+            return options.key
+        with self._lock:
+            number = self._next
+            self._next += calls_in(fn, args)
+        return number
+
+
+def seeded(seed: int | None) -> Seeded | None:
+    """``seed``, checked; ``None``: there is none."""
+    if seed is None:
+        return None
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise TypeError(f"seed must be a whole number, or None; got {seed!r}")
+    return Seeded(operator.index(seed))

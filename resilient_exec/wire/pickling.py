@@ -1,0 +1,153 @@
+"""The picklers: plain, and by value; with whose reducers, and what of ``__main__`` goes by reference.
+
+*Plain* is Python's own pickler with what multiprocessing's ``ForkingPickler`` knows besides (shared objects, and what
+users have registered there).  *By value* is cloudpickle's, for what plain pickling refuses and for what lives in
+``__main__``: unless the workers import the script (:mod:`script`), and have it.
+
+What can be given as a buffer (protocol 5: numpy's arrays, and what is made of them) is not copied into the pickle if
+the caller takes buffers: those of some size stay references to the memory that they are in.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import io
+import pickle
+import sys
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_exec.wire.script import Known
+
+__all__ = ["PROTOCOL", "ByValue", "by_value_pickler", "dumps", "dumps_by_value", "start_pickler"]
+
+PROTOCOL = 5
+_LARGE = 64 << 10  # bytes; a smaller buffer is copied into the pickle, which costs less than to send it apart
+
+
+def dumps(
+    value: object,
+    *,
+    fresh_locks: bool = False,
+    script: Known | None = None,
+    buffers: list[memoryview] | None = None,
+) -> bytes:
+    """Pickle plainly.
+
+    Args:
+        value: what to pickle.
+        fresh_locks: whether plain locks travel as new, free ones.
+        script: what the other side has of ``__main__``; ``None``: that is not looked at.
+        buffers: takes the large buffers, which are not in the pickle then; ``None``: all is in it.
+
+    Raises:
+        ByValue: a function or class of ``__main__`` is not among what ``script`` has.
+    """
+    file = io.BytesIO()
+    kind = pickle.Pickler if script is None else _by_reference_pickler(script)
+    pickler = kind(file, PROTOCOL, buffer_callback=_collector(buffers))
+    pickler.dispatch_table = {**copyreg.dispatch_table, **(_reducers_with_locks() if fresh_locks else _reducers())}
+    pickler.dump(value)
+    return file.getvalue()
+
+
+def dumps_by_value(
+    value: object,
+    *,
+    fresh_locks: bool = False,
+    script: Known | None = None,
+    buffers: list[memoryview] | None = None,
+) -> bytes:
+    """Pickle by value what cannot be imported, and of ``__main__`` what ``script`` does not have."""
+    file = io.BytesIO()
+    pickler: Any = by_value_pickler(fresh_locks, script)
+    pickler(file, PROTOCOL, buffer_callback=_collector(buffers)).dump(value)
+    return file.getvalue()
+
+
+class ByValue(Exception):
+    """Plain pickling would name what is not there."""
+
+
+@functools.lru_cache(maxsize=32)
+def _by_reference_pickler(script: Known) -> type[pickle.Pickler]:
+    """The class of the plain pickler that refuses what of ``__main__`` the other side does not have."""
+    from resilient_exec.wire.script import MAIN_NAMES
+
+    class ByReferencePickler(pickle.Pickler):
+        def reducer_override(self, thing: Any) -> Any:
+            kind = type(thing)
+            is_named = kind is FunctionType or issubclass(kind, type)
+            if is_named and thing.__module__ in MAIN_NAMES and not script.has(thing):
+                raise ByValue
+            return NotImplemented
+
+    return ByReferencePickler
+
+
+def _collector(buffers: list[memoryview] | None) -> Callable[[pickle.PickleBuffer], bool] | None:
+    if buffers is None:
+        return None
+
+    def collect(buffer: pickle.PickleBuffer) -> bool:
+        """Whether the buffer is to be in the pickle."""
+        raw = buffer.raw()
+        if raw.nbytes < _LARGE:
+            return True
+        buffers.append(raw)
+        return False
+
+    return collect
+
+
+def _reducers() -> dict[type, Callable[[Any], Any]]:
+    """What reduces objects besides their own methods and copyreg."""
+    found: dict[type, Callable[[Any], Any]] = {}
+    reduction: Any = sys.modules.get("multiprocessing.reduction")
+    if reduction is not None:
+        registered = reduction.ForkingPickler._extra_reducers
+        # Its own, of methods and partials, are from before Python pickled these by itself, and better.
+        found = {
+            kind: reduce
+            for kind, reduce in registered.items()
+            if getattr(reduce, "__module__", "") != reduction.__name__
+        }
+    connection: Any = sys.modules.get("multiprocessing.connection")
+    if connection is not None:
+        found[connection.Connection] = _refuse_connection
+    return found
+
+
+def _reducers_with_locks() -> dict[type, Callable[[Any], Any]]:
+    from resilient_exec.wire import locks
+
+    return {**_reducers(), **locks.REDUCERS}
+
+
+def _refuse_connection(connection: Any) -> Any:
+    raise TypeError(
+        f"cannot pickle {type(connection).__name__!r} object: it is the number of a descriptor of this process"
+    )
+
+
+# -- by value --------------------------------------------------------------------------------------------------------
+
+
+def by_value_pickler(fresh_locks: bool, script: Known | None) -> type[pickle.Pickler]:  # noqa: FBT001  as in Rules
+    """The class of the pickler that pickles by value; called as ``pickler(file, protocol, buffer_callback=...)``."""
+    from resilient_exec.wire import by_value
+
+    return by_value.by_value_pickler(script, _reducers_with_locks if fresh_locks else _reducers)
+
+
+def start_pickler(script: Known | None) -> type[pickle.Pickler]:
+    """The class of the pickler for what a worker starts with: loky's, since multiprocessing's locks travel then."""
+    from loky.backend.reduction import get_loky_pickler
+
+    from resilient_exec.wire import by_value
+
+    return by_value.with_script(get_loky_pickler(), script)

@@ -1,0 +1,53 @@
+"""In the worker: import the script as ``__mp_main__``, as multiprocessing's spawn does.
+
+The module is there under both names, ``__main__`` and ``__mp_main__``, before its code runs: what it pickles or looks
+up meanwhile is found, and functions that it defines have the very names that tasks see.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import linecache
+import sys
+from multiprocessing import process
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.wire.script import IMPORTED, importing
+
+if TYPE_CHECKING:
+    from resilient_exec.wire.script import Script
+
+__all__ = ["import_script"]
+
+_former_mains: list[ModuleType] = []  # code in them may still run, and needs their globals
+
+
+def import_script(script: Script) -> None:
+    """Run the script's text as the module ``__mp_main__``; raises what it raises."""
+    main = ModuleType(IMPORTED)
+    main.__file__ = script.path
+    main.__dict__.update(__cached__=None, __loader__=None, __package__="", __spec__=None)
+    if script.module:
+        _name_module(main, script.module)
+    lines = script.source.splitlines(keepends=True)
+    linecache.cache[script.path] = (len(script.source), None, lines, script.path)  # the file may be edited meanwhile
+    code = compile(script.source, script.path, "exec", dont_inherit=True)
+    _former_mains.append(sys.modules["__main__"])
+    sys.modules["__main__"] = sys.modules[IMPORTED] = main
+    current: Any = process.current_process()
+    importing.path = script.path
+    current._inheriting = True  # multiprocessing and loky then refuse to start processes, with words
+    try:
+        exec(code, main.__dict__)  # noqa: S102  an import runs the module
+    finally:
+        importing.path = ""
+        del current._inheriting
+
+
+def _name_module(main: ModuleType, name: str) -> None:
+    """Give it what ``python -m`` gives: relative imports work by these."""
+    spec = importlib.util.find_spec(name)  # imports the packages that it is in
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {name!r} in sys.path of the worker", name=name)
+    main.__dict__.update(__spec__=spec, __package__=spec.parent, __loader__=spec.loader, __cached__=spec.cached)
