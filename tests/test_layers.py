@@ -20,7 +20,7 @@ LAYERS: dict[str, set[str]] = {
     "process": {"wire"},
     "supervisor": {"core", "model", "process"},
     "lane": {"core", "model", "process", "supervisor", "wire", "worker"},
-    "pool": {"core", "lane", "model", "supervisor", "wire", "worker"},
+    "pool": {"core", "lane", "model", "process", "supervisor", "wire", "worker"},
     "adapters": {"model", "pool", "wire", "worker"},
     "diagnosis": {"model", "process", "wire"},
     "cli": {"diagnosis", "adapters", "model", "pool", "wire"},

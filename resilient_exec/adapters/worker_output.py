@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from resilient_exec.adapters.task_output import TaskFile, without_escapes
+from resilient_exec.wire.scratch import parent_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,7 +99,7 @@ class WorkerOutput:
         self._without_escapes = without_escapes
         self._kept: dict[Path, TaskFile] = {}
         self._lock = threading.Lock()  # tasks end in other threads
-        self.folder = tempfile.mkdtemp(prefix="resilient-exec-output-")
+        self.folder = tempfile.mkdtemp(prefix=f"{parent_mark()}output-")  # found when this process is killed
         self._sinks = {"out": _Sink(stdout), "err": _Sink(stderr)}
         self._tails: dict[Path, _Tail] = {}
         self._stopping = threading.Event()

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 from resilient_exec.lane.forkserver_process import ServerFailed, ServerGone, ServerProcess
 from resilient_exec.lane.loky_start import mend_trackers
 from resilient_exec.lane.surroundings import circumstances, surroundings
-from resilient_exec.process.orphan_guard import parent_mark
 from resilient_exec.process.tree import ON_LINUX
 from resilient_exec.wire.register import anonymous_file
+from resilient_exec.wire.scratch import parent_mark
 from resilient_exec.worker.preparation import Numbered
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.lane.interpreter import check_interpreter, command
+from resilient_exec.lane.interpreter import command
 from resilient_exec.lane.surroundings import circumstances
-from resilient_exec.process.orphan_guard import parent_mark
+from resilient_exec.process.executable import check_interpreter
 from resilient_exec.wire.register import anonymous_file, read_text
+from resilient_exec.wire.scratch import parent_mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

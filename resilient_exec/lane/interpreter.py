@@ -11,7 +11,9 @@ import os
 import subprocess
 import sys
 
-__all__ = ["check_interpreter", "command", "fill_standard_descriptors"]
+from resilient_exec.process.executable import interpreter
+
+__all__ = ["command", "fill_standard_descriptors"]
 
 # The path that the interpreter has by itself goes first, without the current folder; behind it what this process has.
 _PATH = "import sys; sys.path[:] = [e for e in sys.path if e]; sys.path += [e for e in {path!r} if e not in sys.path]; "
@@ -24,7 +26,7 @@ def command(code: str) -> list[str]:
         path = [os.path.abspath(entry) for entry in path]
     except FileNotFoundError:  # the current folder has been removed, and nothing can be imported from there
         path = [entry for entry in path if os.path.isabs(entry)]
-    return [sys.executable, *_flags(), "-c", _PATH.format(path=path) + code]
+    return [interpreter(), *_flags(), "-c", _PATH.format(path=path) + code]
 
 
 def _flags() -> list[str]:
@@ -49,13 +51,3 @@ def fill_standard_descriptors() -> None:
         except OSError:
             with contextlib.suppress(OSError):  # the lowest that is free is this one
                 os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-
-
-def check_interpreter() -> None:
-    """Refuse a start that cannot be: the trackers would die first, and each start fail for another reason.
-
-    Raises:
-        FileNotFoundError: ``sys.executable`` is no program.
-    """
-    if not os.path.isfile(sys.executable or ""):
-        raise FileNotFoundError(f"sys.executable = {sys.executable!r} is no program, and workers are started with it")

@@ -107,6 +107,7 @@ class Lease:
         self.fresh = 0  # bytes that the worker held before its first attempt, where somebody has looked
         self.oom = OomWatch()
         self._settings = settings
+        self._temporary = orphan_guard.temporary()
         with contextlib.ExitStack() as undo:  # should descriptors run out half-way
             self._register = register_file()
             undo.callback(os.close, self._register)
@@ -149,6 +150,7 @@ class Lease:
             stacks=Inherited(self._stacks),
             parent=os.getpid() if forking is None else 0,
             mark=f"{self.mark}_",
+            temporary=self._temporary,
             before=self._before,
             output=(output[0], output[1]) if output else None,
             fresh_locks=self._settings.fresh_locks,
@@ -296,7 +298,7 @@ class Lease:
         They are dead when this returns, except for what the kernel cannot kill within 5 s.
         """
         self._free_reserve()
-        end_tree(self._find_all, _KILL_TIMEOUT)
+        end_tree(self._find_all, _KILL_TIMEOUT, self.watch.identity if self.watch is not None else None)
         if self.watch is not None and not self.watch.is_gone():  # without a descriptor /proc shows nothing
             self.watch.signal(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
             self.watch.wait(_KILL_TIMEOUT)
@@ -335,7 +337,8 @@ class Lease:
         if process is not None:
             process.let_go()
         if scratch:
-            remove_all(os.path.dirname(scratch), self.mark)
+            for folder in {os.path.dirname(scratch), self._temporary}:
+                remove_all(folder, self.mark)
 
 
 def end_marked(mark: str) -> None:

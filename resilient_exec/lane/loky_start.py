@@ -29,7 +29,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.lane.interpreter import check_interpreter, command
+from resilient_exec.lane.interpreter import command
+from resilient_exec.process.executable import check_interpreter, interpreter
 from resilient_exec.wire.register import anonymous_file
 from resilient_exec.worker.main import run
 from resilient_exec.worker.preparation import Numbered
@@ -108,6 +109,7 @@ def _popen_class() -> Any:
 
             from loky.backend import fork_exec, reduction, resource_tracker, spawn
 
+            spawn._python_exe = interpreter()  # for the tracker; loky does not ask multiprocessing
             resource_tracker._resource_tracker.getfd()
             with open(anonymous_file("resilient-start"), "wb") as file:
                 set_spawning_popen(self)

@@ -13,6 +13,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.process.executable import interpreter
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -32,7 +34,7 @@ def circumstances(env: Mapping[str, str]) -> tuple[Any, ...]:
     variables = {**os.environ, **env}
     read = sorted((name, value) for name, value in variables.items() if name.startswith(_READ_AT_START))
     ids = (os.getresuid(), os.getresgid(), tuple(os.getgroups()), os.getsid(0))
-    return (sys.executable, ids, tuple(read))
+    return (interpreter(), ids, tuple(read))
 
 
 def surroundings(give: Callable[[int], int]) -> dict[str, Any]:

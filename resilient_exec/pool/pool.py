@@ -39,6 +39,7 @@ from resilient_exec.pool.options import (
     module_names,
     seconds,
 )
+from resilient_exec.pool.refusals import check_program
 from resilient_exec.pool.seeding import seeded
 from resilient_exec.pool.snapshot import Snapshot, counts_of, in_words
 from resilient_exec.pool.submission import Front, label_of
@@ -166,6 +167,7 @@ class ResilientPool(Front, Executor):
         seed: int | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
+        check_program()
         self._options = Options().with_(
             timeout=timeout, soft_timeout=soft_timeout, retry=retry, memory_limit=memory_limit
         )
@@ -182,9 +184,7 @@ class ResilientPool(Front, Executor):
             initializer, initargs = self._seeded.set_up_of(initializer, initargs)
         variables = worker_variables(env, inner_max_num_threads, self._max_workers)
         forking = _forking(preload, variables, limits.start_timeout)
-        fill_standard_descriptors()
-        if forking is None:
-            import_loky()
+        _prepare_program(forking)
         self._pid = os.getpid()
         self._numbers = itertools.count()
         self._shut = False
@@ -327,6 +327,13 @@ class ResilientPool(Front, Executor):
         broken = ", broken" if self._supervisor.core.broken is not None else ""
         ended = ", ended" if self._supervisor.ended.is_set() else ", ending" if self._shut else ""
         return f"<{type(self).__name__} {_workers(self._max_workers)}, {counts}{broken}{ended}>"
+
+
+def _prepare_program(forking: Forking | None) -> None:
+    """Make this process ready to start workers."""
+    fill_standard_descriptors()
+    if forking is None:
+        import_loky()
 
 
 def _initargs(

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -29,6 +28,7 @@ import time
 if __name__ == "__main__":  # -I and -S: no site, no path but the standard library's
     sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 3)[0])
 
+from resilient_exec.process.executable import interpreter
 from resilient_exec.process.tree import (
     ON_LINUX,
     Identity,
@@ -40,22 +40,16 @@ from resilient_exec.process.tree import (
     send_signal,
     state,
 )
-from resilient_exec.wire.scratch import remove_all
+from resilient_exec.wire.scratch import parent_mark, remove_all
 
-__all__ = ["hold", "parent_mark", "release"]
+__all__ = ["hold", "release", "temporary"]
 
-_TOKEN = secrets.token_hex(8)
 _SWEEP_TIMEOUT = 3.0  # s for one sweep
 _SWEEPS = 20  # at most, with a pause between: what is just being started shows its mark a moment later
 _PAUSE = 0.05  # s
 _WATCH_INTERVAL = 1.0  # s, where there is no pidfd
 _LOOK_INTERVAL = 0.25  # s, between two looks whether the parent is stopped
 _STOP_ROUNDS = 5  # of looking for what was started while others were being stopped
-
-
-def parent_mark() -> str:
-    """What the marks of all workers of this process begin with (a forked child has another)."""
-    return f"RESILIENT_EXEC_WORKER_{os.getpid()}_{_TOKEN}_"
 
 
 class _Guard:
@@ -86,7 +80,7 @@ class _Guard:
         me = identify(os.getpid())
         if not ON_LINUX or me is None:
             return
-        command = [sys.executable, "-I", "-S", __file__, str(me.pid), str(me.started), parent_mark(), _temporary()]
+        command = [interpreter(), "-I", "-S", __file__, str(me.pid), str(me.started), parent_mark(), temporary()]
         # Without a guard (no process slot, no descriptor) the pool works all the same, until its parent is killed.
         with contextlib.suppress(OSError):
             self._process = subprocess.Popen(
@@ -99,7 +93,7 @@ class _Guard:
             )
 
 
-def _temporary() -> str:
+def temporary() -> str:
     """The folder for temporary files; ``""``: there is none."""
     with contextlib.suppress(OSError):
         return tempfile.gettempdir()

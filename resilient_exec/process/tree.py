@@ -202,8 +202,11 @@ def send_signal(who: Identity, number: int) -> None:
             os.kill(who.pid, number)
 
 
-def end_tree(find: Callable[[], Iterable[Identity]], timeout: float) -> set[Identity]:
+def end_tree(find: Callable[[], Iterable[Identity]], timeout: float, worker: Identity | None = None) -> set[Identity]:
     """Kill every process that ``find`` finds, and what they fork meanwhile; those still alive after ``timeout`` s.
+
+    The descendants of a ``worker`` are reaped where they are children of this process by now (as PID 1 of a container,
+    or as a subreaper, it inherits them); but not itself, whose exit status somebody waits for.
 
     All are stopped before any is killed, and looked for again until no new one turns up: what is stopped can
     neither fork nor flee, and a dead parent's children can no longer be found by walking down from it.
@@ -216,7 +219,18 @@ def end_tree(find: Callable[[], Iterable[Identity]], timeout: float) -> set[Iden
         for who in new:
             send_signal(who, signal.SIGSTOP if hasattr(signal, "SIGSTOP") else signal.SIGTERM)
         found |= new
-    return _kill(found, timeout)
+    alive = _kill(found, timeout)
+    if worker is not None:
+        for who in found - alive - {worker}:
+            _reap(who)
+    return alive
+
+
+def _reap(who: Identity) -> None:
+    fields = _stat_fields(who.pid) if ON_LINUX else None
+    if fields is not None and fields[:2] == ["Z", str(os.getpid())] and float(fields[19]) == who.started:
+        with contextlib.suppress(OSError):
+            os.waitpid(who.pid, os.WNOHANG)
 
 
 def _kill(found: set[Identity], timeout: float) -> set[Identity]:

@@ -10,12 +10,31 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import secrets
 import shutil
 import stat
 
-__all__ = ["make", "remove_all", "remove_tree"]
+__all__ = ["make", "parent_mark", "remove_all", "remove_tree", "tell_where"]
+
+_TOKEN = secrets.token_hex(8)
+_ELSEWHERE = "elsewhere"  # behind a mark: a link to the folder where the scratch directories are
 
 _ROUNDS = 100_000  # of moving folders up; each takes one level away
+
+
+def parent_mark() -> str:
+    """What the names of all temporary files of this process begin with, and the marks of its workers.
+
+    What bears it is removed by the guard when this process is killed; a forked child has another.
+    """
+    return f"RESILIENT_EXEC_WORKER_{os.getpid()}_{_TOKEN}_"
+
+
+def tell_where(known: str, folder: str, mark: str) -> None:
+    """Have :func:`remove_all` find in ``known`` that scratch directories of that mark are in another ``folder``."""
+    if folder != known:
+        with contextlib.suppress(OSError):
+            os.symlink(folder, os.path.join(known, f"{mark}{_ELSEWHERE}"))
 
 
 def make(folder: str, name: str) -> str:
@@ -31,13 +50,17 @@ def make(folder: str, name: str) -> str:
 
 
 def remove_all(folder: str, mark: str) -> None:
-    """Remove everything in ``folder`` whose name begins with ``mark``; raises nothing."""
+    """Remove everything in ``folder`` whose name begins with ``mark``, and where a link leads to; raises nothing."""
     names: list[str] = []
     with contextlib.suppress(OSError):
         names = os.listdir(folder) if folder and mark else []
     for name in names:
+        path = os.path.join(folder, name)
         if name.startswith(mark):
-            remove_tree(os.path.join(folder, name))
+            if name.endswith(_ELSEWHERE):
+                with contextlib.suppress(OSError):
+                    remove_all(os.readlink(path), name.removesuffix(_ELSEWHERE))
+            remove_tree(path)
 
 
 def remove_tree(path: str) -> None:

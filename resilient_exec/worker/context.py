@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import tempfile
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["TaskContext", "task_context"]
 
 T = TypeVar("T")
+
+_SHORT = ("/tmp", "/var/tmp")  # noqa: S108  where the folder for temporary files has too long a path
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,10 @@ class TaskContext:
         However the attempt ends it is removed, by the pool if not by the worker.  What the task starts may use it, too.
         Outside a pool it is removed when the interpreter exits.
 
+        Where the path of the folder for temporary files (``TMPDIR``) is longer than some 900 bytes it is in ``/tmp``.
+
         Raises:
-            OSError: the folder for temporary files (``TMPDIR``) is missing, full or not writable.
+            OSError: the folder for temporary files is missing, full or not writable.
         """
         return Path(_place.get(self._serial))
 
@@ -124,14 +129,26 @@ class _Place:
         self.note: Callable[[str], object] | None = None  # tells the parent, which looks there when the worker is dead
         self.noted: Callable[[], str] | None = None  # what was told last, by this process or a child of its own
         self.home = ""
+        self.known = ""  # the folder in which the parent's guard looks
         self._outside = ""
 
     def get(self, serial: int) -> str:
         if self.note is None:
             return self._get_outside()
         if not self._folder():
-            self.note(os.path.join(tempfile.gettempdir(), self.mark))
+            self._choose(self.note)
         return scratch.make(self._folder(), f"{self.mark}{serial}")
+
+    def _choose(self, note: Callable[[str], object]) -> None:
+        wanted = os.path.abspath(tempfile.gettempdir())
+        for folder in (wanted, self.known, *_SHORT):
+            note(os.path.join(folder, self.mark))
+            if self._folder() and os.access(folder, os.W_OK):
+                scratch.tell_where(self.known, folder, self.mark)
+                return
+        raise OSError(
+            errno.ENAMETOOLONG, "the folder for temporary files has too long a path; set TMPDIR to another", wanted
+        )
 
     def _folder(self) -> str:
         """Where all those of this worker are: what was the folder for temporary files when the first one was made."""
@@ -197,9 +214,16 @@ def leave() -> None:
         _place.clear(context._serial)
 
 
-def set_scratch(mark: str, note: Callable[[str], object], noted: Callable[[], str]) -> None:
-    """Called by the worker at its start: what its scratch directories begin with, whom to tell, what was told."""
-    _place.mark, _place.note, _place.noted = mark, note, noted
+def set_scratch(mark: str, known: str, note: Callable[[str], object], noted: Callable[[], str]) -> None:
+    """Called by the worker at its start.
+
+    Args:
+        mark: what its scratch directories begin with.
+        known: the folder in which the parent's guard looks for them.
+        note: tells the lane where they are, if the path is not too long for that.
+        noted: what was told.
+    """
+    _place.mark, _place.known, _place.note, _place.noted = mark, known, note, noted
     with contextlib.suppress(OSError):
         _place.home = os.getcwd()
 

@@ -86,6 +86,7 @@ class Seat:
     stacks: Inherited
     parent: int  # 0: a forkserver, which ends us with the parent, and whose own death we survive
     mark: str  # scratch directories begin with it
+    temporary: str  # the folder where they are looked for when the parent has died
     before: Inherited | None  # what it does before its first attempt: see PickledApart
     output: tuple[Inherited, Inherited] | None  # takes the place of stdout and stderr
     fresh_locks: bool
@@ -129,7 +130,8 @@ def floor() -> int:
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     except (ImportError, OSError, ValueError):
         return _HIGH
-    return max(_HIGH, min(soft if soft > 0 else 1024, 1024) - 64)
+    soft = min(soft if soft > 0 else 1024, 1024)
+    return max(min(_HIGH, soft // 2), soft - 64)
 
 
 def _raise_high(fd: int, lowest: int) -> int:
@@ -180,7 +182,7 @@ def bootstrap(seat: Seat) -> None:
         _move_trackers_high(lowest)
         _worker.register = Register(seat.register.fd)
         os.close(seat.register.fd)  # the mapping stays
-        context.set_scratch(seat.mark, _worker.register.note_scratch, _worker.register.scratch)
+        context.set_scratch(seat.mark, seat.temporary, _worker.register.note_scratch, _worker.register.scratch)
         context.set_notes(_worker.register)
         _worker.channel.send(Kind.HELLO, serial=_open_stacks(seat, lowest))
         if seat.before is not None:

@@ -54,6 +54,8 @@ def _joins(program: str) -> bool:
 
 def disregard_interrupts() -> None:
     """Have SIGINT do nothing, here and in no program that is started from here; where it is ignored it stays so."""
+    if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a program's way of having no zombies: nor has it exit statuses
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _do_nothing)
         if hasattr(signal, "siginterrupt"):

@@ -145,7 +145,10 @@ BREAKING = {
         {"before": "os.mkdir('gone')\nos.chdir('gone')\nos.rmdir('../gone')"},
         "No such file or directory",
     ),
-    "there is no interpreter": ({"before": "sys.executable = '/no/such/python'"}, "/no/such/python' is no program"),
+    "there is no interpreter": (
+        {"before": "import multiprocessing; multiprocessing.set_executable('/no/such/python')"},
+        "/no/such/python' is no program",
+    ),
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from resilient_exec.process import orphan_guard
 from resilient_exec.process.tree import Identity, identify, is_alive
+from resilient_exec.wire.scratch import parent_mark
 
 SCRIPT = """
 import os, re, subprocess, sys, time
@@ -158,12 +159,12 @@ def test_a_guard_that_was_killed_is_replaced_by_the_next_lane():
 def test_a_forked_child_neither_ends_the_guard_nor_shares_its_mark():
     orphan_guard.hold()
     own_guard = guard_of_this_process()
-    mark = orphan_guard.parent_mark()
+    mark = parent_mark()
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         orphan_guard.release()
-        os.write(write, orphan_guard.parent_mark().encode())
+        os.write(write, parent_mark().encode())
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(read, 4096).decode() != mark
