@@ -175,7 +175,7 @@ class ResilientPool(Front, Executor):
         stall = seconds("stall_timeout", stall_timeout)
         limits = pool_limits(self._max_workers, max_tasks_per_worker, start_timeout, max_memory_per_worker, on_stall)
         choice("output", output, ("inherit", "capture", "discard"))
-        self._fresh_locks = bool(fresh_locks)
+        self._fresh_locks = fresh = bool(fresh_locks)
         observers = check_observers(observers, stall)
         self._script = script = find_script(choice("main", main, ("auto", "import", "value")))
         initargs = _initargs(initializer, initargs, script)
@@ -189,11 +189,12 @@ class ResilientPool(Front, Executor):
         self._numbers = itertools.count()
         self._shut = False
 
+        # It is kept by the supervisor, so it must not refer to the pool, which could not be dropped then.
         def make_lane(number: int, post: Callable[[Stimulus], None]) -> LokyLane:
             from resilient_exec.lane.lane import LaneSettings, LokyLane
             from resilient_exec.lane.lease import WorkerSettings
 
-            worker = WorkerSettings(initializer, initargs, output, self._fresh_locks, variables, forking, script)
+            worker = WorkerSettings(initializer, initargs, output, fresh, variables, forking, script)
             return LokyLane(number, post, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
 
         self._forking = forking
