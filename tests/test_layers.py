@@ -21,8 +21,8 @@ LAYERS: dict[str, set[str]] = {
     "supervisor": {"core", "model", "process"},
     "lane": {"core", "model", "process", "supervisor", "wire", "worker"},
     "pool": {"core", "lane", "model", "process", "supervisor", "wire", "worker"},
-    "adapters": {"model", "pool", "wire", "worker"},
     "diagnosis": {"model", "process", "wire"},
+    "adapters": {"diagnosis", "model", "pool", "wire", "worker"},
     "cli": {"diagnosis", "adapters", "model", "pool", "wire"},
 }
 DOOR = "the door"  # resilient_exec/__init__.py and __main__.py, which hand the public names on

@@ -6,7 +6,7 @@ import re
 import time
 from pathlib import Path
 
-__all__ = ["Limits"]
+__all__ = ["Limits", "folders_of"]
 
 _HALF = 0.5  # of the time: from there on it is next to no CPU
 
@@ -23,7 +23,7 @@ def _number(text: str, name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _folders(pid: int) -> list[Path]:
+def folders_of(pid: int) -> list[Path]:
     """The cgroup folders of a process, of both versions, those that are seen here."""
     found = []
     for line in _read(Path(f"/proc/{pid}/cgroup")).splitlines():
@@ -39,7 +39,7 @@ class Limits:
     """The counters of one process's cgroups, compared with those at the beginning."""
 
     def __init__(self, pid: int) -> None:
-        self._folders = _folders(pid)
+        self._folders = folders_of(pid)
         self._kills = self._count_kills()
         self._cpu: tuple[float, float] | None = None
         self.share = 0.0  # of the time since the last look, for which the cgroup was throttled

@@ -23,6 +23,7 @@ import time
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.diagnosis.environment import pandas_objection
 from resilient_exec.model.errors import PoolBroken
 
 if TYPE_CHECKING:
@@ -69,27 +70,12 @@ def check_pandas() -> None:
     _refuse_if(pandas_objection(version("negmas"), version("pandas")))
 
 
-def pandas_objection(negmas: str, pandas: str) -> str | None:
-    """Why these two versions do not work together; ``None``: they do."""
-    if () < _numbers(negmas) < (0, 15) and _numbers(pandas) >= (3,):
-        return (
-            f"negmas {negmas} cannot combine the results of a tournament with pandas {pandas}: it would fail after "
-            'the last world, with KeyError. Install an older pandas (pip install "pandas<3") or a newer negmas'
-        )
-    return None
-
-
 def version(package: str) -> str:
     """The installed version of a package; ``"(unknown version)"`` if there is none."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "(unknown version)"
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Major and minor number; empty for a version that is not known, which is then not refused."""
-    return tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
 
 
 def _refuse_if(objection: str | None) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.cli import signals
+from resilient_exec.cli import doctor, signals
 from resilient_exec.cli.parsing import CommandError
 from resilient_exec.cli.pool_options import variables
 from resilient_exec.cli.scml import competitors, dry_run, saved, summary
@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("--retry-failed goes with --resume: in a new tournament nothing has failed yet")
     apply_preset(arguments)
     check_settings(arguments)
+    doctor.say_what_is_bad(arguments.workers, Path(arguments.output) if arguments.output else None)
     with signals.as_interrupts():
         try:
             return Tournament(arguments).run()
