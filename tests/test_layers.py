@@ -21,7 +21,7 @@ LAYERS: dict[str, set[str]] = {
     "supervisor": {"core", "model", "process"},
     "lane": {"core", "model", "process", "supervisor", "wire", "worker"},
     "pool": {"core", "lane", "model", "process", "supervisor", "wire", "worker"},
-    "diagnosis": {"model", "process", "wire"},
+    "diagnosis": {"lane", "model", "process", "wire", "worker"},
     "adapters": {"diagnosis", "model", "pool", "wire", "worker"},
     "cli": {"diagnosis", "adapters", "model", "pool", "wire"},
 }

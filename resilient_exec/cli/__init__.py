@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from resilient_exec.cli import doctor, scml, status, watch
+from resilient_exec.cli import doctor, dump, scml, status, watch
 from resilient_exec.cli import run as run_command
 from resilient_exec.cli.parsing import CommandError, Parser
 from resilient_exec.pool.options import WrongSetting
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "parser"]
 
-_COMMANDS = (run_command, scml, status, watch, doctor)
+_COMMANDS = (run_command, scml, status, watch, dump, doctor)
 """The modules of the subcommands, in the order of the help; they import what takes long when they are run."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+_OURS = __file__.rpartition("/diagnosis/")[0] + "/"
+
 __all__ = ["Death", "Frame", "Lock", "Pool", "Process", "Scene", "Thread", "Wait", "describe_function", "is_library"]
 
 
@@ -200,8 +202,9 @@ def describe_function(thread: Thread) -> str:
 
 
 def is_library(frame: Frame) -> bool:
-    """Whether it is code of Python's own library, an installed package, or frozen in."""
-    return frame.file.startswith("<frozen") or "/site-packages/" in frame.file or _in_standard_library(frame.file)
+    """Whether it is code of Python's own library, an installed package, ours, or frozen in."""
+    file = frame.file
+    return file.startswith(("<frozen", _OURS)) or "/site-packages/" in file or _in_standard_library(file)
 
 
 def _in_standard_library(file: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from resilient_exec.diagnosis import proc, stacks
+from resilient_exec.diagnosis import own, proc, remote, stacks
 from resilient_exec.diagnosis.activity import activities
 from resilient_exec.diagnosis.causes import diagnose
 from resilient_exec.diagnosis.facts import Death, Process, Scene
@@ -16,6 +17,8 @@ from resilient_exec.diagnosis.roles import HELPERS, with_roles
 from resilient_exec.diagnosis.source import with_source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from resilient_exec.diagnosis.facts import Pool, Thread
     from resilient_exec.diagnosis.told import Folder
 
@@ -225,25 +228,32 @@ class Follower:
         return replace(process, threads=tuple(thread for thread in process.threads if thread.tid != own))
 
     def _stacks(self, process: Process, asked: int) -> tuple[dict[int, Thread], str]:
-        """By the best way there is: our thread in the program, py-spy, a signal."""
-        problems = []
+        """By the best way there is; what went wrong with all of them (``""``: nothing)."""
         if self.folder is not None and asked:
             told = self.folder.threads(process.pid, asked, self.folder.interval * 3 + 0.5)
             if told is not None:
                 return told, ""
-        if self.py_spy is not None and (process.version or _is_python(process)):
-            told, problem = stacks.by_py_spy(self.py_spy, process.pid)
-            if told:
-                return told, ""
+        problems = []
+        for ask in self._ways(process):
+            found, problem = ask()
+            if found:
+                return found, ""
             problems.append(problem)
-        if self.folder is not None and process.version:
-            told, problem = stacks.by_signal(process, self.folder.path / "stacks")
-            if told:
-                return told, ""
-            problems.append(problem)
-        if not problems and (process.version or _is_python(process)):
+        if problems and self.py_spy is None:
             problems.append("py-spy is not installed here: pip install 'resilient-exec[watch]'")
         return {}, "; ".join(filter(None, problems))
+
+    def _ways(self, process: Process) -> Iterator[Callable[[], tuple[dict[int, Thread], str]]]:
+        """py-spy, the handler of a worker of ours, that of our probe, ``sys.remote_exec``: where there may be one."""
+        is_python = bool(process.version) or _is_python(process)
+        if self.py_spy is not None and is_python:
+            yield functools.partial(stacks.by_py_spy, self.py_spy, process.pid)
+        if own.is_worker(process.pid):
+            yield functools.partial(own.stacks, process.pid)
+        elif self.folder is not None and process.version:
+            yield functools.partial(stacks.by_signal, process, self.folder.path / "stacks")
+        elif is_python:
+            yield functools.partial(remote.by_remote_exec, process)
 
 
 def _is_python(process: Process) -> bool:

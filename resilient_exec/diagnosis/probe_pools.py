@@ -125,7 +125,7 @@ def _find_multiprocessing(name: "Any", thread: "Any", args: "Any", pools: "Any")
 
 
 def _find_own(pools: "Any") -> "Any":
-    for pool in list(getattr(_sys_modules.get("resilient_exec.pool.pool"), "live_pools", ())):
+    for pool in list(getattr(_sys_modules.get("resilient_exec.pool.live"), "live_pools", ())):
         if id(pool) not in pools:
             pools[id(pool)] = _OwnPool(pool)
 

@@ -18,7 +18,7 @@ from resilient_exec.process.tree import ON_LINUX, identify, tree
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["glance", "look", "members", "pipe_ends", "start_time"]
+__all__ = ["environment", "glance", "look", "members", "pipe_ends", "start_time"]
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -58,6 +58,11 @@ def _read(path: str) -> str:
 def start_time(pid: int) -> str:
     """When it started, in clock ticks since boot, as the kernel writes it; ``""``: there is no such process."""
     return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19] if os.path.exists(f"/proc/{pid}") else ""
+
+
+def environment(pid: int) -> list[str]:
+    """The variables that the process was started with, as ``NAME=value``; empty: nobody may look."""
+    return _read(f"/proc/{pid}/environ").split("\0")
 
 
 def members(root: int) -> list[int]:

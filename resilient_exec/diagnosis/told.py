@@ -13,7 +13,7 @@ from resilient_exec.diagnosis.facts import Frame, Lock, Pool, Thread
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "frames_of"]
 
 _POLL = 0.01  # s
 _PLAIN = {"kind", "done", "running", "pending", "cancelled", "max_workers", "max_tasks", "method", "workers", "threads"}
@@ -110,18 +110,20 @@ class Folder:
             if not state:
                 return None
             if state.get("answers") == asked:
-                return {thread.tid: thread for thread in map(_thread, state["threads"])}
+                return {thread.tid: thread for thread in map(frames_of, state["threads"])}
             if time.monotonic() >= deadline:
                 return None
             time.sleep(_POLL)
 
 
-def _thread(told: dict[str, Any]) -> Thread:
+def frames_of(told: dict[str, Any]) -> Thread:
+    """A thread as a probe tells it: numbers, name, frames with or without what else is known of them."""
     frames = tuple(_frame(*frame) for frame in told["frames"])
     return Thread(tid=told["tid"] or 0, name=told["name"] or "", frames=frames, ident=told["ident"])
 
 
-def _frame(file: str, line: int, function: str, more: dict[str, Any]) -> Frame:
+def _frame(file: str, line: int, function: str, more: dict[str, Any] | None = None) -> Frame:
+    more = more or {}
     locks = tuple(Lock(*lock) for lock in more.get("locks", ()))
     return Frame(
         file, line, function, locks, more.get("future"), more.get("timeout"), "timeout" in more, more.get("path")

@@ -30,6 +30,7 @@ from resilient_exec.pool.arguments import (
     worker_variables,
 )
 from resilient_exec.pool.cancellation import cancelling_task, cancels
+from resilient_exec.pool.live import register
 from resilient_exec.pool.options import (
     UNSET,
     Options,
@@ -200,6 +201,7 @@ class ResilientPool(Front, Executor):
         self._forking = forking
         self._supervisor = Supervisor(limits, make_lane, observers, memory_guard(memory_reserve))
         exit_hook.end_at_exit(self._supervisor)
+        register(self)
         # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
         self._finalizer = weakref.finalize(self, _end_dropped, self._supervisor, self._pid)
         self._finalizer.atexit = False

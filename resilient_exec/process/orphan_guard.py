@@ -114,12 +114,18 @@ if hasattr(os, "register_at_fork"):
 
 
 def hold() -> None:
-    """A lane begins: from now on there is a guard."""
+    """A lane begins: from now on there is a guard, and a door."""
+    from resilient_exec.process import door  # the guard itself, which is this file, has no use for it
+
     _guard.hold()
+    door.hold()
 
 
 def release() -> None:
-    """A lane has ended; with the last one the guard ends."""
+    """A lane has ended; with the last one the guard ends, and the door is closed."""
+    from resilient_exec.process import door
+
+    door.release()
     _guard.release()
 
 
