@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "as_json", "line", "markdown", "plain", "shorten", "stacks"]
 
-_IDLE = (  # innermost frames of threads that only wait for work: told in one line
-    ("concurrent/futures/thread.py", "_worker"),
-    ("multiprocessing/pool.py", "_wait_for_updates"),
-    ("concurrent/futures/process.py", "wait_result_broken_or_wakeup"),
-)
+_WRITES = ("write", "writev", "sendto", "sendmsg")
 _FOLD = 3  # frames of libraries in a row, from which on they are folded
 
 
@@ -140,9 +136,11 @@ def _frame(frame: Frame) -> str:
 
 
 def _is_idle(thread: Thread) -> bool:
-    if thread.name.startswith("resilient-"):  # ours: the supervisor, lanes, the door
+    """Whether it only waits for work: one of ours, or one in which a library waits, and does not write."""
+    if thread.name.startswith("resilient-"):  # the supervisor, lanes, the door
         return True
-    return bool(thread.frames) and any(thread.frames[0].is_in(file, name) for file, name in _IDLE)
+    is_waiting = thread.state != "R" and thread.wait.call not in _WRITES
+    return bool(thread.frames) and is_waiting and all(map(is_library, thread.frames))
 
 
 def _folded(frames: tuple[Frame, ...]) -> list[str]:
@@ -186,7 +184,10 @@ def stacks(scene: Scene) -> list[str]:
             if not thread.frames:
                 lines.append("    its Python stack is not known")
         if idle:
-            lines.append(f"  {len(idle)} idle: {', '.join(thread.name or str(thread.tid) for thread in idle[:8])}")
+            lines.append(
+                f"  {len(idle)} in which libraries wait: "
+                f"{', '.join(thread.name or str(thread.tid) for thread in idle[:8])}"
+            )
         if silent:
             kinds = ", ".join(sorted({waits(thread) for thread in silent}))
             lines.append(f"  {len(silent)} without a Python stack, which wait for: {kinds}")

@@ -26,7 +26,20 @@ def with_roles(processes: tuple[Process, ...], pools: tuple[Pool, ...], root: in
     """The same processes, each with its role."""
     by_pid = {process.pid: process for process in processes}
     owners = {worker: pool for pool in pools for worker in pool.workers}
-    return tuple(replace(process, role=_role(process, by_pid, owners, root)) for process in processes)
+    return tuple(
+        replace(
+            process,
+            role=_role(process, by_pid, owners, root),
+            is_forked=process.is_forked or _is_forked(process, by_pid.get(process.parent)),
+        )
+        for process in processes
+    )
+
+
+def _is_forked(process: Process, parent: Process | None) -> bool:
+    """Whether a Python process shares its parent's command: nobody has called exec in between."""
+    is_python = "python" in process.command[0].rpartition("/")[2]
+    return parent is not None and is_python and parent.command == process.command
 
 
 def _role(process: Process, by_pid: dict[int, Process], owners: dict[int, Pool], root: int) -> str:
@@ -41,6 +54,6 @@ def _role(process: Process, by_pid: dict[int, Process], owners: dict[int, Pool],
         if part in line:
             is_child = parent is not None and parent.command == process.command  # forked by it
             return "multiprocessing child (forkserver)" if is_child and role == "forkserver" else role
-    if parent is not None and parent.command == process.command:
+    if process.is_forked or _is_forked(process, parent):
         return "forked child"
     return f"child: {line[:60]}"

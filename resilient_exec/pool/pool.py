@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 import traceback
-import weakref
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -201,10 +200,8 @@ class ResilientPool(Front, Executor):
         self._forking = forking
         self._supervisor = Supervisor(limits, make_lane, observers, memory_guard(memory_reserve))
         exit_hook.end_at_exit(self._supervisor)
-        register(self)
         # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
-        self._finalizer = weakref.finalize(self, _end_dropped, self._supervisor, self._pid)
-        self._finalizer.atexit = False
+        self._finalizer = register(self, _end_dropped, self._supervisor, self._pid)
 
     def _enqueue(
         self, options: Options, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -18,9 +18,9 @@ def nobody_to_release(scene: Scene) -> Cause | None:
         if not process.is_forked or not process.threads or not all(map(_waits_within, process.threads)):
             continue
         main = process.main or process.threads[0]
-        if process.version and not main.frames:
+        if not main.frames:
             continue
-        place = next((f"{frame.function} ({frame.file}, line {frame.line})" for frame in main.frames), "code in C")
+        place = next((f"{frame.function} ({frame.file}, line {frame.line})" for frame in main.frames), "")
         parent = scene.process(process.parent)
         evidence = [
             (
