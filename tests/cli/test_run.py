@@ -38,6 +38,19 @@ SCRIPTS = {
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 print(pool.map(double, [1, 2]))
         """),
+    "has a pool of ours": textwrap.dedent("""
+        import functools
+        from resilient_exec import ResilientPool
+        rate = 0
+        def prepare(value):
+            global rate
+            rate = value
+        @functools.lru_cache
+        def bill(hours): return rate * hours, __name__
+        if __name__ == "__main__":
+            with ResilientPool(1, initializer=prepare, initargs=(10,)) as pool:
+                print(list(pool.map(bill, range(3))))
+        """),
 }
 
 
