@@ -110,16 +110,19 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
     reduction: Any = sys.modules.get("multiprocessing.reduction")
     if reduction is not None:
         registered = reduction.ForkingPickler._extra_reducers
-        # Its own, of methods and partials, are from before Python pickled these by itself, and better.
-        found = {
-            kind: reduce
-            for kind, reduce in registered.items()
-            if getattr(reduce, "__module__", "") != reduction.__name__
-        }
+        found = {kind: reduce for kind, reduce in registered.items() if not _is_left_out(reduce)}
     connection: Any = sys.modules.get("multiprocessing.connection")
     if connection is not None:
         found[connection.Connection] = _refuse_connection
     return found
+
+
+def _is_left_out(reduce: Any) -> bool:
+    """Multiprocessing's own, of methods and partials, are from before Python pickled these by itself, and better.
+    torch's put a tensor into memory that the worker then shares with the caller: it could not be sent a second time.
+    """
+    home = str(getattr(reduce, "__module__", ""))
+    return home == "multiprocessing.reduction" or home.partition(".")[0] == "torch"
 
 
 def _reducers_with_locks() -> dict[type, Callable[[Any], Any]]:

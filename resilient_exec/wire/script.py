@@ -152,7 +152,7 @@ def find_script(mode: str) -> Script | None:
                 'main="auto" sends what lives in __main__ by value then'
             ) from error
         return None
-    if mode == "auto" and (_is_command(script, outline) or not _stands_behind(outline, main)):
+    if mode == "auto" and (_is_command(script, outline) or not _stands_behind(outline, main, script.path)):
         return None
     if sys.modules.get(IMPORTED) is not main:  # as multiprocessing does: results name their classes so
         sys.modules[IMPORTED] = main
@@ -187,20 +187,23 @@ def _is_command(script: Script, outline: Outline) -> bool:
     return script.module.endswith(".__main__") or folder == os.path.realpath(sysconfig.get_path("scripts"))
 
 
-def _stands_behind(outline: Outline, main: ModuleType) -> bool:
+def _stands_behind(outline: Outline, main: ModuleType, path: str) -> bool:
     """Whether it has a guard, and its top level, if that still runs, is behind it, and was whenever it made a pool."""
     if not outline.guards or main in _in_front:
         return False
+    paths = {path, vars(main).get("__file__")}
     for thread in (sys._getframe(), sys._current_frames().get(_main_thread())):
-        top = next(filter(_is_top, _outwards(thread)), None)
-        if top is None:
-            continue
-        if top.f_globals is vars(main):
+        for top in filter(_is_top, _outwards(thread)):
+            if top.f_globals is not vars(main):
+                if main.__name__ == "__main__":
+                    return False  # a tracer or the like runs the script, and is ``__main__`` itself
+                break
+            if top.f_code.co_filename not in paths:
+                continue  # an ``exec`` in it, or a session behind it
             if not outline.is_guarded(top.f_lineno):
                 _in_front.add(main)
                 return False
-        elif main.__name__ == "__main__":
-            return False  # a tracer or the like runs the script, and is ``__main__`` itself
+            break
     return True
 
 

@@ -262,6 +262,21 @@ def test_a_pool_in_front_of_the_guard_sends_by_value(run):
     assert run(text) == ["True 12", "behind"]
 
 
+def test_a_session_behind_a_script_sends_by_value(run, tmp_path):
+    # Python takes the __file__ away from __main__ when the script has ended.
+    text = """
+        def where(): return __name__
+        if __name__ == "__main__":
+            print("behind")
+    """
+    session = "pool = ResilientPool(1)\ndef typed(): return where()\n\n"
+    session += "print(pool.submit(where).result(), pool.submit(typed).result())\npool.shutdown()\n"
+    assert run(text, command=["-i", str(tmp_path / "script.py")], stdin=session) == [
+        "behind",
+        "__main__ __main__",
+    ]
+
+
 def test_main_value_sends_by_value_behind_a_guard(run):
     text = """
         import os

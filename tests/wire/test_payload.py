@@ -431,6 +431,19 @@ def test_what_only_multiprocessings_pickler_knows_travels(monkeypatch):
     assert payload.unpack_value(pack_value([ForkingPicklerKnows(5)]))[0].x == 5
 
 
+def test_torchs_reducers_are_left_out(monkeypatch):
+    from multiprocessing.reduction import ForkingPickler
+
+    def share(_):
+        raise AssertionError("it would be in memory that is shared with the worker")
+
+    share.__module__ = "torch.multiprocessing.reductions"
+    monkeypatch.setattr(ForkingPickler, "_extra_reducers", ForkingPickler._extra_reducers.copy())
+    ForkingPickler.register(Held, share)
+    _, (held, _), _ = unpack_call(pack_call(print, (Held(3), lambda: 4), {}))
+    assert held.inner == 3
+
+
 @pytest.mark.parametrize("by_value", [False, True])
 def test_the_end_of_a_pipe_is_refused_and_never_a_bare_number(by_value):
     import multiprocessing
