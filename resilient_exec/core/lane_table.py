@@ -42,8 +42,9 @@ class Roster:
 
     def pick(self) -> LaneRecord | None:
         """A lane that can take an attempt now: an idle one (the last used: it is warm), else one with room ahead."""
-        listed = self._idle or self._ahead
-        return next(reversed(listed.values())) if listed else None
+        if self._idle:
+            return next(reversed(self._idle.values()))
+        return next(iter(self._ahead.values()), None)  # each in its turn: no lane is filled before another has some
 
     def pick_down(self) -> LaneRecord | None:
         """A lane that may be started: one without a worker, else a new one while there may be more."""
@@ -52,6 +53,7 @@ class Roster:
         lane = None
         if len(self._lanes) < self._limits.lanes:
             lane = self._lanes[self._next_number] = LaneRecord(self._next_number)
+            self.renew(lane)
             self._next_number += 1
         return lane
 
@@ -61,8 +63,8 @@ class Roster:
 
     def set(self, lane: LaneRecord, state: LaneState, due: float | None = None) -> None:
         """The only place where a lane's state changes; it is to be looked at again at ``due`` (s)."""
-        number = lane.number
-        self.starting += (state is LaneState.STARTING) - (lane.state is LaneState.STARTING)
+        number, before = lane.number, lane.state
+        self.starting += (state is LaneState.STARTING) - (before is LaneState.STARTING)
         for listed in (self._idle, self._ahead, self._down):
             listed.pop(number, None)
         lane.state = state
@@ -79,10 +81,14 @@ class Roster:
 
     def _has_room(self, lane: LaneRecord) -> bool:
         limits = self._limits
-        if len(lane.holds) >= limits.depth or self._is_unfit(lane):
+        if len(lane.holds) >= lane.depth or self._is_unfit(lane):
             return False
+        if lane.holds[-1].task.soft_timeout is not None or limits.max_memory_per_worker is not None:
+            return False  # behind such an attempt the worker may have to be replaced
+        if limits.max_tasks_per_worker is None:
+            return True
         to_come = sum(not record.has_begun for record in lane.holds)
-        return limits.max_tasks_per_worker is None or lane.begun + to_come < limits.max_tasks_per_worker
+        return lane.begun + to_come < limits.max_tasks_per_worker
 
     def worn_out(self, lane: LaneRecord) -> bool:
         """Whether the lane's worker is to be replaced: it has run as many attempts as it may, or is unfit for more."""
@@ -92,6 +98,18 @@ class Roster:
     def _is_unfit(self, lane: LaneRecord) -> bool:
         limit = self._limits.max_memory_per_worker
         return lane.unfit or (limit is not None and lane.memory > limit)
+
+    def renew(self, lane: LaneRecord) -> None:
+        """It has another worker, of which nothing is known yet."""
+        limits = self._limits
+        lane.depth = limits.depth if limits.first_depth is None else limits.first_depth
+
+    def learn(self, lane: LaneRecord, took: float) -> None:
+        """Its worker took so long (s) for an attempt: how many it may hold follows from that."""
+        limits = self._limits
+        if limits.first_depth is not None:
+            fits = limits.depth if took * limits.depth <= limits.ahead else int(limits.ahead / took)
+            lane.depth = max(1, min(fits, 2 * lane.depth))
 
     def remove(self, lane: LaneRecord) -> None:
         """Forget the lane: it has ended, or was given up."""
@@ -106,12 +124,11 @@ class Roster:
 
 def _describe(lane: LaneRecord, now: float) -> dict[str, Any]:
     head: Record | None = lane.holds[0] if lane.holds else None
-    begun = [e.at for e in head.story if e.kind == "begun"] if head is not None and head.has_begun else []
     return {
         "lane": lane.number,
         "state": str(lane.state),
         "pid": lane.pid if lane.state is not LaneState.DOWN else None,  # of the dead one, until another is started
         "key": head.task.key if head is not None else None,
         "attempt": head.attempt if head is not None else 0,
-        "elapsed": now - begun[-1] if begun else None,
+        "elapsed": now - head.begun_at if head is not None and head.has_begun else None,
     }

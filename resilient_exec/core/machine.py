@@ -22,18 +22,25 @@ from resilient_exec.core.admission import Admission
 from resilient_exec.core.lane_table import Roster
 from resilient_exec.core.messages import (
     Abandon,
+    Answered,
+    AskPolicy,
     AttemptEnded,
     Begun,
     CancelAsked,
     CloseLane,
     Command,
+    EndStart,
+    EndStop,
     Finish,
     Kill,
     KillAsked,
+    Lagged,
     LaneClosed,
     LaneReady,
+    Look,
     MachineMemory,
     MemoryExceeded,
+    PolicyAnswered,
     Progress,
     RaiseSoftTimeout,
     Send,
@@ -45,15 +52,17 @@ from resilient_exec.core.messages import (
     Stimulus,
     StopWorker,
     Submitted,
+    TakeBack,
+    TakenBack,
     TimePassed,
     WorkerGone,
 )
 from resilient_exec.core.restart_budget import Starts
-from resilient_exec.core.states import LaneRecord, LaneState, Limits, Record, State
+from resilient_exec.core.states import LaneRecord, LaneState, Limits, LookTimer, Record, State
 from resilient_exec.core.timers import Timers
 from resilient_exec.core.verdicts import death_of, soft_limit, softened
 from resilient_exec.model.errors import PoolBroken, PoolClosed, ResilientError
-from resilient_exec.model.events import Event
+from resilient_exec.model.events import Event, Row, Story, event_of
 from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
 from resilient_exec.model.ports import Failure
 from resilient_exec.model.task import (
@@ -73,7 +82,11 @@ from resilient_exec.model.task import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
+    from resilient_exec.model.task import Task
+
 __all__ = ["Core"]
+
+_LONGEST_PAUSE = 0.5  # s, between two looks at a lane
 
 
 class Core:
@@ -88,12 +101,15 @@ class Core:
         self._now = 0.0
         self._out: list[Command] = []
         self._records: dict[Hashable, Record] = {}
-        self._queue: list[Record] = []  # a heap; records that have left the state `queued` are skipped
+        # A heap, by rank; records that have left the state `queued` are skipped.
+        self._queue: list[tuple[float, float, int, Record]] = []
         self._timers = Timers()
         self._lanes = Roster(limits, self._timers)
         self._starts = Starts(limits)
         self._admission = Admission()
         self._orders = 0
+        self._serial = 0  # of the last order that is to be answered
+        self._stopped = (0.0, float("-inf"))  # for how long this process was stopped last, and when it ran again
         self._closing = False
         self._no_retries = False
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -105,12 +121,16 @@ class Core:
             Progress: self._progress,
             Begun: self._attempt_begun,
             AttemptEnded: self._attempt_ended,
+            PolicyAnswered: self._policy_answered,
+            TakenBack: self._taken_back,
+            Answered: self._answered,
             MemoryExceeded: self._memory_exceeded,
             Stalled: self._stalled,
             MachineMemory: self._machine_memory,
             WorkerGone: self._worker_gone,
             LaneClosed: self._lane_closed,
             TimePassed: self._time_passed,
+            Lagged: self._lagged,
             ShutdownAsked: self._shutdown_asked,
         }
 
@@ -132,13 +152,29 @@ class Core:
         """When ``TimePassed`` is wanted next (s), or ``None``: nothing waits for the clock."""
         return self._timers.next_due()
 
-    def story(self, key: Hashable) -> tuple[Event, ...]:
+    def story(self, number: Hashable) -> tuple[Event, ...]:
         """The events so far of an unsettled task; empty for one that is not known."""
-        record = self._records.get(key)
-        return tuple(record.story) if record is not None else ()
+        record = self._records.get(number)
+        return tuple(Story(record.task.key, list(record.story))) if record is not None else ()
+
+    def task(self, number: Hashable) -> Task | None:
+        """An unsettled task; ``None``: there is none of that number."""
+        record = self._records.get(number)
+        return record.task if record is not None else None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any task has not settled."""
+        return bool(self._records)
+
+    def give_up(self) -> list[tuple[Task, list[Row]]]:
+        """All unsettled tasks with the rows of their stories, which are forgotten: the shell has failed."""
+        left = [(record.task, record.story) for record in self._records.values()]
+        self._records.clear()
+        return left
 
     def unsettled(self) -> tuple[Hashable, ...]:
-        """Keys of all tasks that have not settled."""
+        """Numbers of all tasks that have not settled."""
         return tuple(self._records)
 
     def lanes(self, now: float) -> list[dict[str, Any]]:
@@ -149,7 +185,7 @@ class Core:
 
     def _submitted(self, s: Submitted) -> None:
         self._orders += 1
-        record = self._records[s.task.key] = Record(s.task, self._orders)
+        record = self._records[s.task.number] = Record(s.task, self._orders)
         if s.problem is not None:
             self._settle(record, s.problem)
         elif self.broken is not None:
@@ -161,7 +197,7 @@ class Core:
             self._enqueue(record)
 
     def _cancel_asked(self, s: CancelAsked) -> None:
-        record = self._records.get(s.key)
+        record = self._records.get(s.number)
         # A future can be cancelled only before its first attempt was sent, so this finds it queued; or sent,
         # where the shell found the future cancelled just when it was about to send it.
         if record is None or record.begun or record.state not in (State.QUEUED, State.SENT):
@@ -170,15 +206,16 @@ class Core:
         if lane is not None:
             was_head = lane.holds[0] is record
             lane.holds.remove(record)
+            self._out.append(TakeBack(lane.number, ((record.task.number, record.attempt),)))
             if lane.state is LaneState.BUSY:
                 if was_head:
                     self._go_on(lane)
                 else:
-                    self._lanes.set(lane, LaneState.BUSY)  # it has room again; the head and its deadline stay
+                    self._stay_busy(lane)  # it has room again
         self._settle(record, None)
 
     def _kill_asked(self, s: KillAsked) -> None:
-        record = self._records.get(s.key)
+        record = self._records.get(s.number)
         if record is None:
             return
         if record.state is State.DOOMED:
@@ -190,45 +227,60 @@ class Core:
 
     # -- stimuli about attempts ------------------------------------------------------------------------------------
 
-    def _head(self, number: int, key: Hashable, attempt: int) -> Record | None:
+    def _head(self, lane_number: int, number: Hashable, attempt: int) -> Record | None:
         """The attempt at the head of that lane, if it is the one named; else the word is late, and is ignored."""
-        lane = self._lanes.get(number)
+        lane = self._lanes.get(lane_number)
         if lane is None or not lane.holds:
             return None
         record = lane.holds[0]
-        return record if record.task.key == key and record.attempt == attempt else None
+        return record if record.task.number == number and record.attempt == attempt else None
 
     def _progress(self, s: Progress) -> None:
         lane = self._lanes.get(s.lane)
-        if lane is not None and lane.holds and lane.holds[0].state is State.SENT:
-            self._wake(lane.holds[0], self.limits.begin_timeout)
+        if lane is not None:
+            lane.since = self._now
 
     def _attempt_begun(self, s: Begun) -> None:
-        record = self._head(s.lane, s.key, s.attempt)
+        record = self._head(s.lane, s.number, s.attempt)
         if record is None or record.has_begun or record.lane is None:
             return
-        record.begun = record.attempt
-        record.lost = record.timer = 0
-        record.begun_at = self._now
-        if record.begun == 1:
-            record.first_begun_at = self._now
-        record.lane.begun += 1
-        self._tell("begun", record, {"pid": s.pid})
+        self._begin(record, record.lane, s.pid, s.at)
         if record.state is State.DOOMED:
             return  # asked to be killed before it began: that kill is on its way
         self._move(record, State.RUNNING)
         if record.lane.state is LaneState.KILLING:  # was taken for frozen; that kill spares what has begun
-            self._lanes.set(record.lane, LaneState.BUSY)
+            self._stay_busy(record.lane)
         soft = soft_limit(record.task)
         first = record.task.timeout if soft is None else soft
         if first is not None:
-            self._wake(record, first)
+            if record.begun_at <= self._stopped[1]:
+                self._pardon(record, *self._stopped)
+            self._timers.set(record, record.begun_at + record.pardon + first)
+
+    def _begin(self, record: Record, lane: LaneRecord, pid: int | None, at: float | None) -> None:
+        """The attempt has begun, ``at`` a time that may be past."""
+        record.begun = record.attempt
+        record.lost = record.timer = 0
+        record.begun_at = self._now if at is None else at
+        record.pardon = 0.0
+        if record.begun == 1:
+            record.first_begun_at = record.begun_at
+        lane.begun += 1
+        self._tell("begun", record, {"pid": pid}, at=record.begun_at)
 
     def _attempt_ended(self, s: AttemptEnded) -> None:
-        record = self._head(s.lane, s.key, s.attempt)
-        if record is None or record.lane is None or not record.has_begun:
+        record = self._head(s.lane, s.number, s.attempt)
+        if record is None or record.lane is None:
             return
         lane = record.lane
+        if s.began is not None:
+            if not record.has_begun:  # nobody had asked meanwhile
+                self._begin(record, lane, lane.pid, s.began)
+                if record.state is State.SENT:
+                    self._move(record, State.RUNNING)
+            self._lanes.learn(lane, (self._now if s.ended is None else s.ended) - s.began)
+        elif not record.has_begun:
+            return
         lane.memory = s.memory
         # An exception out of nowhere may have left an import or a lock half-way: nobody else is to find that.
         lane.unfit = s.unfit or record.soft_told == record.attempt
@@ -236,8 +288,29 @@ class Core:
         self._conclude(record, s.outcome)
         self._go_on(lane)
 
+    def _taken_back(self, s: TakenBack) -> None:
+        lane = self._lanes.get(s.lane)
+        if lane is None or not lane.holds:
+            return
+        head = lane.holds[0]
+        wanted = set(s.calls)
+        back = [r for r in lane.holds if (r.task.number, r.attempt) in wanted and not r.has_begun]
+        for record in back:
+            lane.holds.remove(record)
+            if record.state is State.DOOMED:
+                self._conclude(record, Died(None, lane.pid))
+            else:
+                self._tell("taken_back", record)
+                record.lane = None
+                self._enqueue(record)
+        if back and lane.state is LaneState.BUSY:
+            if lane.holds and lane.holds[0] is head:
+                self._stay_busy(lane)  # it has room again
+            else:
+                self._go_on(lane)
+
     def _memory_exceeded(self, s: MemoryExceeded) -> None:
-        record = self._head(s.lane, s.key, s.attempt)
+        record = self._head(s.lane, s.number, s.attempt)
         if record is None or record.state is not State.RUNNING or record.task.memory_limit is None:
             return
         if s.inherited:
@@ -247,7 +320,7 @@ class Core:
             self._doom(record, OutOfMemory(record.task.memory_limit, s.used), "memory_limit")
 
     def _stalled(self, s: Stalled) -> None:
-        record = self._head(s.lane, s.key, s.attempt)
+        record = self._head(s.lane, s.number, s.attempt)
         if record is None or record.state is not State.RUNNING:
             return
         self._tell("stalled", record, {"idle": s.idle}, s.evidence)
@@ -268,10 +341,10 @@ class Core:
         if lane is None or lane.state in (LaneState.DOWN, LaneState.STARTING):
             return
         if s.outcome is not None:  # what ended had begun, even where the worker died before it could say so
-            self._attempt_begun(Begun(s.lane, s.key, s.attempt, lane.pid or 0))
+            self._attempt_begun(Begun(s.lane, s.number, s.attempt, lane.pid or 0, s.at))
         self._tell_lane("lane_lost", lane, {"pid": lane.pid, "why": s.why})
         held = self._empty(lane)
-        if held and s.outcome is not None and held[0].task.key == s.key and held[0].attempt == s.attempt:
+        if held and s.outcome is not None and held[0].task.number == s.number and held[0].attempt == s.attempt:
             self._conclude(held.pop(0), s.outcome)
         self._release(held, lane, s.why)
         if lane.closing:
@@ -308,12 +381,31 @@ class Core:
         delay = None if isinstance(outcome, Returned) else self._next_delay(record, outcome)
         if delay is None:
             self._settle(record, outcome)
-            return
-        self._move(record, State.BACKING_OFF)
+        elif isinstance(delay, Failure):
+            self._move(record, State.BACKING_OFF)
+            record.asked = outcome
+            self._wake(record, self.limits.policy_timeout)
+            self._out.append(AskPolicy(record.task.number, record.attempt, record.task.retry, delay))
+        else:
+            self._move(record, State.BACKING_OFF)
+            self._back_off(record, delay)
+
+    def _back_off(self, record: Record, delay: float) -> None:
         self._tell("backing_off", record, {"delay": delay})
         self._wake(record, delay)
 
-    def _next_delay(self, record: Record, outcome: Outcome) -> float | None:
+    def _policy_answered(self, s: PolicyAnswered) -> None:
+        record = self._records.get(s.number)
+        if record is None or record.asked is None or record.attempt != s.attempt:
+            return
+        outcome, record.asked = record.asked, None
+        if s.delay is None or self.broken is not None:
+            self._settle(record, outcome)
+        else:
+            self._back_off(record, s.delay)
+
+    def _next_delay(self, record: Record, outcome: Outcome) -> float | Failure | None:
+        """Seconds until the next attempt; ``None``: there is none; a failure: its policy is to be asked elsewhere."""
         doom, record.doom = record.doom, None
         if isinstance(doom, Killed) or self._no_retries or self.broken is not None:
             return None
@@ -323,26 +415,29 @@ class Core:
         if record.failures is None:
             record.failures = Counter()
         record.failures[outcome.kind] += 1
-        exception = outcome.exception if isinstance(outcome, Raised) else None
+        raised = outcome if isinstance(outcome, Raised) else None
+        exception, ordinary = (raised.exception, raised.ordinary) if raised is not None else (None, False)
         elapsed, charged = self._now - record.first_begun_at, record.begun - record.evictions
         failure = Failure(record.task.key, outcome.kind, record.failures, charged, elapsed, exception)
-        return record.task.retry.next_delay(failure)
+        failure = failure._replace(ordinary=ordinary, name=record.task.name)
+        return failure if record.task.retry.asks_user else record.task.retry.next_delay(failure)
 
     def _enqueue(self, record: Record) -> None:
         self._move(record, State.QUEUED)
         record.timer = 0
-        heapq.heappush(self._queue, record)
+        heapq.heappush(self._queue, record.rank)
 
     def _settle(self, record: Record, outcome: Outcome | ResilientError | None) -> None:
         self._move(record, State.SETTLED)
         record.timer = 0
         task = record.task
-        del self._records[task.key]
+        del self._records[task.number]
         how = "cancelled" if outcome is None else "done" if isinstance(outcome, Returned) else "failed"
         self.ended[how] += 1
         self._tell("settled", record, {"how": how})
         elapsed = self._now - record.first_begun_at if record.begun else 0.0
-        self._out.append(Settle(task.key, outcome, record.begun, elapsed, tuple(record.story), task.label))
+        story = Story(task.key, record.story)
+        self._out.append(Settle(task.number, outcome, record.begun, elapsed, story, task))
 
     def _doom(self, record: Record, doom: Outcome, why: str) -> None:
         self._move(record, State.DOOMED)
@@ -351,10 +446,32 @@ class Core:
         lane = record.lane
         if lane is not None and lane.holds[0] is record:  # one that was sent ahead is killed when it becomes the head
             self._kill(lane, record)
+        elif lane is not None:  # unless it can be taken back before
+            self._out.append(TakeBack(lane.number, ((record.task.number, record.attempt),)))
 
     def _kill(self, lane: LaneRecord, record: Record, *, unless_begun: bool = False) -> None:
+        order = self._await_answer(lane)
+        self._out.append(Kill(lane.number, record.task.number, record.attempt, order, unless_begun))
+
+    def _await_answer(self, lane: LaneRecord) -> int:
+        """The serial of an order that the lane is to answer."""
+        self._serial += 1
+        lane.order = self._serial
         self._lanes.set(lane, LaneState.KILLING, self._now + self.limits.kill_timeout)
-        self._out.append(Kill(lane.number, record.task.key, record.attempt, unless_begun))
+        return self._serial
+
+    def _answered(self, s: Answered) -> None:
+        """The kill was late: its lane goes on; what it had found was told before."""
+        lane = self._lanes.get(s.lane)
+        if lane is None or lane.state is not LaneState.KILLING or lane.order != s.order or lane.closing:
+            return
+        if not lane.holds:
+            return  # a start or a stop that has ended of itself: the word of that is on its way
+        head = lane.holds[0]
+        if head.state is State.DOOMED or not head.has_begun:  # the lane does not have it
+            del lane.holds[0]
+            self._release([head], lane, "its worker did not have it")
+        self._go_on(lane)
 
     def _move(self, record: Record, state: State) -> None:
         before = record.state
@@ -375,6 +492,7 @@ class Core:
         lane.pid = s.pid
         lane.begun = lane.memory = 0
         lane.unfit = False
+        self._lanes.renew(lane)
         self._tell_lane("lane_ready", lane, {"pid": s.pid})
         self._go_on(lane)
 
@@ -411,11 +529,10 @@ class Core:
         """The head of the lane is free for what comes next."""
         if lane.holds:
             head = lane.holds[0]
-            self._lanes.set(lane, LaneState.BUSY)
+            lane.since = self._now
+            self._stay_busy(lane)
             if head.state is State.DOOMED:
                 self._kill(lane, head)
-            else:
-                self._wake(head, self.limits.begin_timeout)
         elif self._lanes.worn_out(lane):
             self._lanes.set(lane, LaneState.STOPPING, self._now + self.limits.stop_timeout)
             self._tell_lane("lane_stopping", lane, {"pid": lane.pid})
@@ -423,12 +540,20 @@ class Core:
         else:
             self._lanes.set(lane, LaneState.IDLE)
 
+    def _stay_busy(self, lane: LaneRecord) -> None:
+        """Its worker holds something: the lane is looked at soon, and again until nothing is left to be found out."""
+        self._lanes.set(lane, LaneState.BUSY)
+        look, first = lane.look, self.limits.look_interval
+        if not look.timer or look.pause > first:
+            look.pause = first
+            self._timers.set(look, self._now + first)
+
     def _fill(self) -> None:
         """Send what is queued to lanes that can take it; start lanes for what is left."""
         counts = self.counts
         room = self._admission.room(counts)
         while room and counts[State.QUEUED] and (lane := self._lanes.pick()) is not None:
-            record = heapq.heappop(self._queue)
+            record = heapq.heappop(self._queue)[-1]
             if record.state is State.QUEUED:
                 room -= 1
                 self._send(record, lane)
@@ -444,11 +569,11 @@ class Core:
         record.attempt = record.begun + 1
         record.lane = lane
         lane.holds.append(record)
-        self._lanes.set(lane, LaneState.BUSY)
         if lane.holds[0] is record:
-            self._wake(record, self.limits.begin_timeout)
+            lane.since = self._now
+        self._stay_busy(lane)
         self._tell("sent", record)
-        self._out.append(Send(lane.number, record.task.key, record.attempt))
+        self._out.append(Send(lane.number, record.task.number, record.attempt, record.task))
 
     def _start_lane(self) -> bool:
         lane = self._lanes.pick_down()
@@ -469,28 +594,71 @@ class Core:
         while (owner := self._timers.pop_due(self._now)) is not None:
             if isinstance(owner, Record):
                 self._task_due(owner)
+            elif isinstance(owner, LookTimer):
+                self._look_due(owner)
             elif isinstance(owner, LaneRecord):
                 self._lane_due(owner)
             # else it was the starts': `_fill` finds them free
 
+    def _lagged(self, s: Lagged) -> None:
+        """Lanes are given back what they could not use either; attempts, too, but once, and only if all stood still."""
+        for lane in self._lanes:
+            lane.since += s.seconds
+            if lane.timer:
+                self._timers.set(lane, self._timers.due_of(lane) + s.seconds)
+        for record in self._records.values():
+            if record.asked is not None:
+                self._wake(record, self.limits.policy_timeout)
+            elif s.stopped and record.state is State.RUNNING and record.timer:
+                due = self._timers.due_of(record)
+                before = record.pardon
+                self._pardon(record, s.seconds, self._now)
+                self._timers.set(record, due + record.pardon - before)
+        if s.stopped:
+            self._stopped = (s.seconds, self._now)
+
+    @staticmethod
+    def _pardon(record: Record, seconds: float, ended: float) -> None:
+        """It could not use what of those seconds, which have ``ended``, it had begun in; once in an attempt."""
+        record.pardon = record.pardon or max(0.0, min(seconds, ended - record.begun_at))
+
     def _task_due(self, record: Record) -> None:
         if record.state is State.RUNNING:
             self._time_is_up(record)
+        elif record.asked is not None:
+            outcome, record.asked = record.asked, None
+            self._tell("policy_late", record, {"limit": self.limits.policy_timeout})
+            self._settle(record, outcome)
         elif record.state is State.BACKING_OFF:
             self._enqueue(record)
-        elif record.state is State.SENT and record.lane is not None:
+
+    def _look_due(self, look: LookTimer) -> None:
+        lane = look.lane
+        if lane.state is not LaneState.BUSY:
+            return
+        head, limits = lane.holds[0], self.limits
+        if head.state is State.SENT and self._now >= lane.since + limits.begin_timeout:
             # The worker has not begun what it was sent: frozen, most likely. The task is not to blame.
-            self._tell("frozen", record)
-            self._kill(record.lane, record, unless_begun=True)
+            self._tell("frozen", head)
+            self._kill(lane, head, unless_begun=True)
+            return
+        if head.has_begun and len(lane.holds) == 1:
+            return  # it runs, and nobody is kept waiting
+        self._out.append(Look(lane.number))
+        if head.has_begun and self._now >= head.begun_at + limits.patience:
+            behind = tuple((r.task.number, r.attempt) for r in lane.holds[1:])
+            self._out.append(TakeBack(lane.number, behind))
+        look.pause = min(2 * look.pause, _LONGEST_PAUSE)
+        self._timers.set(look, self._now + look.pause)
 
     def _time_is_up(self, record: Record) -> None:
         task, lane, soft = record.task, record.lane, soft_limit(record.task)
         if soft is not None and record.soft_told != record.attempt and lane is not None:
             record.soft_told = record.attempt
             self._tell("soft_timeout", record, {"limit": soft})
-            self._out.append(RaiseSoftTimeout(lane.number, task.key, record.attempt))
+            self._out.append(RaiseSoftTimeout(lane.number, task.number, record.attempt))
             if task.timeout is not None:
-                self._timers.set(record, record.begun_at + task.timeout)
+                self._timers.set(record, record.begun_at + record.pardon + task.timeout)
         elif task.timeout is not None:
             self._doom(record, TimedOut(task.timeout), "timeout")
 
@@ -499,8 +667,8 @@ class Core:
             self._abandon(lane)
         else:
             self._tell_lane("lane_overdue", lane, {"pid": lane.pid, "what": str(lane.state)})
-            self._lanes.set(lane, LaneState.KILLING, self._now + self.limits.kill_timeout)
-            self._out.append(Kill(lane.number))
+            end = EndStart if lane.state is LaneState.STARTING else EndStop
+            self._out.append(end(lane.number, self._await_answer(lane)))
 
     def _abandon(self, lane: LaneRecord) -> None:
         """The lane has not answered a kill: give it up, whatever it holds, and go on without it."""
@@ -524,8 +692,8 @@ class Core:
                 # None cancels. A future that was sent once can't be cancelled any more, only ended.
                 self._settle(record, Killed(s.why) if record.attempt else None)
         if s.kill:
-            for key in self.unsettled():
-                self._kill_asked(KillAsked(key, s.why))
+            for number in self.unsettled():
+                self._kill_asked(KillAsked(number, s.why))
 
     def _close_lanes(self) -> None:
         for lane in self._lanes:
@@ -540,14 +708,21 @@ class Core:
     # -- telling ---------------------------------------------------------------------------------------------------
 
     def _tell(
-        self, kind: str, record: Record, detail: dict[str, Any] | None = None, evidence: Evidence = NO_EVIDENCE
+        self,
+        kind: str,
+        record: Record,
+        detail: dict[str, Any] | None = None,
+        evidence: Evidence = NO_EVIDENCE,
+        at: float | None = None,
     ) -> None:
         lane = record.lane.number if record.lane is not None else None
-        event = Event(self._now, kind, record.task.key, record.attempt, lane)
+        row: Row = (self._now if at is None else at, kind, record.attempt, lane)
         if detail:
-            event.detail, event.evidence = detail, evidence
-        record.story.append(event)
-        self._out.append(event)
+            row = (*row, detail, evidence)
+        record.story.append(row)
+        if self.limits.tell:
+            self._out.append(event_of(record.task.key, row))
 
     def _tell_lane(self, kind: str, lane: LaneRecord, detail: dict[str, Any] | None = None) -> None:
-        self._out.append(Event(self._now, kind, lane=lane.number, detail=detail or {}))
+        if self.limits.tell:
+            self._out.append(Event(self._now, kind, lane=lane.number, detail=detail or {}))

@@ -15,24 +15,33 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from resilient_exec.model.errors import ResilientError
+    from resilient_exec.model.events import Story
     from resilient_exec.model.evidence import Evidence
     from resilient_exec.model.memory_level import MemoryLevel
+    from resilient_exec.model.ports import Failure, Policy
     from resilient_exec.model.task import NotSent, Outcome, Task
 
 __all__ = [
     "Abandon",
+    "Answered",
+    "AskPolicy",
     "AttemptEnded",
     "Begun",
     "CancelAsked",
     "CloseLane",
     "Command",
+    "EndStart",
+    "EndStop",
     "Finish",
     "Kill",
     "KillAsked",
+    "Lagged",
     "LaneClosed",
     "LaneReady",
+    "Look",
     "MachineMemory",
     "MemoryExceeded",
+    "PolicyAnswered",
     "Progress",
     "RaiseSoftTimeout",
     "Send",
@@ -44,6 +53,8 @@ __all__ = [
     "Stimulus",
     "StopWorker",
     "Submitted",
+    "TakeBack",
+    "TakenBack",
     "TimePassed",
     "WorkerGone",
 ]
@@ -63,14 +74,14 @@ class Submitted:
 class CancelAsked:
     """The task's future has been cancelled (which only succeeds before its first attempt is sent)."""
 
-    key: Hashable
+    number: Hashable
 
 
 @dataclass(slots=True)
 class KillAsked:
     """The task is to end for good, whatever it is doing."""
 
-    key: Hashable
+    number: Hashable
     why: str = "future.kill()"
 
 
@@ -99,12 +110,13 @@ class Progress:
 
 @dataclass(slots=True)
 class Begun:
-    """The worker has begun the attempt."""
+    """The worker has begun the attempt, at the time ``at`` (``None``: now)."""
 
     lane: int
-    key: Hashable
+    number: Hashable
     attempt: int
     pid: int
+    at: float | None = None
 
 
 @dataclass(slots=True)
@@ -112,14 +124,45 @@ class AttemptEnded:
     """The attempt ended and the worker lives (it also answers a kill that the result has beaten).
 
     ``memory``: bytes that the worker holds now, where the pool wants to know; ``unfit``: it should run no more.
+    ``began`` and ``ended`` are times, where the worker has told them: then the attempt had begun, told before or not.
     """
 
     lane: int
-    key: Hashable
+    number: Hashable
     attempt: int
     outcome: Outcome
     memory: int = 0
     unfit: bool = False
+    began: float | None = None
+    ended: float | None = None
+
+
+@dataclass(slots=True)
+class TakenBack:
+    """These attempts, ``(number, attempt)``, that were sent to the lane's worker will not run there."""
+
+    lane: int
+    calls: tuple[tuple[Hashable, int], ...]
+
+
+@dataclass(slots=True)
+class PolicyAnswered:
+    """What the policy of a task says to the failure of that attempt: seconds until the next one, or ``None``."""
+
+    number: Hashable
+    attempt: int
+    delay: float | None
+
+
+@dataclass(slots=True)
+class Answered:
+    """The order of that serial is over, and the lane's worker, if it has one, runs on.
+
+    The facts that it has brought about or found out were told before.
+    """
+
+    lane: int
+    order: int
 
 
 @dataclass(slots=True)
@@ -130,7 +173,7 @@ class MemoryExceeded:
     """
 
     lane: int
-    key: Hashable
+    number: Hashable
     attempt: int
     used: int
     inherited: int = 0
@@ -141,7 +184,7 @@ class Stalled:
     """The attempt has used no CPU and done no I/O for ``idle`` seconds; where it stands is in ``evidence``."""
 
     lane: int
-    key: Hashable
+    number: Hashable
     attempt: int
     idle: float
     evidence: Evidence
@@ -151,22 +194,24 @@ class Stalled:
 class WorkerGone:
     """The lane's worker and its descendants are dead.
 
-    Where an attempt had begun in it, ``key`` and ``attempt`` name it and ``outcome`` says how it ended;
-    with ``key=None`` and ``outcome=None`` the worker held no attempt that had begun.
+    Where an attempt had begun in it, ``number`` and ``attempt`` name it and ``outcome`` says how it ended;
+    with ``number=None`` and ``outcome=None`` the worker held no attempt that had begun.
     """
 
     lane: int
-    key: Hashable = None
+    number: Hashable = None
     attempt: int = 0
     outcome: Outcome | None = None
     why: str = ""
+    at: float | None = None  # when that attempt began
 
 
 @dataclass(slots=True)
 class LaneClosed:
-    """The lane has ended, its worker too."""
+    """The lane has ended, its worker too; ``failure``: of what it has, if it was not asked to."""
 
     lane: int
+    failure: BaseException | None = None
 
 
 @dataclass(slots=True)
@@ -180,6 +225,14 @@ class MachineMemory:
 @dataclass(slots=True)
 class TimePassed:
     """Nothing but the clock has moved."""
+
+
+@dataclass(slots=True)
+class Lagged:
+    """This process did not run for ``seconds``: it was stopped, or (not ``stopped``) only busy."""
+
+    seconds: float
+    stopped: bool
 
 
 @dataclass(slots=True)
@@ -200,12 +253,16 @@ Stimulus = (
     | Progress
     | Begun
     | AttemptEnded
+    | TakenBack
+    | PolicyAnswered
+    | Answered
     | MemoryExceeded
     | Stalled
     | WorkerGone
     | LaneClosed
     | MachineMemory
     | TimePassed
+    | Lagged
     | ShutdownAsked
 )
 
@@ -221,11 +278,37 @@ class StartWorker:
 
 @dataclass(slots=True)
 class Send:
-    """Send the attempt to the lane's worker."""
+    """Send the attempt at ``task`` to the lane's worker; told by ``AttemptEnded``, ``TakenBack`` or ``WorkerGone``."""
 
     lane: int
-    key: Hashable
+    number: Hashable
     attempt: int
+    task: Task
+
+
+@dataclass(slots=True)
+class Look:
+    """Tell what the lane's worker is at by now: ``AttemptEnded`` for what has ended, ``Begun`` for what runs."""
+
+    lane: int
+
+
+@dataclass(slots=True)
+class TakeBack:
+    """Have the lane's worker not run these attempts, ``(number, attempt)``; ``TakenBack`` tells of those not begun."""
+
+    lane: int
+    calls: tuple[tuple[Hashable, int], ...]
+
+
+@dataclass(slots=True)
+class AskPolicy:
+    """Ask the policy, which runs the user's code, on a thread that supervises nothing; told by ``PolicyAnswered``."""
+
+    number: Hashable
+    attempt: int
+    policy: Policy
+    failure: Failure
 
 
 @dataclass(slots=True)
@@ -233,21 +316,38 @@ class RaiseSoftTimeout:
     """Have ``SoftTimeout`` raised inside the attempt, if the lane's worker still runs it."""
 
     lane: int
-    key: Hashable
+    number: Hashable
     attempt: int
 
 
 @dataclass(slots=True)
 class Kill:
-    """Kill the lane's worker if it still holds that attempt (``key=None``: if it is still starting or stopping).
+    """Kill the lane's worker if it still holds that attempt; told by ``WorkerGone``, else by ``Answered``.
 
     With ``unless_begun`` an attempt that has begun by then is left alone (and has told so by ``Begun``).
     """
 
     lane: int
-    key: Hashable = None
-    attempt: int = 0
+    number: Hashable
+    attempt: int
+    order: int
     unless_begun: bool = False
+
+
+@dataclass(slots=True)
+class EndStart:
+    """End the lane's start that takes too long; told by ``StartFailed``, else by ``Answered``."""
+
+    lane: int
+    order: int
+
+
+@dataclass(slots=True)
+class EndStop:
+    """Kill the lane's worker that does not end in peace; told by ``WorkerGone``, else by ``Answered``."""
+
+    lane: int
+    order: int
 
 
 @dataclass(slots=True)
@@ -275,12 +375,12 @@ class Abandon:
 class Settle:
     """The task is over: hand the outcome to its future."""
 
-    key: Hashable
+    number: Hashable
     outcome: Outcome | ResilientError | None  # an error of the pool's own; None: cancelled
     attempts: int
     elapsed: float
-    story: tuple[Event, ...]
-    label: str
+    story: Story
+    task: Task
 
 
 @dataclass(slots=True)
@@ -288,4 +388,20 @@ class Finish:
     """Everything has settled and every lane is closed."""
 
 
-Command = Event | StartWorker | Send | RaiseSoftTimeout | Kill | StopWorker | CloseLane | Abandon | Settle | Finish
+Command = (
+    Event
+    | StartWorker
+    | Send
+    | Look
+    | AskPolicy
+    | TakeBack
+    | RaiseSoftTimeout
+    | Kill
+    | EndStart
+    | EndStop
+    | StopWorker
+    | CloseLane
+    | Abandon
+    | Settle
+    | Finish
+)

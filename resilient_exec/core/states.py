@@ -19,12 +19,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from resilient_exec.model.errors import IllegalTransition
-from resilient_exec.model.events import Event, render
-from resilient_exec.model.summary import named
+from resilient_exec.model.events import Story, render
 
 if TYPE_CHECKING:
     from collections import Counter
 
+    from resilient_exec.model.events import Row
     from resilient_exec.model.task import Outcome, Task
 
 __all__ = ["TRANSITIONS", "LaneRecord", "LaneState", "Limits", "Record", "State"]
@@ -40,6 +40,8 @@ class State(StrEnum):
     DOOMED = "doomed"
     BACKING_OFF = "backing_off"
     SETTLED = "settled"
+
+    __hash__ = str.__hash__  # an enum's own is written in Python, and each task is looked up and counted by it often
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
@@ -72,6 +74,12 @@ class Limits:
     Attributes:
         lanes: how many lanes at most.
         depth: attempts in one worker at most: the one that runs and those sent ahead.
+        first_depth: the same for a worker of which nothing is known yet; its quick attempts let it grow to ``depth``.
+        ahead: seconds of work that a worker may hold, by how long its attempts have taken.
+        patience: an attempt that runs for longer than this keeps nobody waiting: what was sent behind it is taken back.
+        look_interval: from a send until the lane is asked whether it has begun.
+        policy_timeout: for a policy with strategies of the user's to say whether there is another attempt.
+        tell: whether events are among the commands; they are in the stories in any case.
         max_tasks_per_worker: attempts after which a worker is replaced; ``None``: never.
         start_timeout: from ordering a worker to its being ready.
         begin_timeout: for a sent attempt to begin, since the last byte of its call was accepted.
@@ -97,6 +105,12 @@ class Limits:
     longest_start_wait: float = 10.0
     max_memory_per_worker: int | None = None
     kill_stalled: bool = False
+    first_depth: int | None = None  # as depth
+    ahead: float = 0.004
+    patience: float = 0.01
+    look_interval: float = 0.005
+    policy_timeout: float = 10.0
+    tell: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -111,16 +125,20 @@ class Record:
     begun: int = 0  # attempts that began
     first_begun_at: float = 0.0
     begun_at: float = 0.0  # the attempt last begun
+    pardon: float = 0.0  # s, by which the deadlines of that attempt are put off: this process was stopped
     soft_told: int = 0  # the attempt in which SoftTimeout was last raised
     doom: Outcome | None = None  # while doomed: what its death will be called
     failures: Counter[str] | None = None  # made at the first failure: most tasks have none
+    asked: Outcome | None = None  # while its policy is asked, elsewhere, whether that is the end
     lost: int = 0  # in a row
     evictions: int = 0
     timer: int = 0
-    story: list[Event] = field(default_factory=list)
+    story: list[Row] = field(default_factory=list)
 
-    def __lt__(self, other: Record) -> bool:
-        return (-self.task.priority, self.order) < (-other.task.priority, other.order)
+    @property
+    def rank(self) -> tuple[float, float, int, Record]:
+        """Whose is the smallest goes first: the largest priority, then the dearest, then who came first."""
+        return (-self.task.priority, -self.task.cost, self.order, self)
 
     @property
     def has_begun(self) -> bool:
@@ -135,8 +153,8 @@ class Record:
         """
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(
-                f"task {named(self.task.key)} cannot go from {self.state} to {state}. This is a bug in resilient_exec: "
-                f"please report it with this story:\n{render(self.story)}"
+                f"task {self.task.number!r} cannot go from {self.state} to {state}. This is a bug in resilient_exec: "
+                f"please report it with this story:\n{render(Story(self.task.key, self.story))}"
             )
         self.state = state
 
@@ -157,3 +175,19 @@ class LaneRecord:
     pid: int | None = None
     closing: bool = False  # CloseLane has been given
     timer: int = 0
+    depth: int = 1  # attempts that it may hold by now
+    since: float = 0.0  # its head is waited for to begin
+    order: int = 0  # the serial of the last one that is to be answered
+    look: LookTimer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.look = LookTimer(self)
+
+
+class LookTimer:
+    """When a lane is to be asked what its worker is at; ``pause`` (s) is what is waited for the next time."""
+
+    __slots__ = ("lane", "pause", "timer")
+
+    def __init__(self, lane: LaneRecord) -> None:
+        self.lane, self.pause, self.timer = lane, 0.0, 0

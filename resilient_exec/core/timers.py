@@ -32,6 +32,10 @@ class Timers:
         if len(self._heap) >= self._sweep_at:
             self._sweep()
 
+    def due_of(self, owner: HasTimer) -> float:
+        """When the timer of ``owner``, which has one, is due (s).  It is searched for: this is not for each task."""
+        return next(due for due, serial, other in self._heap if other is owner and serial == owner.timer)
+
     def _sweep(self) -> None:
         """Drop the entries that no longer count: most tasks end long before their timer, and must not be kept by it."""
         self._heap = [entry for entry in self._heap if entry[2].timer == entry[1]]

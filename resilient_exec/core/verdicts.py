@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from resilient_exec.core.states import State
-from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.model.task import Died, Evicted, Killed, OutOfMemory, Raised, TimedOut
 
 if TYPE_CHECKING:
@@ -32,17 +31,10 @@ def softened(record: Record, outcome: Outcome) -> Outcome:
     Any other is the task's own exception: it may come from a pool inside the task.
     """
     limit, told = record.task.soft_timeout, record.soft_told == record.attempt
-    if limit is None or not told or not isinstance(outcome, Raised) or not _is_soft(outcome.exception):
+    if limit is None or not told or not isinstance(outcome, Raised) or not outcome.soft:
         return outcome
     pid = record.lane.pid if record.lane is not None else None
     return TimedOut(limit, pid, "soft_timeout", outcome.exception, outcome.evidence)
-
-
-def _is_soft(error: BaseException) -> bool:
-    """Also in a group: an ``asyncio.TaskGroup`` wraps what leaves it."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(_is_soft, error.exceptions))
-    return isinstance(error, SoftTimeout)
 
 
 def soft_limit(task: Task) -> float | None:

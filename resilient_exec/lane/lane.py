@@ -1,61 +1,46 @@
-"""One slot that runs attempts: a thread that owns one worker at a time.
+"""One slot that runs attempts: the half of it that the loop drives, and a thread for whatever takes its time.
 
-The thread is the only one that touches its worker.  Everybody else posts: the supervisor an order (and rings the
-bell), the kernel a death (the pidfd turns readable), the worker a frame (the socket does).  The thread waits for all
-three at once, in one ``poll``, and never in anything else, with two exceptions that the supervisor bounds by giving
-the lane up: loky's start of a process, and the unpickling of a result.
+While attempts run, the **loop** does all there is to do: it writes calls, reads outcomes, looks into the register.
+None of that ever waits.  What does wait (starting a process, stopping and killing one, ending what a task has started)
+is done by the lane's **thread**, which sleeps meanwhile (:mod:`.lane.keeper`).  A worker belongs to one of them at a
+time: the loop hands it over with the order to end it, and gets it back if that comes late.
 
-**A kill** is: stop the worker, read what it has sent, and look again.  If the attempt has ended meanwhile, the
-result has beaten the kill: let the worker run on.  If it is still the one that the kill names, take the stacks, kill
-the tree, and read once more, because the worker ran for an instant while its stacks were taken.
-
-**A death** is: read what was sent, then the register.  A whole outcome counts, however the process ended after it;
-otherwise the attempt is charged if the register says that it had begun, and given back if not.
+**Blame.**  Attempts have serials in their worker, and the register says which one has begun last.  What was sent ahead
+and has not begun is charged to nobody.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
-import logging
-import select
-import signal
-import threading
+import pickle
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from resilient_exec.core.messages import (
-    AttemptEnded,
-    Begun,
-    Kill,
-    LaneClosed,
-    LaneReady,
-    Progress,
-    RaiseSoftTimeout,
-    Send,
-    StartFailed,
-    Stimulus,
-    WorkerGone,
-)
-from resilient_exec.lane.attempt import PROGRESS_INTERVAL, Attempt
-from resilient_exec.lane.lease import Lease, WorkerSettings, end_marked
-from resilient_exec.lane.wakeup import Bell
-from resilient_exec.model.task import Died
-from resilient_exec.wire.channel import ChannelLost, Frame, Kind
-from resilient_exec.worker.main import STATUS_WORDS
+from resilient_exec.core.messages import Answered, AttemptEnded, Begun, LaneReady, Progress, TakenBack
+from resilient_exec.lane.attempt import Attempt, Held
+from resilient_exec.lane.keeper import Keeper
+from resilient_exec.lane.lease import Lease, WorkerSettings
+from resilient_exec.model.evidence import Evidence
+from resilient_exec.model.task import NotSent, Packed, Raised, Returned
+from resilient_exec.process import memory
+from resilient_exec.process.tree import identify
+from resilient_exec.wire import payload
+from resilient_exec.wire.channel import CALL, END, ChannelLost, Frame, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
-    from resilient_exec.core.lane_port import Parcel
+    from resilient_exec.core.messages import EndStart, EndStop, Kill, RaiseSoftTimeout, Send, TakeBack
+    from resilient_exec.model.task import Outcome, Task
+    from resilient_exec.process.tree import Identity
+    from resilient_exec.supervisor.event_loop import EventLoop
 
 __all__ = ["LaneSettings", "LokyLane"]
 
-_logger = logging.getLogger(__name__)
-
-_STACKS_HEAD = "\nThe worker's Python stacks:\n"
-_START_STACKS_TIMEOUT = 0.5  # s, for the stacks of a start that hangs
+_LOOK_INTERVAL = 0.5  # s, between two looks at the tree of an attempt without limits
+_FIRST_LOOK = 0.02  # s, from a send until an attempt with a limit is looked at
+_OUTCOMES = (Kind.RETURNED, Kind.RAISED, Kind.NOT_SENDABLE)
 
 
 @dataclass(frozen=True)
@@ -74,325 +59,382 @@ class LaneSettings:
 
 
 class LokyLane:
-    """A lane on a loky executor with one worker.  ``post`` is called, from this lane's thread, with each fact."""
+    """A lane on a loky executor with one worker.  ``loop`` is posted each fact; all methods are for its thread."""
 
-    def __init__(
-        self,
-        number: int,
-        post: Callable[[Stimulus], None],
-        settings: LaneSettings = LaneSettings(),
-    ) -> None:
+    def __init__(self, number: int, loop: EventLoop, settings: LaneSettings = LaneSettings()) -> None:
         self.number = number
-        self._post = post
-        self._settings = settings
-        self._orders: collections.deque[Callable[[], None]] = collections.deque()
-        self._bell = Bell()
-        self._lease: Lease | None = None
-        self._ready = False  # the worker has said so
-        self._stopping = False  # it was asked to end
-        self._closing = False  # the lane itself is to end
-        self._ended = False
-        self._current: Attempt | None = None
+        self.settings = settings
+        self.lease: Lease | None = None  # the worker, while the loop has it
+        self.held: collections.deque[Held] = collections.deque()  # what was sent, and has had no outcome
+        self.is_ready = False  # the worker has said so
+        self.is_stopping = False  # it was asked to end
+        self.is_closing = False  # the lane itself is to end
+        self.start_words = "its interpreter did not come up"
+        self._loop = loop
         self._serial = 0  # of the last attempt in this worker
-        self._start_words = "its interpreter did not come up"
-        self._thread = threading.Thread(target=self._run, name=f"resilient-lane-{number}", daemon=True)
-        self._started = False
+        self.said = ""  # the worker, of why it cannot start
+        self.ending: AttemptEnded | None = None  # of one that is over, while what it has started is ended
+        self._late: list[int] = []  # orders to be answered when that is done
+        self._end_start: int | None = None  # the order to end a start of which no process is there yet
+        self._measured: Attempt | None = None
+        self._strangers: frozenset[Identity] = frozenset()  # processes that earlier attempts have left
+        self._tend_at = float("inf")
+        self._keeper = Keeper(self, loop)
 
-    # -- from any thread: none of these blocks ----------------------------------------------------------------------
+    # -- orders ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start a worker; told by ``LaneReady`` or ``StartFailed``."""
-        if not self._started:
-            self._started = True
-            self._thread.start()
-        self._order(self._start)
+        self.is_ready = self.is_stopping = False
+        self._serial, self._end_start, self.ending = 0, None, None
+        self.said = ""
+        self._measured, self._strangers = None, frozenset()
+        self.held.clear()
+        self.start_words = "its interpreter did not come up"
+        self._keeper.start()
 
-    def send(self, send: Send, parcel: Parcel) -> None:
-        """Have the worker run an attempt; told by ``Begun``, then ``AttemptEnded`` or ``WorkerGone``."""
-        self._order(lambda: self._send(send, parcel))
+    def send(self, send: Send) -> tuple[Any, int] | None:
+        """Queue an attempt for the worker, for :meth:`flush` to write; where to take it back, and its serial there."""
+        lease = self.lease
+        if lease is None or not self.is_ready:
+            return None  # the worker went meanwhile: the core is told, and takes the attempt back
+        self._serial += 1
+        task = send.task
+        self.held.append(Held(self._serial, send.number, send.attempt, task))
+        about = _about(task)
+        head = CALL.pack(
+            len(about),
+            send.number if isinstance(send.number, int) else 0,
+            send.attempt,
+            task.soft_timeout or 0.0,
+            task.timeout or 0.0,
+            -1 if task.memory_limit is None else task.memory_limit,
+        )
+        lease.send(Kind.ATTEMPT, self._serial, head, about, task.cargo.call)
+        if self._tend_at == float("inf"):
+            looks_close = task.memory_limit is not None or self.settings.stall_timeout is not None
+            self._tend_by(time.monotonic() + (_FIRST_LOOK if looks_close else _LOOK_INTERVAL))
+        return lease.view, self._serial
+
+    def flush(self) -> None:
+        """Write what is queued, as far as the socket takes it; go on when it takes more."""
+        lease = self.lease
+        if lease is None or not lease.sending:
+            return
+        moved = lease.pump()
+        if lease.sending != lease.is_watched_for_room:
+            lease.is_watched_for_room = lease.sending
+            self._loop.watch(lease.socket.fileno(), self._on_socket, write=lease.sending)
+        if moved and lease.is_watched_for_room:
+            lease.has_moved = True
+
+    def look(self) -> None:
+        """Tell what the worker is at."""
+        lease = self.lease
+        if lease is None or not self.is_ready:
+            return
+        begun, ended = lease.view.begun_and_ended()  # before the channel is read: the outcomes of all before are in it
+        at = lease.view.begun_at() - self._loop.zero
+        self._read(lease)
+        if self.lease is not lease:
+            return
+        if lease.has_moved:
+            lease.has_moved = False
+            self._loop.post(Progress(self.number))
+        for held in self.held:
+            if held.serial == begun != ended and not lease.view.is_taken_back(begun):
+                self._loop.post(Begun(self.number, held.number, held.attempt, lease.pid or 0, at))
+
+    def take_back(self, order: TakeBack) -> None:
+        """Have those that have not begun never run here; told by ``TakenBack``."""
+        lease = self.lease
+        if lease is None:
+            return
+        wanted = set(order.calls)
+        back = [h for h in self.held if (h.number, h.attempt) in wanted and lease.view.take_back(h.serial)]
+        for held in back:
+            self.held.remove(held)
+        if back:
+            self._loop.post(TakenBack(self.number, tuple((h.number, h.attempt) for h in back)))
 
     def raise_soft_timeout(self, order: RaiseSoftTimeout) -> None:
         """Have ``SoftTimeout`` raised in that attempt; a late order does nothing."""
-        self._order(lambda: self._raise_soft_timeout(order))
+        held = self._find(order.number, order.attempt)
+        if self.lease is not None and held is not None:
+            self.lease.raise_soft_timeout(held.serial)
 
     def kill(self, kill: Kill) -> None:
-        """End that attempt, or the start, or the stop; a late kill does nothing."""
-        self._order(lambda: self._kill(kill))
+        """End that attempt by killing the worker's whole process tree; one that comes late is only answered."""
+        held, ending = self._find(kill.number, kill.attempt), self.ending
+        if ending is not None and (ending.number, ending.attempt) == (kill.number, kill.attempt):
+            self._late.append(kill.order)
+        elif self.lease is None or held is None:
+            self._loop.post(Answered(self.number, kill.order))
+        else:
+            lease = self._hand_over(self.lease)
+            attempt = self.attempt_of(lease, held)
+            self._keeper.kill(lease, held, attempt, kill)
+
+    def end_start(self, order: EndStart) -> None:
+        """End a start that takes too long."""
+        if self.lease is not None and not self.is_ready:
+            self._keeper.end_start(self._hand_over(self.lease), order.order)
+        elif self.is_ready:
+            self._loop.post(Answered(self.number, order.order))
+        else:
+            self._end_start = order.order
+            self._keeper.is_wanted = False
+
+    def end_stop(self, order: EndStop) -> None:
+        """Kill the worker that does not end in peace."""
+        if self.lease is not None:
+            self._keeper.bury(self._hand_over(self.lease), "it did not end in peace")
+        else:
+            self._loop.post(Answered(self.number, order.order))
 
     def stop(self) -> None:
         """End the idle worker in peace; told by ``WorkerGone``."""
-        self._order(self._stop)
+        if self.lease is not None and not self.held:
+            self.is_stopping = True
+            self.lease.end_in_peace()
+            self.flush()
 
     def close(self) -> None:
         """End the worker, then the lane; told by ``LaneClosed``."""
-        self._order(self._close)
+        self.is_closing = True
+        if self.lease is not None and self.is_ready and not self.held:
+            self.stop()  # and the lane ends when the worker has
+        else:
+            self._keeper.is_wanted = False
+            if self.lease is not None:
+                self._keeper.discard(self._hand_over(self.lease))
+            self._keeper.end()
 
     def abandon(self) -> None:
-        """Kill whatever the lane holds from outside; its thread ends when it comes back from where it hangs."""
-        self._closing = self._ended = True
-        lease = self._lease
-        if lease is not None:
-            reaper = threading.Thread(target=end_marked, args=(lease.mark,), name="resilient-reaper", daemon=True)
-            reaper.start()
-        self._bell.ring()
+        """The lane does not answer: whatever it holds is killed from outside, and it will not be heard again."""
+        self.is_closing = True
+        if self.lease is not None:
+            self._keeper.discard(self._hand_over(self.lease))
+        self._keeper.abandon()
+
+    def forget(self) -> None:
+        """Its thread has ended, and nobody else ends a worker that is still there."""
+        if self.lease is not None:
+            self._hand_over(self.lease).close()
 
     def join(self, timeout: float) -> bool:
         """Wait for the lane's thread to end, at most ``timeout`` s; whether it has."""
-        if self._started:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._keeper.join(timeout)
 
-    def _order(self, order: Callable[[], None]) -> None:
-        self._orders.append(order)
-        self._bell.ring()
+    # -- the worker changes hands ------------------------------------------------------------------------------------
 
-    # -- the thread ------------------------------------------------------------------------------------------------
+    def listen(self, lease: Lease) -> None:
+        """The thread gives a worker to the loop: a new one, or one whose kill came late."""
+        self.lease = lease
+        self._loop.watch(lease.socket.fileno(), self._on_socket, write=lease.sending)
+        lease.is_watched_for_room = lease.sending
+        if lease.watch is not None and lease.watch.fileno() >= 0:
+            self._loop.watch(lease.watch.fileno(), self._on_death)
+        elif lease.watch is not None:
+            self._tend_by(time.monotonic() + (lease.watch.poll_interval or _LOOK_INTERVAL))
+        if lease.capture is not None:
+            self._tend_by(lease.capture.due)
+        if self.held:
+            self._tend_by(time.monotonic() + _FIRST_LOOK)
+        if self._end_start is not None:
+            order, self._end_start = self._end_start, None
+            self._keeper.end_start(self._hand_over(lease), order)
+        elif self.is_closing and not self.is_stopping:
+            self._keeper.discard(self._hand_over(lease))
 
-    def _run(self) -> None:
-        try:
-            with self._settings.worker.kept():
-                try:
-                    while not self._ended:
-                        self._turn()
-                finally:
-                    self._end_lease(kill=True)
-        except BaseException:
-            # Nothing here is expected to raise: whatever did, the task must not be lost with the lane.
-            _logger.exception("lane %d failed; please report this", self.number)
-        finally:
-            self._bell.close()
-            self._post(LaneClosed(self.number))
+    def _hand_over(self, lease: Lease) -> Lease:
+        self._loop.unwatch(lease.socket.fileno())
+        if lease.watch is not None:
+            self._loop.unwatch(lease.watch.fileno())
+        self.lease = None
+        return lease
 
-    def _turn(self) -> None:
-        ready = self._wait()
-        if self._bell.fileno() in ready:
-            self._bell.hush()
-        while self._orders and not self._ended:
-            self._orders.popleft()()
-        lease = self._lease
+    # -- what comes from the worker ----------------------------------------------------------------------------------
+
+    def _on_socket(self) -> None:
+        lease = self.lease
         if lease is None:
             return
-        if lease.sending:
-            self._pump(lease)
-        if lease.socket.fileno() in ready:
-            self._read(lease)
-        if self._lease is lease and self._death_is_told(lease, ready):
-            self._worker_died(lease)
-        else:
-            self._look(lease, time.monotonic())
-
-    def _look(self, lease: Lease, now: float) -> None:
-        current = self._current
-        if lease.capture is not None:
-            lease.capture.look(now, busy=current is not None or not self._ready)
-        if current is not None and now >= current.due:
-            for finding in current.look(lease):
-                self._post(finding)
-
-    def _next_look(self, lease: Lease) -> float | None:
-        dues = [one.due for one in (self._current, lease.capture) if one is not None]
-        return max(0.0, min(dues) - time.monotonic()) if dues else None
-
-    @staticmethod
-    def _death_is_told(lease: Lease, ready: set[int]) -> bool:
-        pidfd = lease.watch.fileno() if lease.watch is not None else -1
-        return pidfd in ready if pidfd >= 0 else lease.is_gone()
-
-    def _wait(self) -> set[int]:
-        """Wait for an order, a frame, room to write, a death, or the time to look at the tree."""
-        poller = select.poll()
-        poller.register(self._bell.fileno(), select.POLLIN)
-        timeout = None
-        lease = self._lease
-        if lease is not None:
-            if lease.sending or not lease.hung_up:  # what has hung up is for ever ready, and would keep us awake
-                poller.register(lease.socket, select.POLLIN | (select.POLLOUT if lease.sending else 0))
-            if lease.watch is not None:
-                if lease.watch.fileno() >= 0:
-                    poller.register(lease.watch.fileno(), select.POLLIN)
-                timeout = lease.watch.poll_interval
-            waits = [wait for wait in (timeout, self._next_look(lease)) if wait is not None]
-            timeout = min(waits, default=None)
-        if self._orders:
-            timeout = 0.0
-        return {fd for fd, _ in poller.poll(None if timeout is None else timeout * 1000 + 1)}
-
-    # -- orders ----------------------------------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        if self._lease is not None:
-            return
-        self._ready = self._stopping = False
-        self._serial = 0
-        self._start_words = "its interpreter did not come up"
-        try:
-            self._lease = Lease(self._settings.worker)
-            self._lease.open(is_wanted=lambda: not self._orders)
-        except BaseException as error:
-            # No process, no memory, no descriptor, an initializer that does not pickle: all one to the core.
-            root = error.__context__ or error  # loky's own cleaning up may fail over it
-            self._start_failed(f"the start of a process raised {type(root).__name__}: {root}")
-
-    def _start_failed(self, words: str) -> None:
-        said = self._lease.said() if self._lease is not None else ""
-        self._end_lease(kill=True)
-        self._post(StartFailed(self.number, words + said))
-
-    def _send(self, send: Send, parcel: Parcel) -> None:
-        lease = self._lease
-        if lease is None or not self._ready:
-            return  # the worker went meanwhile; the core has been told, and has taken the attempt back
-        attempt = Attempt(send, parcel, self._serial + 1, self._settings.stall_timeout)
-        attempt.look_around(lease)
-        if attempt.is_crowded:
-            self._gone(lease, f"it still held {attempt.found / 2**20:.0f} MiB of earlier tasks")
-            return
-        self._serial += 1
-        self._current = attempt
-        if lease.capture is not None:
-            lease.capture.clear()
-        lease.send(Kind.ATTEMPT, self._serial, *self._current.frame())
-        lease.pump()
-
-    def _raise_soft_timeout(self, order: RaiseSoftTimeout) -> None:
-        current = self._current
-        if self._lease is not None and current is not None and current.is_called(order.key, order.attempt):
-            self._lease.raise_soft_timeout(current.serial)
-
-    def _stop(self) -> None:
-        lease = self._lease
-        if lease is None or self._current is not None:
-            return
-        self._stopping = True
-        lease.end_in_peace()
-
-    def _close(self) -> None:
-        self._closing = True
-        if self._lease is not None and self._ready and self._current is None:
-            self._stop()
-        else:
-            self._ended = True  # if it is still starting: `_run` kills what there is
-
-    def _kill(self, kill: Kill) -> None:
-        lease = self._lease
-        if lease is None:
-            return
-        if kill.key is None:
-            self._kill_start_or_stop(lease)
-        elif self._current is not None and self._current.is_called(kill.key, kill.attempt):
-            self._kill_attempt(lease, unless_begun=kill.unless_begun)
-
-    def _kill_start_or_stop(self, lease: Lease) -> None:
-        if self._stopping:
-            self._gone(lease, "it did not end in peace")
-        elif not self._ready:
-            lease.stop()
-            self._read(lease)
-            if self._lease is not lease or self._ready:  # it has just said that it is ready, or that it never will be
-                lease.resume()
-                return
-            stacks = lease.take_stacks(_START_STACKS_TIMEOUT)
-            self._start_failed(f"it took too long: {self._start_words}{stacks and f'{_STACKS_HEAD}{stacks}'}")
-
-    def _kill_attempt(self, lease: Lease, *, unless_begun: bool) -> None:
-        lease.stop()
         self._read(lease)
-        if self._lease is not lease:
-            return
-        has_begun = lease.begun_and_ended()[0] == self._serial
-        if self._current is None or (unless_begun and has_begun):
-            lease.resume()
-            return
-        stacks = self._current.last_look(lease) if has_begun else ""
-        self._gone(lease, "it was killed", stacks)
+        if self.lease is lease:
+            if lease.hung_up:  # it is for ever ready, and would keep us awake: what is left is the worker's death
+                self._loop.unwatch(lease.socket.fileno())
+            else:
+                self.flush()
 
-    # -- what comes from the worker --------------------------------------------------------------------------------
-
-    def _pump(self, lease: Lease) -> None:
-        current = self._current
-        if lease.pump() and current is not None and time.monotonic() >= current.progress_at:
-            current.progress_at = time.monotonic() + PROGRESS_INTERVAL
-            self._post(Progress(self.number))
+    def _on_death(self) -> None:
+        lease = self.lease
+        if lease is None:
+            return
+        self._read(lease)
+        if self.lease is lease:
+            self._keeper.bury(self._hand_over(lease), "")
 
     def _read(self, lease: Lease) -> None:
         try:
             for frame in lease.frames():
-                self._take(lease, frame)
-                del frame
-                if self._lease is not lease:
+                self.take(lease, frame)
+                if self.lease is not lease:
                     return
         except ChannelLost as lost:
-            if self._ready:
-                self._gone(lease, str(lost))
-            else:
-                self._start_failed(str(lost))
+            self._keeper.bury(self._hand_over(lease), str(lost))
 
-    def _take(self, lease: Lease, frame: Frame) -> None:
+    def take(self, lease: Lease, frame: Frame) -> None:
+        """One message of the worker, wherever it was read."""
         kind = frame.kind
         if kind is Kind.HELLO:
             lease.stacks_fd = frame.serial
-            self._start_words = self._settings.worker.preparation
+            self.start_words = self.settings.worker.preparation
         elif kind is Kind.READY:
-            self._ready = True
-            self._post(LaneReady(self.number, lease.pid or 0))
+            self.is_ready = True
+            self._loop.post(LaneReady(self.number, lease.pid or 0))
         elif kind is Kind.START_FAILED:
-            self._start_failed(bytes(frame.body).decode(errors="replace"))
-        elif self._current is None or frame.serial != self._serial:
-            return
-        elif kind is Kind.BEGUN:
-            self._post(Begun(self.number, self._current.key, self._current.attempt, lease.pid or 0))
+            self.said = bytes(frame.body).decode(errors="replace")
+            if self.lease is lease:
+                self._keeper.bury(self._hand_over(lease), "")
+        elif kind in _OUTCOMES:
+            self._take_outcome(lease, frame)
         else:
-            outcome = self._current.outcome(lease, kind, frame.body)
-            if kind is not Kind.RETURNED:
-                # It may be tried again, and what it has started must not run beside its next attempt.
-                lease.end_started_since(self._current.sent_at)
-            current, self._current = self._current, None
-            held = current.memory(lease) if self._settings.weigh else 0
-            ended = AttemptEnded(self.number, current.key, current.attempt, outcome, held)
-            ended.unfit = lease.has_many_zombies()
-            self._post(ended)
+            self._take_refusal(lease, frame)
 
-    def _worker_died(self, lease: Lease) -> None:
-        self._read(lease)
-        if self._lease is not lease:
+    def _take_refusal(self, lease: Lease, frame: Frame) -> None:
+        held = next((h for h in self.held if h.serial == frame.serial), None)
+        if held is None:
             return
-        if self._ready:
-            self._gone(lease, "")
+        if frame.kind is Kind.SKIPPED:
+            self.held.remove(held)
+            self._loop.post(TakenBack(self.number, ((held.number, held.attempt),)))
+        elif frame.kind is Kind.CROWDED and self.lease is lease:
+            left = int(bytes(frame.body)) / 2**20
+            self._keeper.bury(self._hand_over(lease), f"it still held {left:.0f} MiB of earlier tasks")
+
+    def _take_outcome(self, lease: Lease, frame: Frame) -> None:
+        held = self.held
+        if not held or held[0].serial != frame.serial:
+            return  # no message of ours, or about what was taken back
+        first = held.popleft()
+        body = memoryview(frame.body)
+        began, ended, size = END.unpack_from(body)
+        data = body[END.size + size :]
+        notes = pickle.loads(body[END.size : END.size + size]) if size else {}
+        number, kind = self.number, frame.kind
+        outcome: Outcome
+        if kind is Kind.RETURNED:
+            outcome = Returned(Packed(data, payload.unpack_value))
+        else:
+            outcome = self._failure(lease, first, kind, data, notes)
+        weight = memory.resident(lease.pid) if self.settings.weigh and lease.pid is not None else 0
+        fact = AttemptEnded(number, first.number, first.attempt, outcome, weight)
+        fact.began, fact.ended = began - self._loop.zero, ended - self._loop.zero
+        if notes.get("children"):
+            self.ending = fact
+            self._keeper.end_started(lease, _identities(notes["strangers"]), fact)
             return
-        code = lease.kill()
-        how = "" if code is None else f" (exit code {code})"
-        why = STATUS_WORDS.get(code, self._start_words)
-        self._start_failed(f"it ended before it was ready{how}: {why}")
+        if "strangers" in notes or self._strangers:
+            self._strangers = frozenset(_identities(notes.get("strangers", ())))
+            fact.unfit = lease.has_many_zombies()
+        self._loop.post(fact)
 
-    def _gone(self, lease: Lease, why: str, stacks: str = "") -> None:
-        """End the worker, if it has not ended, with its tree; then say what became of the attempt that it held."""
-        exitcode = lease.kill()
-        self._read_last(lease)
-        current, self._current = self._current, None
-        gone = WorkerGone(self.number, why=why)
-        if current is not None and lease.begun_and_ended()[0] == self._serial:
-            from_outside = not why and exitcode == -signal.SIGKILL and lease.pid is not None
-            remark = lease.oom.verdict(lease.pid) if from_outside and lease.pid is not None else ""
-            why = why or STATUS_WORDS.get(exitcode, "")
-            died = Died(exitcode, lease.pid, why, current.evidence(lease, stacks=stacks, remark=remark))
-            gone = WorkerGone(self.number, current.key, current.attempt, died, why)
-        self._lease, self._ready = None, False
-        self._post(gone)  # all are dead: what is still to be given back, or removed, holds up nobody but this lane
-        lease.close()
-        if self._closing:
-            self._ended = True
+    def end_of_attempt(self, fact: AttemptEnded) -> None:
+        """What an attempt that raised had started is gone: now it is over, and the next may begin."""
+        if self.ending is not fact:
+            return  # its worker has died, and it was told then
+        self.ending = None
+        self._loop.post(fact)
+        for order in self._late:
+            self._loop.post(Answered(self.number, order))
+        self._late.clear()
+        if self.lease is not None:
+            self.lease.send(Kind.GO_ON)
+            self.flush()
 
-    def _read_last(self, lease: Lease) -> None:
-        """What the dead worker had still sent: a whole outcome counts."""
-        with contextlib.suppress(ChannelLost):
-            for frame in lease.frames():
-                if frame.kind not in (Kind.READY, Kind.START_FAILED):
-                    self._take(lease, frame)
+    def _failure(self, lease: Lease, held: Held, kind: Kind, data: memoryview, notes: dict[str, Any]) -> Outcome:
+        tails = (notes["stdout"], notes["stderr"])
+        out, err = lease.capture.joined(held.serial, tails) if lease.capture is not None else ("", "")
+        measured = self._measured
+        is_it = measured is not None and measured.serial == held.serial
+        samples, peak = measured.measured() if measured is not None and is_it else ((), 0)
+        trace = payload.trace_of(data) if kind is Kind.RAISED else ""
+        evidence = Evidence("", out, err, samples, max(peak, notes["held"]), trace, "", notes["note"])
+        if kind is not Kind.RAISED:
+            return NotSent(bytes(data).decode(errors="replace"), None, evidence)
+        packed = Packed(data, payload.unpack_exception)
+        return Raised(packed, evidence, notes["name"], notes["ordinary"], notes["soft"])
 
-    def _end_lease(self, *, kill: bool) -> None:
-        lease, self._lease = self._lease, None
-        self._ready = False
-        if lease is not None:
-            if kill:
-                lease.kill()
-            lease.close()
+    # -- looking at what runs ----------------------------------------------------------------------------------------
+
+    def _tend_by(self, when: float) -> None:
+        if when < self._tend_at:
+            self._tend_at = when
+            self._loop.tend_at(when)
+
+    def tend(self, now: float) -> None:
+        """Look at the worker, if it is time to."""
+        if now < self._tend_at:
+            self._loop.tend_at(self._tend_at)
+            return
+        self._tend_at = float("inf")
+        lease = self.lease
+        if lease is None:
+            return
+        if lease.watch is not None and lease.watch.fileno() < 0:
+            if lease.is_gone():
+                self._on_death()
+                return
+            self._tend_by(now + (lease.watch.poll_interval or _LOOK_INTERVAL))
+        if lease.capture is not None:
+            serial = lease.view.begun_and_ended()[0]
+            lease.capture.look(now, serial, busy=bool(self.held) or not self.is_ready)
+            self._tend_by(lease.capture.due)
+        if self.held:
+            self._measure(lease, now)
+
+    def _measure(self, lease: Lease, now: float) -> None:
+        begun, ended = lease.view.begun_and_ended()
+        held = next((h for h in self.held if h.serial == begun), None)
+        if held is None or begun == ended:
+            self._tend_by(now + _FIRST_LOOK)
+            return
+        attempt = self.attempt_of(lease, held)
+        if attempt.is_looked_at:
+            self._tend_by(now + _FIRST_LOOK)
+            return
+        found, close = attempt.look(lease, closely=False)
+        self._tell(found)
+        if close:
+            attempt.is_looked_at = True
+            self._keeper.look_closely(lease, attempt)
+        self._tend_by(max(attempt.due, now + _FIRST_LOOK))
+
+    def _tell(self, found: Iterable[Any]) -> None:
+        for fact in found:
+            self._loop.post(fact)
+
+    def attempt_of(self, lease: Lease, held: Held) -> Attempt:
+        """What measures that attempt."""
+        known = self._measured
+        if known is None or known.serial != held.serial:
+            began = lease.view.begun_at() if lease.view.begun_and_ended()[0] == held.serial else time.monotonic()
+            stall = self.settings.stall_timeout
+            known = self._measured = Attempt(self.number, held, began, stall, self._strangers)
+        return known
+
+    def _find(self, number: Any, attempt: int) -> Held | None:
+        return next((h for h in self.held if h.number == number and h.attempt == attempt), None)
+
+
+def _about(task: Task) -> bytes:
+    """What the worker is told beside numbers: the task's key, where that is not its number, and the workers before."""
+    parcel = task.cargo
+    if parcel.packed_key is None and not task.name and not parcel.pids:
+        return b""
+    return pickle.dumps((parcel.packed_key, task.name or None, parcel.pids))
+
+
+def _identities(pids: Iterable[int]) -> list[Identity]:
+    return [who for who in map(identify, pids) if who is not None]

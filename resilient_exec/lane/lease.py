@@ -26,12 +26,9 @@ from resilient_exec.process.tree import Identity, Watch, catches, end_tree, is_a
 from resilient_exec.process.tree import state as process_state
 from resilient_exec.wire.channel import Framer, Kind, Outbox
 from resilient_exec.wire.register import (
+    View,
     anonymous_file,
-    read_note,
-    read_register,
-    read_scratch,
     register_file,
-    write_soft,
 )
 from resilient_exec.wire.scratch import remove_all
 from resilient_exec.worker.main import SOFT_SIGNAL, STACKS_SIGNAL, Seat
@@ -100,17 +97,20 @@ class Lease:
         self.mark = new_mark(secrets.token_hex(8))
         self._process: StartedWorker | ForkedWorker | None = None
         self._kin: set[Identity] = set()  # descendants seen so far
+        self.is_watched_for_room = False  # in its socket
+        self.has_moved = False  # bytes of a long call have moved since somebody looked
         self.stacks_fd = 0  # in the worker, told by its hello; 0: not known yet
         self.watch: Watch | None = None
         self.capture: Capture | None = None
         self._zombies_due = time.monotonic() + _ZOMBIES_INTERVAL
-        self.fresh = 0  # bytes that the worker held before its first attempt, where somebody has looked
         self.oom = OomWatch()
         self._settings = settings
         self._temporary = orphan_guard.temporary()
         with contextlib.ExitStack() as undo:  # should descriptors run out half-way
             self._register = register_file()
             undo.callback(os.close, self._register)
+            self.view = View(self._register)
+            undo.callback(self.view.close)
             self._stacks = anonymous_file("resilient-stacks")
             undo.callback(os.close, self._stacks)
             self._before = None
@@ -153,6 +153,7 @@ class Lease:
             temporary=self._temporary,
             before=self._before,
             output=(output[0], output[1]) if output else None,
+            captured=bool(captured),
             fresh_locks=self._settings.fresh_locks,
         )
         env = {**self._settings.env, self.mark: "1"}
@@ -204,15 +205,7 @@ class Lease:
         """Where the worker speaks, or what it has said last."""
         if self.capture is None:
             return "; its stderr may say more" if self._settings.output == "inherit" else ""
-        return "".join(f"\nIts last words:\n{tail}" for tail in self.capture.tails() if tail)
-
-    def begun_and_ended(self) -> tuple[int, int]:
-        """By the register: the serials of the attempt last begun and of the one last ended."""
-        return read_register(self._register)
-
-    def note(self) -> str:
-        """What the attempt has noted last."""
-        return read_note(self._register)
+        return "".join(f"\nIts last words:\n{tail}" for tail in self.capture.tails(0) if tail)
 
     def remember_tree(self) -> None:
         """Note the worker's present descendants, so that they are found when it has died by itself."""
@@ -236,7 +229,7 @@ class Lease:
 
     def raise_soft_timeout(self, serial: int) -> None:
         """Have ``SoftTimeout`` raised in that attempt, unless the task has taken the signal's handler away."""
-        write_soft(self._register, serial)
+        self.view.raise_soft(serial)
         if self.watch is not None and SOFT_SIGNAL is not None and catches(self.watch.pid, SOFT_SIGNAL):
             self.watch.signal(SOFT_SIGNAL)
 
@@ -252,11 +245,11 @@ class Lease:
         finally:
             self.stop()
 
-    def end_started_since(self, moment: float) -> None:
-        """Kill the descendants that were started at ``moment`` (see :func:`process.moment`) or later."""
+    def end_started(self, strangers: frozenset[Identity]) -> None:
+        """Kill the worker's descendants, but for those, and theirs."""
         pid = self.pid
         if pid is not None:
-            end_tree(lambda: {who for who in tree(pid) if who.started >= int(moment)}, _KILL_TIMEOUT)
+            end_tree(lambda: tree(pid, strangers), _KILL_TIMEOUT)
 
     # -- stopping and ending ---------------------------------------------------------------------------------------
 
@@ -323,7 +316,8 @@ class Lease:
         """Give back every descriptor; the worker must be dead."""
         self._outbox.clear()
         self._free_reserve()
-        scratch = read_scratch(self._register)
+        scratch = self.view.scratch()
+        self.view.close()
         if self.capture is not None:
             self.capture.close()
         for sock in (self.socket, self._far_socket):

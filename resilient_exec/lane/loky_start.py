@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any
 from resilient_exec.lane.interpreter import command
 from resilient_exec.process.executable import check_interpreter, interpreter
 from resilient_exec.wire.register import anonymous_file
-from resilient_exec.worker.main import run
 from resilient_exec.worker.preparation import Numbered
+from resilient_exec.worker.serving import run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

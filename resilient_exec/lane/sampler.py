@@ -45,6 +45,16 @@ class Gauge:
         self._told_idle = False
         self._close = (0, 0, 0.0)  # when it last looked closely: bytes resident, bytes held, and the time
 
+    def suspects(self, pids: Sequence[int], now: float) -> bool:
+        """Whether it may be over its limit: then :meth:`look` looks closely, and takes its time.  Else it is noted."""
+        if self._limit is None:
+            return False
+        resident = memory.resident_of(pids)
+        if resident <= self._limit:
+            return False
+        before, held, when = self._close
+        return not (before and held + resident - before <= self._limit and now - when < _LONGEST)
+
     def look(self, pids: Sequence[int], now: float) -> int | None:
         """Measure; the bytes held, if that is more than the limit."""
         held = memory.resident_of(pids)
@@ -83,8 +93,8 @@ class Gauge:
             del self.samples[1::2]
             self._keep_every = max(2 * self._keep_every, at / _MOST_SAMPLES * 2)
 
-    def idle(self, pids: Sequence[int], now: float) -> float | None:
-        """For how long (s) nothing has moved, once that is longer than the limit; told once for each such time."""
+    def idle_for(self, pids: Sequence[int], now: float) -> float | None:
+        """For how long (s) nothing has moved, once that is longer than the limit and has not been :meth:`told`."""
         if self._stall_timeout is None:
             return None
         activity = memory.activity(pids)
@@ -96,5 +106,8 @@ class Gauge:
             self._seen, self._idle_for, self._told_idle = activity, 0.0, False
         if self._told_idle or self._idle_for < self._stall_timeout:
             return None
-        self._told_idle = True
         return self._idle_for
+
+    def told(self) -> None:
+        """That it is idle has been told: once is enough, until something has moved."""
+        self._told_idle = True

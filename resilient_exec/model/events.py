@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
-__all__ = ["Event", "render"]
+__all__ = ["Event", "Row", "Story", "event_of", "render"]
 
 _NOTHING: dict[str, Any] = {}
 
@@ -48,6 +49,43 @@ class Event:
 
 
 Event.__module__ = "resilient_exec"  # pickles name the public package and not this module, so that it may move
+
+
+Row = tuple[Any, ...]
+"""An event as the core keeps it: ``(at, kind, attempt, lane)``, then ``detail`` and ``evidence`` if there are any."""
+
+
+def event_of(key: Hashable, row: Row) -> Event:
+    """The event of a task that a row stands for."""
+    if len(row) == 4:
+        return Event(row[0], row[1], key, row[2], row[3])
+    return Event(row[0], row[1], key, row[2], row[3], row[4], row[5])
+
+
+class Story(Sequence[Event]):
+    """The events of one task, made of their rows when they are read: most stories never are."""
+
+    __slots__ = ("key", "rows")
+
+    def __init__(self, key: Hashable, rows: list[Row]) -> None:
+        self.key, self.rows = key, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Story) and (self.key, self.rows) == (other.key, other.rows)
+
+    __hash__ = None  # type: ignore[assignment]  # its rows grow
+
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Event, ...]: ...
+    def __getitem__(self, index: int | slice) -> Event | tuple[Event, ...]:
+        if isinstance(index, slice):
+            return tuple(event_of(self.key, row) for row in self.rows[index])
+        return event_of(self.key, self.rows[index])
 
 
 def render(story: Iterable[Event]) -> str:

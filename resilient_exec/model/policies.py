@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resilient_exec.model.summary import named
+from resilient_exec.model.task import Packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ def default_wait(failure: Failure) -> float:
     """Seconds before the next attempt: 0.1, 0.2, 0.4 … 30 by the number of failures, less up to half by a hash."""
     failures = sum(failure.counts.values())
     longest: float = min(_FIRST_WAIT * 2 ** min(failures - 1, 20), _LONGEST_WAIT)
-    return longest * (1 - hashed_fraction(named(failure.key), failures) / 2)
+    return longest * (1 - hashed_fraction(failure.name or named(failure.key), failures) / 2)
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ class RetryPolicy:
             if strategy is not None and not callable(strategy):
                 raise TypeError(f"{name} must be one of tenacity's strategies (a callable); got {strategy!r}")
 
+    @property
+    def asks_user(self) -> bool:
+        """Whether it has strategies, which are code that the user has given."""
+        return self.retry_if is not None or self.wait is not None or self.stop is not None
+
     def next_delay(self, failure: Failure) -> float | None:
         """Seconds to wait before the next attempt, or ``None``: no further attempt."""
         budget = _BUDGET_OF.get(failure.cause)
@@ -130,7 +136,7 @@ class RetryPolicy:
 
     def _accepts(self, failure: Failure) -> bool:
         if self.retry_if is None:
-            return isinstance(failure.exception, Exception)
+            return failure.ordinary or isinstance(failure.exception, Exception)
         return bool(_evaluate(self.retry_if, failure))
 
 
@@ -144,7 +150,9 @@ def _call_state(failure: Failure) -> RetryCallState:
     state.start_time = 0.0
     state.outcome_timestamp = failure.elapsed
     outcome = Future(failure.attempts)
-    outcome.set_exception(failure.exception or RuntimeError(failure.cause))
+    exception = failure.exception
+    raised: BaseException | None = exception.unpack() if isinstance(exception, Packed) else exception
+    outcome.set_exception(raised or RuntimeError(failure.cause))
     state.outcome = outcome
     return state
 

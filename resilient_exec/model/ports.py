@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from resilient_exec.model.events import Event
+    from resilient_exec.model.task import Packed
 
 __all__ = ["Failure", "Observer", "Policy"]
 
@@ -21,7 +22,9 @@ class Failure(NamedTuple):
         counts: how many attempts of this task have failed so far, by cause, including this one, without evictions.
         attempts: how many attempts have begun, without those that were evicted.
         elapsed: seconds since the first attempt began.
-        exception: what the task raised, where ``cause`` is ``"raised"``.
+        exception: what the task raised, where ``cause`` is ``"raised"``; it may still be packed.
+        ordinary: whether that is an ``Exception``.
+        name: the key as a text; empty where printing it runs nobody's code.
     """
 
     key: Hashable
@@ -29,11 +32,20 @@ class Failure(NamedTuple):
     counts: Mapping[str, int]
     attempts: int
     elapsed: float
-    exception: BaseException | None
+    exception: BaseException | Packed | None
+    ordinary: bool = False
+    name: str = ""
 
 
 class Policy(Protocol):
-    """Decides whether a failed task gets another attempt."""
+    """Decides whether a failed task gets another attempt.
+
+    Attributes:
+        asks_user: whether it runs code of the user's, which may hang: then it is asked on a thread of its own.
+    """
+
+    @property
+    def asks_user(self) -> bool: ...  # noqa: D102
 
     def next_delay(self, failure: Failure) -> float | None:
         """Seconds to wait before the next attempt, or ``None``: no further attempt."""

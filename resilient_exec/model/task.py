@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from resilient_exec.model.ports import Policy
 
@@ -24,6 +25,7 @@ __all__ = [
     "NotSent",
     "OutOfMemory",
     "Outcome",
+    "Packed",
     "Raised",
     "Returned",
     "Task",
@@ -33,35 +35,59 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+# None of these is frozen: a frozen dataclass takes four times as long to make, and each attempt takes some.
+
+
+@dataclass(slots=True)
 class Task:
     """What the core knows about a submitted task; the pickled call itself stays with the supervisor.
 
     Attributes:
-        key: identifies the task among the unsettled ones of its pool.
+        number: identifies the task in its pool; nothing below the pool ever looks at the user's key.
         retry: decides about further attempts.
         timeout: seconds, for each attempt; ``None``: no limit.
+        priority: larger goes first; equal ones go by their cost, then in the order of submission.
+        label: for people: what the story and the errors call the task.
         soft_timeout: seconds after which ``SoftTimeout`` is raised inside the task; ``None``: never.
         memory_limit: bytes that the worker and its descendants may hold during an attempt; ``None``: no limit.
-        priority: tasks of a larger priority are started first, equal ones in the order of submission.
-        label: the task's name for people, shown in errors and dossiers.
+        key: what the user calls it, for events.
+        name: the key as a text; empty where printing the key runs nobody's code.
+        cost: relative; of equal priority the dearest goes first.
+        cargo: what the shell needs to perform commands about the task; the core never looks at it.
     """
 
-    key: Hashable
+    number: Hashable
     retry: Policy
     timeout: float | None = None
     priority: float = 0
     label: str = ""
     soft_timeout: float | None = None
     memory_limit: int | None = None
+    key: Hashable = None
+    name: str = ""
+    cost: float = 0
+    cargo: Any = field(default=None, compare=False)
 
 
-# Not frozen: to make a frozen dataclass takes four times as long, and an outcome is made for every attempt.
+class Packed:
+    """A value or an exception as it came from a worker, still pickled.
+
+    It is unpickled by whoever asks for it: what hangs, raises or takes its time there concerns nobody else.
+    """
+
+    __slots__ = ("_load", "data")
+
+    def __init__(self, data: bytes | bytearray | memoryview, load: Callable[[Any], Any]) -> None:
+        self.data, self._load = data, load
+
+    def unpack(self) -> Any:
+        """What it holds, made anew at each call; raises whatever the unpickling raises."""
+        return self._load(self.data)
 
 
 @dataclass(slots=True)
 class Returned:
-    """The task returned ``value``."""
+    """The task returned ``value`` (which may be :class:`Packed`)."""
 
     value: Any
     kind = "returned"
@@ -69,11 +95,31 @@ class Returned:
 
 @dataclass(slots=True)
 class Raised:
-    """The task raised ``exception``, of any type: ``SystemExit`` and ``KeyboardInterrupt`` are outcomes, too."""
+    """The task raised ``exception``, of any type: ``SystemExit`` and ``KeyboardInterrupt`` are outcomes, too.
 
-    exception: BaseException
+    Of one that is :class:`Packed` the worker has said what ``name`` its type has, whether it is an ``ordinary`` one (an
+    ``Exception``), and whether it is a ``soft`` one (a ``SoftTimeout``, alone or in a group).
+    """
+
+    exception: BaseException | Packed
     evidence: Evidence = field(default=NO_EVIDENCE, compare=False)
+    name: str = ""
+    ordinary: bool = True
+    soft: bool = False
     kind = "raised"
+
+    def __post_init__(self) -> None:
+        error = self.exception
+        if not isinstance(error, Packed):
+            self.name = type(error).__qualname__
+            self.ordinary, self.soft = isinstance(error, Exception), _is_soft(error)
+
+
+def _is_soft(error: BaseException) -> bool:
+    """Also in a group: an ``asyncio.TaskGroup`` wraps what leaves it."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_soft, error.exceptions))
+    return isinstance(error, SoftTimeout)
 
 
 @dataclass(slots=True)
@@ -98,7 +144,7 @@ class TimedOut:
     limit: float
     pid: int | None = None
     what: str = "timeout"
-    cause: BaseException | None = None
+    cause: BaseException | Packed | None = None
     evidence: Evidence = field(default=NO_EVIDENCE, compare=False)
     kind = "timed_out"
 
@@ -161,7 +207,7 @@ def detail_of(outcome: Outcome) -> dict[str, Any] | None:
         case Returned():
             return None
         case Raised():
-            return {"exception": type(outcome.exception).__qualname__}
+            return {"exception": outcome.name}
         case Died():
             return {"pid": outcome.pid, "exitcode": outcome.exitcode, "why": outcome.why}
         case TimedOut():

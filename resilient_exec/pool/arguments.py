@@ -9,6 +9,7 @@ from resilient_exec.core.states import Limits
 from resilient_exec.pool.options import as_tuple, choice, count, environment, seconds, size
 from resilient_exec.supervisor.callbacks import warn_of_stalls
 from resilient_exec.supervisor.memory_guard import Pressure
+from resilient_exec.wire.register import AHEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -68,6 +69,8 @@ def pool_limits(
         start_timeout=start_seconds,
         max_memory_per_worker=size("max_memory_per_worker", max_memory_per_worker),
         kill_stalled=choice("on_stall", on_stall, ("report", "kill")) == "kill",
+        depth=AHEAD,
+        first_depth=1,
     )
 
 

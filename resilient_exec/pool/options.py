@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from resilient_exec.model.policies import RetryPolicy, as_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
 __all__ = [
     "LONGEST",
@@ -58,23 +58,13 @@ class Options:
     priority: float = 0
     soft_timeout: float | None = None
     memory_limit: int | None = None
+    cost: float = 0
 
     def with_(self, **changes: Any) -> Options:
         """The same with ``changes``, checked; what is ``UNSET`` in them stays as it is."""
         given = {name: value for name, value in changes.items() if value is not UNSET}
-        for name in ("timeout", "soft_timeout"):
-            if name in given:
-                given[name] = seconds(name, given[name])
-        if "memory_limit" in given:
-            given["memory_limit"] = size("memory_limit", given["memory_limit"])
-        if "retry" in given:
-            given["retry"] = as_policy(given["retry"])
-        if "priority" in given:
-            _check_priority(given["priority"])
-        if "label" in given and not isinstance(given["label"], str):
-            raise TypeError(f"label must be a text; got {given['label']!r}")
-        if "key" in given:
-            _check_key(given["key"])
+        for name, value in given.items():
+            given[name] = _CHECKS[name](name, value)
         changed = replace(self, **given)
         soft, hard = changed.soft_timeout, changed.timeout
         if soft is not None and hard is not None and soft >= hard:
@@ -85,7 +75,7 @@ class Options:
         return changed
 
 
-def _check_key(key: Any) -> None:
+def _key(_: str, key: Any) -> Any:
     """A key must be hashable, equal to itself (a NaN is not), and printable: it is looked up and told by everybody."""
     hash(key)  # raises a TypeError that names the type
     kind = f"{type(key).__module__}.{type(key).__qualname__}"
@@ -98,13 +88,21 @@ def _check_key(key: Any) -> None:
         ) from error
     if not same:
         raise ValueError(f"a key must be equal to itself, else it can never be found again; got {text}")
+    return key
 
 
-def _check_priority(value: Any) -> None:
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a text; got {value!r}")
+    return str.__str__(value)  # one of a subclass has methods that are the user's code
+
+
+def _number(name: str, value: Any) -> Any:
     if not isinstance(value, int | float):
-        raise TypeError(f"priority must be a number, larger goes first; got {value!r}")
+        raise TypeError(f"{name} must be a number, larger goes first; got {value!r}")
     if math.isnan(value):
-        raise ValueError(f"priority must be a number that can be compared; got {value!r}")
+        raise ValueError(f"{name} must be a number that can be compared; got {value!r}")
+    return value
 
 
 def seconds(name: str, value: Any) -> float | None:
@@ -190,3 +188,15 @@ def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
     return str(value)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "timeout": seconds,
+    "soft_timeout": seconds,
+    "memory_limit": size,
+    "retry": lambda _, value: as_policy(value),
+    "priority": _number,
+    "cost": _number,
+    "label": _text,
+    "key": _key,
+}

@@ -12,15 +12,18 @@ import os
 import sys
 import traceback
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from resilient_exec.core.lane_port import Parcel
 from resilient_exec.core.messages import ShutdownAsked
 from resilient_exec.lane.interpreter import fill_standard_descriptors
 from resilient_exec.lane.loky_start import import_loky
 from resilient_exec.model.errors import PoolBroken, PoolClosed
 from resilient_exec.model.policies import RetryPolicy
-from resilient_exec.model.summary import summary
+from resilient_exec.model.summary import named, summary
 from resilient_exec.model.task import NotSent, Task
+from resilient_exec.pool import keys
 from resilient_exec.pool.arguments import (
     check_observers,
     default_workers,
@@ -45,18 +48,19 @@ from resilient_exec.pool.snapshot import Snapshot, counts_of, in_words
 from resilient_exec.pool.submission import Front, label_of
 from resilient_exec.supervisor import exit_hook
 from resilient_exec.supervisor.future import ResilientFuture
+from resilient_exec.supervisor.latch import is_supervising
 from resilient_exec.supervisor.loop import Supervisor
 from resilient_exec.wire.payload import Unsendable, pack_call
 from resilient_exec.wire.script import check_not_importing, find_script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
     from typing import Self
 
-    from resilient_exec.core.messages import Stimulus
     from resilient_exec.lane.forkserver_client import Forking
     from resilient_exec.lane.lane import LokyLane
     from resilient_exec.model.ports import Observer
+    from resilient_exec.supervisor.event_loop import EventLoop
     from resilient_exec.wire.script import Script
 
 __all__ = ["ResilientPool"]
@@ -177,6 +181,7 @@ class ResilientPool(Front, Executor):
         choice("output", output, ("inherit", "capture", "discard"))
         self._fresh_locks = fresh = bool(fresh_locks)
         observers = check_observers(observers, stall)
+        limits = replace(limits, tell=bool(observers))
         self._script = script = find_script(choice("main", main, ("auto", "import", "value")))
         initargs = _initargs(initializer, initargs, script)
         self._seeded = seeded(seed)
@@ -187,15 +192,16 @@ class ResilientPool(Front, Executor):
         _prepare_program(forking)
         self._pid = os.getpid()
         self._numbers = itertools.count()
+        self._keys = keys.Keys()
         self._shut = False
 
         # It is kept by the supervisor, so it must not refer to the pool, which could not be dropped then.
-        def make_lane(number: int, post: Callable[[Stimulus], None]) -> LokyLane:
+        def make_lane(number: int, loop: EventLoop) -> LokyLane:
             from resilient_exec.lane.lane import LaneSettings, LokyLane
             from resilient_exec.lane.lease import WorkerSettings
 
             worker = WorkerSettings(initializer, initargs, output, fresh, variables, forking, script)
-            return LokyLane(number, post, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
+            return LokyLane(number, loop, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
 
         self._forking = forking
         self._supervisor = Supervisor(limits, make_lane, observers, memory_guard(memory_reserve))
@@ -216,22 +222,45 @@ class ResilientPool(Front, Executor):
             problem = NotSent(text, unsendable.__cause__)
         label = options.label or label_of(fn, args)
         arguments = summary(args, kwargs)
-        while True:
-            if self._seeded is not None:
-                key = self._seeded.key_of(options, fn, args)
-            else:
-                key = next(self._numbers) if options.key is UNSET else options.key
-            future: ResilientFuture[T] = ResilientFuture(key, label, arguments, self._supervisor)
-            future._most = options.retry.total
-            task = Task(
-                key, options.retry, options.timeout, options.priority, label, options.soft_timeout, options.memory_limit
-            )
-            if self._supervisor.submit(task, future, call, problem):
-                return future
-            if options.key is not UNSET:
-                raise ValueError(
-                    f"an unsettled task has the key {key!r} already; wait for it, or give this one another key"
-                )
+        number, key, name, packed = self._named(options, fn, args)
+        parcel = Parcel(call, packed)
+        if options.key is not UNSET:
+            self._keys.claim(key, parcel)
+        future: ResilientFuture[T] = ResilientFuture(key, label, arguments, self._supervisor, number)
+        future._most = options.retry.total
+        parcel.future = future
+        self._supervisor.submit(
+            Task(
+                number,
+                options.retry,
+                options.timeout,
+                options.priority,
+                label,
+                options.soft_timeout,
+                options.memory_limit,
+                key,
+                name,
+                options.cost,
+                parcel,
+            ),
+            problem,
+        )
+        return future
+
+    def _named(
+        self, options: Options, fn: Callable[..., Any], args: tuple[Any, ...]
+    ) -> tuple[int, Hashable, str, bytes | None]:
+        """The number of a new task, its key, the key as a text, and as it travels (empty where the number will do)."""
+        number = next(self._numbers)
+        if options.key is UNSET and self._seeded is None:
+            while self._keys.is_taken(number):
+                number = next(self._numbers)
+            return number, number, "", None
+        key = options.key if self._seeded is None else self._seeded.key_of(options, fn, args)
+        if type(key) is int and options.key is not UNSET and self._supervisor.has_default_key(key):
+            raise ValueError(keys.IN_USE.format(key))
+        packed = keys.packed(key)
+        return number, key, keys.name_of(key) or ("" if packed else named(key)), packed
 
     def _check_open(self) -> None:
         if self._pid != os.getpid():
@@ -264,7 +293,7 @@ class ResilientPool(Front, Executor):
             self._forking.cool()
         why = "shutdown(kill=True)" if kill else "shutdown(cancel_futures=True)" if cancel_futures else "shutdown()"
         self._supervisor.post(ShutdownAsked(cancel=cancel_futures, kill=kill, why=why))
-        if wait:
+        if wait and not is_supervising():  # a finalizer may run in a thread of a pool's, which cannot wait for itself
             self._supervisor.ended.wait()
             self._supervisor.join()
 

@@ -99,6 +99,7 @@ class Front:
         key: Hashable = UNSET,
         label: str = UNSET,
         priority: float = UNSET,
+        cost: float = UNSET,
     ) -> PoolView:
         """A view of the same pool with other options for the tasks that are submitted through it.
 
@@ -111,6 +112,8 @@ class Front:
             key: names the task among the unsettled ones; by default its number in the pool.
             label: what errors and events call the task.
             priority: larger goes first; by default 0.
+            cost: how dear the task is, compared with others of the same priority: the dearest goes first, so that none
+                of them is left over at the end.  Any measure will do: seconds, rows, steps.
         """
         changed = self._options.with_(
             timeout=timeout,
@@ -120,6 +123,7 @@ class Front:
             key=key,
             label=label,
             priority=priority,
+            cost=cost,
         )
         return PoolView(self, changed)
 

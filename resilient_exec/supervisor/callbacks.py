@@ -17,6 +17,8 @@ from resilient_exec.model.dossier import users_frames
 from resilient_exec.model.summary import named
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resilient_exec.model.events import Event
     from resilient_exec.model.ports import Observer
     from resilient_exec.supervisor.future import ResilientFuture
@@ -32,14 +34,15 @@ _MOST_THREADS = 32  # callbacks that block at the same time; beyond this the oth
 
 
 class Notifier:
-    """Runs done-callbacks in the order in which their futures were settled.
+    """Runs what is the user's code: done-callbacks in the order in which their futures were settled, retry strategies.
 
-    One thread does so, started at the first callback.  Where all threads have been inside a callback for a second
+    One thread does so, started at the first of them.  Where all threads have been inside a callback for a second
     while others wait, one more is started: a callback that blocks for ever blocks no other.
     """
 
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[ResilientFuture[Any] | None] = queue.SimpleQueue()
+    def __init__(self, name: str = "resilient-callbacks", most: int = _MOST_THREADS) -> None:
+        self._name, self._most = name, most
+        self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._since: dict[int, float] = {}  # by thread: when the callbacks that it is inside of began
         # Held for moments, and never while a user's code runs; but a signal handler may settle a future in between.
@@ -47,7 +50,11 @@ class Notifier:
 
     def post(self, future: ResilientFuture[Any]) -> None:
         """Have the callbacks of a future that is done run soon."""
-        self._queue.put(future)
+        self.run(lambda: future._run_callbacks(_report))
+
+    def run(self, job: Callable[[], object]) -> None:
+        """Have ``job()`` run soon."""
+        self._queue.put(job)
         if not self._threads:
             self.tend()
 
@@ -62,8 +69,8 @@ class Notifier:
             stuck = time.monotonic() - _STUCK
             busy = list(self._since.values())
             all_stuck = len(busy) == len(self._threads) and all(since < stuck for since in busy)
-            if self.behind and all_stuck and len(self._threads) < _MOST_THREADS:
-                thread = threading.Thread(target=self._run, name="resilient-callbacks", daemon=True)
+            if self.behind and all_stuck and len(self._threads) < self._most:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._threads.append(thread)
                 try:
                     thread.start()
@@ -72,10 +79,10 @@ class Notifier:
 
     def _run(self) -> None:
         me = threading.get_ident()
-        while (future := self._queue.get()) is not None:
+        while (job := self._queue.get()) is not None:
             self._since[me] = time.monotonic()
-            future._run_callbacks(_report)
-            del future, self._since[me]
+            _run_job(job)
+            del job, self._since[me]
         self._queue.put(None)  # for the next thread
 
     def close(self) -> None:
@@ -104,10 +111,17 @@ class Notifier:
     def _run_here(self) -> None:
         """Run what waits ahead of the word to end; without waiting, as a Ctrl-C may have kept that from coming back."""
         with contextlib.suppress(queue.Empty):
-            while (future := self._queue.get_nowait()) is not None:
-                future._run_callbacks(_report)
-                del future
+            while (job := self._queue.get_nowait()) is not None:
+                _run_job(job)
+                del job
             self._queue.put(None)
+
+
+def _run_job(job: Callable[[], object]) -> None:
+    try:
+        job()
+    except BaseException as error:  # SystemExit ends neither the thread nor the process
+        _report(error)
 
 
 def _report(error: BaseException) -> None:
@@ -140,8 +154,8 @@ class ObserverThread:
                 return
             try:
                 observer(event)
-            except BaseException:
-                _logger.exception("the observer %r raised, and is told nothing more", observer)
+            except BaseException as error:
+                _logger.exception("the observer %r raised, and is told nothing more", observer, exc_info=error)
                 self._observer = None
                 return
 

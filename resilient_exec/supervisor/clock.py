@@ -1,4 +1,4 @@
-"""The clock that deadlines are judged by: it stands still while the process did."""
+"""Notices that this process did not run for a while, and whether it was stopped or only busy."""
 
 from __future__ import annotations
 
@@ -8,34 +8,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SteadyClock"]
+__all__ = ["LagWatch"]
 
-_LAG = 0.25  # s: what its reader may be late before it counts as stopped
+_LAG = 0.25  # s: what its reader may be late before that matters
+_BUSY = 0.5  # of the lag: with as much CPU time used, the process was busy (a held GIL) and not stopped
 
 
-class SteadyClock:
-    """A monotonic clock that stands still while its reader was stopped."""
+class LagWatch:
+    """Compares how long its reader meant to wait with how long that took."""
 
-    def __init__(self, source: Callable[[], float] = time.monotonic) -> None:
-        self._source = source
-        self._seen = source()
-        self._zero = self._seen
-        self._was_late = False
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = time.process_time
+    ) -> None:
+        self._clock, self._cpu = clock, cpu
+        self._seen, self._used = clock(), cpu()
 
-    def read(self, waited: float | None = 0.0) -> float:
-        """Seconds so far.  ``waited``: how long the reader meant to wait since it read last (``None``: for ever)."""
-        now = self._source()
-        late = 0.0 if waited is None else now - self._seen - waited
-        if late > _LAG:
-            # The planned wait too: nobody knows when in it the stop began, and on waking nobody must be killed for it.
-            # But only once in a row, or one who is late each time would never see a deadline.
-            self._zero += late if self._was_late else now - self._seen
-        if waited:
-            self._was_late = late > _LAG
-        self._seen = now
-        return now - self._zero
+    def look(self, meant_to_wait: float | None) -> tuple[float, bool] | None:
+        """For how long (s) the process did not run, at most, and whether it was stopped; ``None``: it was in time.
 
-    @property
-    def last(self) -> float:
-        """What was read last."""
-        return self._seen - self._zero
+        ``meant_to_wait``: seconds since the last look; ``None``: for ever.  All of it counts: nobody knows when in it
+        the stop began.
+        """
+        now = self._clock()
+        passed, self._seen = now - self._seen, now
+        used_before, self._used = self._used, self._cpu()
+        if meant_to_wait is None or passed - meant_to_wait <= _LAG:
+            return None
+        return passed, self._used - used_before < _BUSY * (passed - meant_to_wait)

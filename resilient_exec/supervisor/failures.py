@@ -6,6 +6,7 @@ note, so that a traceback shows it below.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from resilient_exec.model import task as outcomes
@@ -20,13 +21,15 @@ from resilient_exec.model.errors import (
     TaskTimeout,
     WorkerDied,
 )
+from resilient_exec.model.events import render
 from resilient_exec.model.summary import named
 
 if TYPE_CHECKING:
     from resilient_exec.core.messages import Settle
     from resilient_exec.model.dossier import Dossier
+    from resilient_exec.model.events import Story
 
-__all__ = ["error_of"]
+__all__ = ["error_of", "internal_error", "name_of", "not_unpacked", "text_of"]
 
 _KIND: dict[type, tuple[type[AttemptError], str]] = {  # the error, and what to do about it
     outcomes.Died: (WorkerDied, "its dossier shows what is known; RetryPolicy(deaths=...) grants more attempts"),
@@ -43,31 +46,69 @@ def error_of(settle: Settle, dossier: Dossier | None = None) -> BaseException:
     """The exception for a task that neither returned nor was cancelled."""
     outcome = settle.outcome
     if isinstance(outcome, outcomes.Raised):
-        if isinstance(outcome.exception, NotSendable):
-            outcome.exception.complete(settle.key, settle.attempts, settle.story, dossier)
-        return outcome.exception
+        error = _unpacked(outcome.exception)
+        if isinstance(error, NotSendable):
+            error.complete(settle.task.key, settle.attempts, tuple(settle.story), dossier)
+        return error
     if isinstance(outcome, ResilientError):
         return outcome
     if outcome is None or type(outcome) not in _KIND:
-        return InternalError(f"task {named(settle.key)} settled with {outcome!r}, which is no outcome")
+        return InternalError(f"task {name_of(settle.task)} settled with {outcome!r}, which is no outcome")
     cls, remedy = _KIND[type(outcome)]
     error = cls(
         _message(settle, outcome, remedy),
-        key=settle.key,
+        key=settle.task.key,
         attempt=settle.attempts,
-        story=settle.story,
+        story=tuple(settle.story),
         stacks=outcomes.evidence_of(outcome).stacks,
         dossier=dossier,
     )
     if isinstance(outcome, outcomes.Died):
         error.__dict__["exitcode"] = outcome.exitcode
-    elif isinstance(outcome, outcomes.NotSent | outcomes.TimedOut):
-        error.__cause__ = outcome.cause
+    elif isinstance(outcome, outcomes.NotSent | outcomes.TimedOut) and outcome.cause is not None:
+        error.__cause__ = _unpacked(outcome.cause)
     return error
 
 
+def _unpacked(error: BaseException | outcomes.Packed) -> BaseException:
+    if not isinstance(error, outcomes.Packed):
+        return error
+    unpacked: BaseException = error.unpack()
+    return unpacked
+
+
+def name_of(task: outcomes.Task) -> str:
+    """The key of a task as a text; runs nobody's code."""
+    return task.name or named(task.key)
+
+
+def internal_error(task: outcomes.Task, error: BaseException, story: Story) -> InternalError:
+    """The error of a task whose pool has failed by itself."""
+    internal = InternalError(
+        f"the pool's supervisor failed with {type(error).__name__}: {error}. This is a bug in resilient_exec: "
+        f"please report it, with the log and this story of task {name_of(task)}:\n{render(story)}"
+    )
+    internal.__cause__ = error
+    return internal
+
+
+def not_unpacked(settle: Settle, error: BaseException, dossier: Dossier | None = None) -> BaseException:
+    """The exception for a task whose value or exception does not unpickle in this process."""
+    text = f"the outcome cannot be unpickled in the parent: {text_of(error)}"
+    outcome = outcomes.NotSent(text, error)
+    return error_of(replace(settle, outcome=outcome), dossier)
+
+
+def text_of(error: BaseException) -> str:
+    """The error in one line, whatever its ``__str__`` does."""
+    try:
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    except BaseException:
+        return type(error).__name__
+
+
 def _message(settle: Settle, outcome: outcomes.Outcome, remedy: str) -> str:
-    name = f"task {named(settle.key)}{f' ({_one_line(settle.label)})' if settle.label else ''}"
+    name = f"task {name_of(settle.task)}{f' ({_one_line(settle.task.label)})' if settle.task.label else ''}"
     what = reason(outcome.kind, outcomes.detail_of(outcome) or {})
     remark = outcomes.evidence_of(outcome).remark
     if remark:

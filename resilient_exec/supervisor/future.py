@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import Future
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from resilient_exec.model.dossier import Dossier, as_html
 from resilient_exec.model.progress import progress, span
 from resilient_exec.model.summary import named, summary
+from resilient_exec.model.task import Packed, Returned
+from resilient_exec.supervisor.failures import error_of, internal_error, not_unpacked
 from resilient_exec.supervisor.latch import Flag, Monitor
 
 if TYPE_CHECKING:
     import queue
     from collections.abc import Callable, Hashable
 
-    from resilient_exec.model.events import Event
+    from resilient_exec.core.messages import Settle
+    from resilient_exec.model.events import Event, Story
 
 __all__ = ["Overseer", "ResilientFuture", "Settled"]
 
@@ -38,7 +41,7 @@ class Overseer(Protocol):
     def kill(self, future: ResilientFuture[Any]) -> None:
         """The task is to end for good."""
 
-    def story(self, key: Hashable) -> tuple[Event, ...]:
+    def story(self, number: int) -> tuple[Event, ...]:
         """The events of an unsettled task."""
 
     def call_back(self, future: ResilientFuture[Any]) -> None:
@@ -68,17 +71,24 @@ class ResilientFuture(Future[T]):
     _most: int | None = None  # attempts in all, where there is such a limit
     _done_callbacks: list[Callable[[Future[T]], object]]  # of the standard library; typeshed does not show it
 
-    def __init__(self, key: Hashable, label: str, arguments: str, overseer: Overseer) -> None:
-        super().__init__()
+    def __init__(self, key: Hashable, label: str, arguments: str, overseer: Overseer, number: int = 0) -> None:
+        # Not by Future.__init__, which would make a Condition first, to be thrown away.
         self._condition: Any = Monitor()  # a Ctrl-C inside its lock must not keep the supervisor from settling it
         self._waiters = _Waiters()  # nor one inside theirs
+        self._state = PENDING
+        self._result: Any = None
+        self._exception: BaseException | None = None
+        self._done_callbacks = []
         self.key = key
         self.label = label
+        self.number = number  # of the task in its pool
         self._arguments = arguments
         self._overseer = overseer
+        self._sent: tuple[Any, int] | None = None  # where it was sent: whether it has begun is known there
+        self._settled: Settle | None = None  # its outcome, until somebody asks for it
         self._attempts = 0
         self._elapsed = 0.0
-        self._story: tuple[Event, ...] | None = None
+        self._story: Story | None = None
         self._sink: queue.SimpleQueue[ResilientFuture[T]] | None = None
 
     @property
@@ -90,10 +100,10 @@ class ResilientFuture(Future[T]):
     def story(self) -> tuple[Event, ...]:
         """The events of the task so far, in order."""
         if self._story is None:
-            live = self._overseer.story(self.key)
+            live = self._overseer.story(self.number)
             if self._story is None:  # else it has just settled
                 return live
-        return self._story
+        return tuple(self._story)
 
     @property
     def dossier(self) -> Dossier:
@@ -101,12 +111,73 @@ class ResilientFuture(Future[T]):
         return Dossier.of(self.key, self.label, self._arguments, self.story)
 
     def cancel(self) -> bool:
-        """Cancel the task if no attempt was sent yet.  A running one is not cancelled (``False``): see :meth:`kill`."""
-        was_cancelled = self.cancelled()
-        cancelled = super().cancel()
-        if cancelled and not was_cancelled:
-            self._overseer.cancelled(self)
-        return cancelled
+        """Cancel the task if no attempt has begun yet.  One that runs is not (``False``): see :meth:`kill`."""
+        with self._condition:
+            if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
+                return True
+            if self._state != PENDING or self._has_begun():
+                return False
+            self._state = CANCELLED
+            self._condition.notify_all()
+        self._invoke_callbacks()
+        self._overseer.cancelled(self)
+        return True
+
+    def _has_begun(self) -> bool:
+        """Whether it has begun where it was sent to; if not, it never will."""
+        if self._sent is not None and not self._sent[0].take_back(self._sent[1]):
+            self._state = RUNNING
+            return True
+        return False
+
+    def running(self) -> bool:
+        """Whether an attempt has begun, and the task is not done."""
+        sent = self._sent
+        return super().running() or (self._state == PENDING and sent is not None and bool(sent[0].has_begun(sent[1])))
+
+    def result(self, timeout: float | None = None) -> T:
+        """As the standard library's.  The value is unpickled by whoever asks first, in that thread."""
+        if self._state != FINISHED:
+            super().exception(timeout)  # waits, and raises what there is to raise about that
+        self._resolve()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As the standard library's.  Value and exception are unpickled by whoever asks first, in that thread."""
+        if self._state != FINISHED:
+            super().exception(timeout)
+        self._resolve()
+        return super().exception(timeout)
+
+    def _get_snapshot(self) -> Any:
+        # Python 3.14 asks here, without the lock, for what it would copy to a future of asyncio.
+        self._resolve()
+        return super()._get_snapshot()  # type: ignore[misc]
+
+    def _resolve(self) -> None:
+        """Make the value or the exception of what has come; no lock is held while the user's code is run for it."""
+        settled = self._settled
+        if settled is None:
+            return
+        value, error = self._made_of(settled)
+        with self._condition:
+            if self._settled is settled:
+                self._result, self._exception, self._settled = value, error, None
+
+    def _made_of(self, settled: Settle) -> tuple[Any, BaseException | None]:
+        outcome = settled.outcome
+        try:
+            if isinstance(outcome, Returned):
+                value = outcome.value
+                return (value.unpack() if type(value) is Packed else value), None
+            return None, error_of(settled, self.dossier)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, too: asking for a result is no exit
+            try:
+                return None, not_unpacked(settled, error, self.dossier)
+            except Exception as worse:  # whatever it was that could not be told: the task has settled
+                return None, internal_error(settled.task, worse, settled.story)
 
     def kill(self) -> None:
         """End the task for good, whatever it is doing: it settles with ``TaskKilled``, unless it has just ended.
@@ -146,17 +217,50 @@ class ResilientFuture(Future[T]):
         finally:
             self._condition.release()
 
-    def _record(self, attempts: int, elapsed: float, story: tuple[Event, ...]) -> None:
-        """Called once by the supervisor, just before the result or the exception is set."""
-        self._attempts, self._elapsed, self._story = attempts, elapsed, story
+    # -- for the supervisor --------------------------------------------------------------------------------------------
 
-    def _cancel_quietly(self) -> None:
-        super().cancel()
+    def _give_to(self, send: Callable[[Any], tuple[Any, int] | None], order: Any) -> bool:
+        """Have an attempt sent by ``send(order)``, unless nobody wants it any more; from then on its begin decides."""
+        self._condition.acquire()
+        try:
+            if self._state not in (PENDING, RUNNING):
+                return False
+            self._sent = send(order)
+            return True
+        finally:
+            self._condition.release()
 
-    def _notify_if_cancelled(self) -> None:
-        """Tell those who wait in ``wait`` and ``as_completed``: a future that is only cancelled does not wake them."""
-        if self._state == CANCELLED:  # and nobody but the caller goes on from there
+    def _note_begun(self) -> None:
+        """It has begun: from here on it is not cancelled any more."""
+        self._condition.acquire()
+        try:
+            if self._state == PENDING:
+                self._state = RUNNING
+        finally:
+            self._condition.release()
+
+    def _settle(self, settled: Settle) -> None:
+        """Called once: the task is over, and this has become of it."""
+        self._attempts, self._elapsed, self._story = settled.attempts, settled.elapsed, settled.story
+        self._condition.acquire()
+        try:
+            self._sent = None
+            is_new = self._state in (PENDING, RUNNING)  # else it was cancelled, or set by its holder
+            if is_new and settled.outcome is not None:
+                self._settled = settled
+                self._state = FINISHED
+                for waiter in self._waiters:
+                    waiter.add_result(self)
+                self._condition.notify_all()
+            elif is_new:
+                self._state = CANCELLED
+                self._condition.notify_all()
+        finally:
+            self._condition.release()
+        if self._state == CANCELLED:  # those who wait in `wait` and `as_completed` are not woken by that alone
             self._insist(self.set_running_or_notify_cancel)
+        if is_new:
+            self._invoke_callbacks()
 
     def _invoke_callbacks(self) -> None:
         # The standard library calls this at the end of cancel(), set_result() and set_exception(), in whose thread

@@ -26,11 +26,21 @@ import threading
 import time
 from typing import Any
 
-__all__ = ["Flag", "Latch", "Monitor"]
+__all__ = ["Flag", "Latch", "Monitor", "is_supervising", "mark_as_supervising"]
 
 _LOOK_UP = 0.5  # s: the longest wait for a handler to be run
 _BRIEF = 0.001  # s: who holds a monitor for longer is looked at
 _RLock: Any = type(threading.RLock())
+
+
+def mark_as_supervising(thread: threading.Thread) -> None:
+    """It must never wait for the end of a pool: the collector may run a finalizer of the user's in it that wants to."""
+    thread.__dict__["_resilient_supervising"] = True
+
+
+def is_supervising() -> bool:
+    """Whether this thread is one of those."""
+    return "_resilient_supervising" in threading.current_thread().__dict__
 
 
 class _Waiters:

@@ -1,11 +1,13 @@
-"""One thread, one loop, one inbox: takes facts, asks the core, performs its commands in order.
+"""One thread, one loop: takes what has come from callers and workers, asks the core, performs its commands in order.
 
-It alone drives the core, so no decision is ever taken on somebody else's thread.  Callers, lanes and hooks only post.
-It waits for nothing but its inbox, with a deadline wherever the core has one.
+It alone drives the core, so no decision is ever taken on somebody else's thread.  In one turn it reads what all workers
+have sent, handles what has been posted, judges the deadlines, and writes what follows: to each worker at most once.
+It waits for nothing but that, with a deadline wherever the core has one; what takes its time is done by the threads of
+the lanes, what is the user's own code by those of :mod:`.callbacks`.
 
-**Its own lag is given back.**  A parent that was stopped for 3 s (Ctrl-Z), or whose interpreter was held by a long
-pickling, must not find on waking that every deadline has passed.  The clock that the core sees therefore stands
-still while this loop did not run; and what has arrived meanwhile is handled before any deadline is judged.
+**A parent that was stopped** for 3 s (Ctrl-Z) must not find on waking that every deadline has passed: what has arrived
+meanwhile is handled first, and attempts get that time back, once each.  One that was only busy (a long pickling under
+the GIL) does not: deadlines count from the true begin.
 
 **If the loop itself fails**, every unsettled task settles with an ``InternalError`` that carries its story, and
 every worker is killed: a bug here must be loud, and must not hang anybody.
@@ -16,25 +18,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import sys
 import threading
 import time
-from concurrent.futures import InvalidStateError
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from resilient_exec.core.lane_port import Parcel
 from resilient_exec.core.machine import Core
 from resilient_exec.core.messages import (
     Abandon,
+    AskPolicy,
     Begun,
     CancelAsked,
     CloseLane,
+    EndStart,
+    EndStop,
     Finish,
     Kill,
     KillAsked,
+    Lagged,
     LaneClosed,
     LaneReady,
+    Look,
+    PolicyAnswered,
     RaiseSoftTimeout,
     Send,
     Settle,
@@ -44,25 +49,25 @@ from resilient_exec.core.messages import (
     Stimulus,
     StopWorker,
     Submitted,
+    TakeBack,
     TimePassed,
 )
 from resilient_exec.model.errors import InternalError, PoolClosed
-from resilient_exec.model.events import Event, render
-from resilient_exec.model.summary import named
-from resilient_exec.model.task import Returned, Task
+from resilient_exec.model.events import Event, Story
 from resilient_exec.supervisor.callbacks import Notifier, ObserverThread
-from resilient_exec.supervisor.clock import SteadyClock
-from resilient_exec.supervisor.failures import error_of
-from resilient_exec.supervisor.latch import Latch
+from resilient_exec.supervisor.clock import LagWatch
+from resilient_exec.supervisor.event_loop import EventLoop
+from resilient_exec.supervisor.failures import internal_error
+from resilient_exec.supervisor.latch import Latch, mark_as_supervising
 from resilient_exec.supervisor.memory_guard import LOOK_INTERVAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Iterable
 
     from resilient_exec.core.lane_port import Lane
     from resilient_exec.core.states import Limits
-    from resilient_exec.model.ports import Observer
-    from resilient_exec.model.task import NotSent
+    from resilient_exec.model.ports import Failure, Observer, Policy
+    from resilient_exec.model.task import NotSent, Task
     from resilient_exec.supervisor.future import ResilientFuture
     from resilient_exec.supervisor.memory_guard import Pressure
 
@@ -71,68 +76,19 @@ __all__ = ["Supervisor"]
 _logger = logging.getLogger(__name__)
 
 _HEARTBEAT = 0.5  # s: the longest wait while a deadline runs, so that a stop of the parent is noticed
-_TURN = 500  # stimuli handled before the clock is looked at again
+_TURN = 500  # what is taken out of the inbox before the workers are listened to again
 _FIRST_WORKER = 2.0  # s: see Supervisor.submit
 _NO_THREAD_AT_EXIT = sys.version_info[:3] in ((3, 12, 0), (3, 12, 1))  # mended in 3.12.2
 _JOIN_TIMEOUT = 5.0  # s, for threads to end that have been told to
 
 
-class _Entry:
-    """What the core need not know of an unsettled task."""
-
-    __slots__ = ("call", "claimed", "future", "pids", "task")
-
-    def __init__(self, task: Task, future: ResilientFuture[Any], call: bytes) -> None:
-        self.task = task
-        self.future = future
-        self.call = call
-        self.pids: tuple[int, ...] = ()  # of the workers in which attempts have begun
-        self.claimed = False  # the future runs: it can no longer be cancelled
-
-    def parcel(self) -> Parcel:
-        """What a lane needs of it."""
-        task = self.task
-        return Parcel(self.call, self.pids, task.timeout, task.soft_timeout, task.memory_limit)
-
-
-def _claim(future: ResilientFuture[Any]) -> bool:
-    """Mark it as running; ``False``: there is nothing to run it for any more."""
-    try:
-        return future._insist(future.set_running_or_notify_cancel)
-    except RuntimeError:  # its holder has set its state himself: his affair, and no reason to fail everybody
-        return not future.done()
-
-
-def _error_of(settle: Settle, future: ResilientFuture[Any]) -> BaseException:
-    try:
-        return error_of(settle, future.dossier)
-    except Exception as error:  # whatever it was that could not be told: the task has settled, and its holder waits
-        return _internal(settle.key, error, ())
-
-
-def _internal(key: Hashable, error: BaseException, story: tuple[Event, ...]) -> InternalError:
-    internal = InternalError(
-        f"the pool's supervisor failed with {type(error).__name__}: {error}. This is a bug in resilient_exec: "
-        f"please report it, with the log and this story of task {named(key)}:\n{render(story)}"
-    )
-    internal.__cause__ = error
-    return internal
-
-
-class _Asked(NamedTuple):
-    """What the holder of a future asks: it concerns that task only, not a later one with the same key."""
-
-    future: ResilientFuture[Any]
-    stimulus: CancelAsked | KillAsked
-
-
 class Supervisor:
-    """Runs one core.  ``make_lane(number, post)`` makes its lanes."""
+    """Runs one core.  ``make_lane(number, loop)`` makes its lanes."""
 
     def __init__(
         self,
         limits: Limits,
-        make_lane: Callable[[int, Callable[[Stimulus], None]], Lane],
+        make_lane: Callable[[int, EventLoop], Lane],
         observers: Iterable[Observer] = (),
         pressure: Pressure | None = None,
     ) -> None:
@@ -140,22 +96,30 @@ class Supervisor:
         self.ended = Latch()
         self._has_started = Latch()  # or failed to: the first worker
         self._failure: BaseException | None = None  # what this loop itself has failed of
+        self._at_hand: Any = None  # what is just being handled
         self._pid = os.getpid()
         self._make_lane = make_lane
         self._pressure = pressure
-        self._inbox: queue.SimpleQueue[Stimulus | _Asked] = queue.SimpleQueue()
-        self._clock = SteadyClock()
-        self._entries: dict[Hashable, _Entry] = {}
+        self._loop = EventLoop()
+        self.post: Callable[[Any], None] = self._loop.post
+        self._lag = LagWatch()
         self._lanes: dict[int, Lane] = {}
+        self._to_flush: set[Lane] = set()
         self._parted: list[Lane] = []  # closed or abandoned, their threads perhaps still ending
         self._notifier = Notifier()
+        self._log = Notifier("resilient-log", most=1)
         self._observers = [ObserverThread(observer) for observer in observers]
-        self._perform: dict[type, Callable[[Any], None]] = {
+        self._perform: dict[type, Callable[[Any], object]] = {
             Event: self._tell,
             StartWorker: self._start_worker,
             Send: self._send,
+            Look: lambda c: self._lanes[c.lane].look(),
+            TakeBack: lambda c: self._lanes[c.lane].take_back(c),
+            AskPolicy: self._ask_policy,
             RaiseSoftTimeout: lambda c: self._lanes[c.lane].raise_soft_timeout(c),
             Kill: lambda c: self._lanes[c.lane].kill(c),
+            EndStart: lambda c: self._lanes[c.lane].end_start(c),
+            EndStop: lambda c: self._lanes[c.lane].end_stop(c),
             StopWorker: lambda c: self._lanes[c.lane].stop(),
             CloseLane: self._close_lane,
             Abandon: self._abandon,
@@ -163,19 +127,13 @@ class Supervisor:
             Finish: lambda _: None,
         }
         self._thread = threading.Thread(target=self._run, name="resilient-supervisor", daemon=True)
+        mark_as_supervising(self._thread)
         self._thread.start()
 
     # -- from any thread: none of these waits ------------------------------------------------------------------------
 
-    def post(self, stimulus: Stimulus) -> None:
-        """Tell a fact."""
-        self._inbox.put(stimulus)
-
-    def submit(self, task: Task, future: ResilientFuture[Any], call: bytes, problem: NotSent | None) -> bool:
-        """Take a task in; ``False``: an unsettled task has its key."""
-        entry = _Entry(task, future, call)
-        if self._entries.setdefault(task.key, entry) is not entry:
-            return False
+    def submit(self, task: Task, problem: NotSent | None) -> None:
+        """Take a task in."""
         self.post(Submitted(task, problem))
         if self.ended.is_set():  # it came in just behind the end, and nobody reads the inbox any more
             self._settle_rest()
@@ -184,27 +142,32 @@ class Supervisor:
             # script that ends right behind its first submit would lose its work. So it is held up, once.
             self._has_started.wait(_FIRST_WORKER)
             self._has_started.set()
-        return True
 
     def cancelled(self, future: ResilientFuture[Any]) -> None:
-        """The future was cancelled before its task was sent."""
-        self._inbox.put(_Asked(future, CancelAsked(future.key)))
+        """The future was cancelled before its task began."""
+        self.post(CancelAsked(future.number))
 
     def kill(self, future: ResilientFuture[Any]) -> None:
         """The task is to end for good."""
-        self._inbox.put(_Asked(future, KillAsked(future.key)))
+        self.post(KillAsked(future.number))
 
-    def story(self, key: Hashable) -> tuple[Event, ...]:
+    def story(self, number: int) -> tuple[Event, ...]:
         """The events of an unsettled task."""
-        return self.core.story(key)
+        return self.core.story(number)
 
     def call_back(self, future: ResilientFuture[Any]) -> None:
         """Run the future's done-callbacks, on a thread that holds up nobody."""
         self._notifier.post(future)
 
+    def has_default_key(self, number: int) -> bool:
+        """Whether an unsettled task that was given no key has that number."""
+        task = self.core.task(number)
+        waiting = [item.task for item in list(self._loop.inbox) if type(item) is Submitted]
+        return any(one.number == number and one.key is one.number for one in (task, *waiting) if one is not None)
+
     def now(self) -> float:
-        """Seconds on the core's clock, as it was last read."""
-        return self._clock.last
+        """Seconds on the core's clock."""
+        return time.monotonic() - self._loop.zero
 
     @property
     def dropped_events(self) -> int:
@@ -216,7 +179,8 @@ class Supervisor:
         deadline = time.monotonic() + _JOIN_TIMEOUT
         for observer in self._observers:
             observer.join(max(0.0, deadline - time.monotonic()))
-        self._notifier.join(max(0.0, deadline - time.monotonic()))
+        for notifier in (self._notifier, self._log):
+            notifier.join(max(0.0, deadline - time.monotonic()))
         if threading.current_thread() is not self._thread:
             self._thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -239,62 +203,82 @@ class Supervisor:
             while not self.core.finished:
                 self._turn()
         except BaseException as error:
-            _logger.exception("the supervisor failed; please report this")
+            self._report("the supervisor failed; please report this", error)
             self._fail(error)
         finally:
             self._end()
 
     def _turn(self) -> None:
         wait = self._longest_wait()
-        stimulus: Stimulus | _Asked | None = None
-        with contextlib.suppress(queue.Empty):
-            stimulus = self._inbox.get(timeout=wait)
-        self._clock.read(wait)
+        self._loop.wait(wait)
+        lag = self._lag.look(wait)
+        if lag is not None:
+            self._loop.wait(0.0)  # what has come meanwhile is handled before a deadline is judged
+            self._handle(Lagged(*lag))
+        inbox = self._loop.inbox
         for _ in range(_TURN):
-            if stimulus is None:
+            if not inbox:
                 break
-            self._handle(stimulus)
-            stimulus = None  # it may hold a user's value: nothing here keeps one
-            with contextlib.suppress(queue.Empty):
-                stimulus = self._inbox.get_nowait()
-        if stimulus is not None:
-            self._handle(stimulus)
+            item = inbox.popleft()
+            if callable(item):
+                item()
+            else:
+                self._handle(item)
+            del item  # it may hold a user's value: nothing here keeps one
         due = self.core.next_due()
-        if due is not None and due <= self._clock.read():
+        if due is not None and due <= self.now():
             self._handle(TimePassed())
-        if self._pressure is not None and self._entries and (word := self._pressure.look()) is not None:
+        for lane in self._to_flush:
+            lane.flush()
+        self._to_flush.clear()
+        self._look_after_others()
+
+    def _look_after_others(self) -> None:
+        """The processes of the workers, the machine's memory, callbacks that block: what is looked at now and then."""
+        if self._loop.is_time_to_tend():
+            now = time.monotonic()
+            for lane in list(self._lanes.values()):
+                lane.tend(now)
+        if self._pressure is not None and self.core.is_busy and (word := self._pressure.look()) is not None:
             self._handle(word)
         if self._notifier.behind:
             self._notifier.tend()
 
     def _longest_wait(self) -> float | None:
-        looks = self._pressure is not None and bool(self._entries)
+        looks = self._pressure is not None and self.core.is_busy
         longest = LOOK_INTERVAL if looks else _HEARTBEAT
         due = self.core.next_due()
         if due is None:
             return longest if looks or self._notifier.behind else None
-        return min(max(due - self._clock.read(), 0.0), longest)
+        return min(max(due - self.now(), 0.0), longest)
 
-    def _handle(self, stimulus: Stimulus | _Asked) -> None:
-        if isinstance(stimulus, _Asked):
-            entry = self._entries.get(stimulus.future.key)
-            if entry is None or entry.future is not stimulus.future:
-                return
-            stimulus = stimulus.stimulus
-        elif isinstance(stimulus, Begun):
-            entry = self._entries.get(stimulus.key)
-            if entry is not None:
-                entry.pids += (stimulus.pid,)
+    def _handle(self, stimulus: Stimulus) -> None:
+        self._at_hand = stimulus
+        if isinstance(stimulus, Begun):
+            task = self.core.task(stimulus.number)
+            if task is not None:
+                task.cargo.future._note_begun()
         elif isinstance(stimulus, LaneReady | StartFailed):
             self._has_started.set()
         elif isinstance(stimulus, LaneClosed):
-            lane = self._lanes.pop(stimulus.lane, None)
-            if lane is not None:
-                self._parted.append(lane)
-        commands = self.core.handle(stimulus, self._clock.read())
+            self._lane_closed(stimulus)
+        commands = self.core.handle(stimulus, self.now())
         for command in commands:
             self._perform[type(command)](command)
         commands.clear()  # the core has the same list still, and one of them may hold a result
+        self._at_hand = None
+
+    def _lane_closed(self, word: LaneClosed) -> None:
+        lane = self._lanes.pop(word.lane, None)
+        if lane is not None:
+            lane.forget()
+            self._parted.append(lane)
+        if word.failure is not None:
+            self._report(f"lane {word.lane} failed; please report this", word.failure)
+
+    def _report(self, words: str, error: BaseException) -> None:
+        """Log it, elsewhere: a handler of the user's may wait for what never comes."""
+        self._log.run(lambda: _logger.error("%s", words, exc_info=error))
 
     # -- the commands ------------------------------------------------------------------------------------------------
 
@@ -306,7 +290,7 @@ class Supervisor:
         try:
             lane = self._lanes.get(command.lane)
             if lane is None:
-                lane = self._lanes[command.lane] = self._make_lane(command.lane, self.post)
+                lane = self._lanes[command.lane] = self._make_lane(command.lane, self._loop)
             lane.start()
         except Exception as error:  # no descriptor or no thread to be had: a failed start like any other
             self._lanes.pop(command.lane, None)
@@ -320,31 +304,41 @@ class Supervisor:
             lane.close()
 
     def _send(self, command: Send) -> None:
-        entry = self._entries[command.key]
-        if not entry.claimed:
-            # The future is the judge between cancel() and running, and its lock the place where that is decided.
-            if not _claim(entry.future):
-                self.post(CancelAsked(command.key))
-                return
-            entry.claimed = True
-        self._lanes[command.lane].send(command, entry.parcel())
+        parcel = command.task.cargo
+        if command.attempt > 1:
+            story = self.core.story(command.number)
+            parcel.pids = tuple(event.detail["pid"] for event in story if event.kind == "begun")
+        lane = self._lanes[command.lane]
+        # The future is the judge between cancel() and running, and its lock the place where that is decided.
+        if parcel.future._give_to(lane.send, command):
+            self._to_flush.add(lane)
+        else:
+            self.post(CancelAsked(command.number))
+
+    def _ask_policy(self, command: AskPolicy) -> None:
+        self._notifier.run(lambda: self._answer(command.number, command.attempt, command.policy, command.failure))
+
+    def _answer(self, number: Any, attempt: int, policy: Policy, failure: Failure) -> None:
+        delay: float | None = None
+        try:
+            delay = policy.next_delay(failure)
+        except BaseException as error:  # a SystemExit in a strategy ends neither this thread nor the process
+            name = failure.name or number
+            _logger.exception("a retry policy raised; task %s is not tried again", name, exc_info=error)
+        finally:
+            self.post(PolicyAnswered(number, attempt, delay))
 
     def _abandon(self, command: Abandon) -> None:
-        lane = self._lanes.pop(command.lane)
-        lane.abandon()
-        self._parted.append(lane)
+        lane = self._lanes.pop(command.lane, None)
+        if lane is not None:
+            lane.abandon()
+            self._parted.append(lane)
 
-    def _settle(self, command: Settle) -> None:
-        future, outcome = self._entries.pop(command.key).future, command.outcome
-        future._record(command.attempts, command.elapsed, command.story)
-        with contextlib.suppress(InvalidStateError):  # cancelled by its holder in this very moment
-            if outcome is None:
-                future._insist(future._cancel_quietly)
-            elif isinstance(outcome, Returned):
-                future._insist(future.set_result, outcome.value)
-            else:
-                future._insist(future.set_exception, _error_of(command, future))
-        future._notify_if_cancelled()
+    @staticmethod
+    def _settle(command: Settle) -> None:
+        task = command.task
+        future, task.cargo = task.cargo.future, None  # nobody needs the call any more
+        future._settle(command)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -354,28 +348,27 @@ class Supervisor:
             lane.abandon()
             self._parted.append(lane)
         self._lanes.clear()
-        self._fail_all(error)
+        for task, rows in self.core.give_up():
+            self._fail_one(task, Story(task.key, rows), error)
+        if isinstance(self._at_hand, Submitted) and self._at_hand.task.cargo is not None:
+            self._fail_one(self._at_hand.task, Story(None, []), error)
 
     def _settle_rest(self) -> None:
         """What came in between the last turn and now, or later still, by a thread that had found the pool open."""
         error = self._failure or PoolClosed("the pool was shut down before this task came in")
-        while self._entries:
-            self._fail_all(error)
+        with contextlib.suppress(IndexError):  # another thread is quicker
+            while True:
+                item = self._loop.inbox.popleft()
+                if isinstance(item, Submitted):
+                    self._fail_one(item.task, Story(item.task.key, []), error)
 
-    def _fail_all(self, error: BaseException) -> None:
-        while self._entries:
-            try:
-                key, entry = self._entries.popitem()  # by no key: looking one up may be what has failed
-            except KeyError:  # another thread was quicker
-                return
-            story: tuple[Event, ...] = ()
-            with contextlib.suppress(Exception):
-                story = self.core.story(key)
-            entry.future._record(sum(event.kind == "begun" for event in story), 0.0, story)
-            told = error if isinstance(error, PoolClosed) else _internal(key, error, story)
-            with contextlib.suppress(InvalidStateError):
-                entry.future._insist(entry.future.set_exception, told)
-            entry.future._notify_if_cancelled()
+    @classmethod
+    def _fail_one(cls, task: Task, story: Story, error: BaseException) -> None:
+        told: InternalError | PoolClosed = (
+            error if isinstance(error, PoolClosed) else internal_error(task, error, story)
+        )
+        attempts = sum(row[1] == "begun" for row in story.rows)
+        cls._settle(Settle(task.number, told, attempts, 0.0, story, task))
 
     def _end(self) -> None:
         deadline = time.monotonic() + _JOIN_TIMEOUT
@@ -385,6 +378,8 @@ class Supervisor:
         for observer in self._observers:
             observer.close()
         self._notifier.close()
+        self._log.close()
+        self._loop.close()
         self.ended.set()
         self._has_started.set()
         self._settle_rest()

@@ -5,9 +5,10 @@ so a worker that is killed in the middle of a message harms no other (a queue or
 share is what most pools hang on when one of them dies).
 
 A frame is a header, ``<BBIQ``: a magic byte, the kind, the serial number of the attempt in this worker, and the
-length of the body, which follows.  The parent's side never blocks: :class:`Framer` takes what has come and gives
-the whole frames in it, :class:`Outbox` writes what there is room for.  The worker's side, :class:`WorkerChannel`,
-blocks: it has nothing else to do.
+length of the body, which follows.  Small frames travel many at a time: one read takes what has come, one write what
+there is to say.  The parent's side never blocks: :class:`Framer` takes what has come and gives the whole frames in it,
+:class:`Outbox` writes what there is room for.  The worker's side, :class:`WorkerChannel`, blocks: it has nothing else
+to do.  It sends each outcome at once, before it begins anything else: what is done is never lost with what comes next.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import socket
 import struct
 import sys
+from collections import deque
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,22 +30,35 @@ _HEADER = struct.Struct("<BBIQ")
 _MAGIC = 0xA7
 _CHUNK = 1 << 16  # bytes, read at once; and a shorter body is joined to its header, a longer one goes by itself
 _LARGEST = 1 << 40  # a length beyond this is not a length
+_STEP = 16 << 20  # bytes: what is taken for a body at first, whatever its header says; then twice as much each time
+CALL = struct.Struct("<IQIddq")
+"""In front of an attempt's call: length of what else is said of it, number, attempt, limits (s), memory limit (bytes).
+
+A limit that is not set is 0, a memory limit -1.
+"""
+END = struct.Struct("<ddI")
+"""In front of an outcome: when the attempt began and ended, by the system's monotonic clock (s); length of notes."""
 
 
 class Kind(IntEnum):
     """What a frame says."""
 
     # to the worker
-    ATTEMPT = 1  # context, then call
+    ATTEMPT = 1  # CALL, what else is said of it, the pickled call
     QUIT = 2
+    GO_ON = 3  # what the attempt had started is ended: the next one may begin
     # from the worker
     HELLO = 10  # our code runs, the initializer is next; the serial is the number of the stacks descriptor
     READY = 11
     START_FAILED = 12  # text
-    BEGUN = 13
-    RETURNED = 14  # pickled value
-    RAISED = 15  # packed exception
-    NOT_SENDABLE = 16  # text
+    RETURNED = 14  # END, notes, pickled value
+    RAISED = 15  # END, notes, packed exception
+    NOT_SENDABLE = 16  # END, notes, text
+    SKIPPED = 17  # it had been taken back, and was not begun
+    CROWDED = 18  # it was not begun: the worker still holds too much of earlier tasks; text: how many bytes
+
+
+_KINDS = {int(kind): kind for kind in Kind}
 
 
 class Frame(NamedTuple):
@@ -51,7 +66,7 @@ class Frame(NamedTuple):
 
     kind: Kind
     serial: int
-    body: memoryview
+    body: memoryview | bytes
 
 
 class ChannelLost(Exception):
@@ -63,14 +78,46 @@ def header(kind: Kind, serial: int, length: int) -> bytes:
     return _HEADER.pack(_MAGIC, kind, serial, length)
 
 
-def _parse(data: bytes | bytearray) -> tuple[Kind, int, int]:
-    magic, kind, serial, length = _HEADER.unpack_from(data)
+def _parse(data: bytes | bytearray, at: int = 0) -> tuple[Kind, int, int]:
+    magic, number, serial, length = _HEADER.unpack_from(data, at)
+    kind = _KINDS.get(number)
+    if magic != _MAGIC or kind is None or length > _LARGEST:
+        start = bytes(data[at : at + 8])
+        raise ChannelLost(f"what came over the channel is not a message (it starts with {start!r})")
+    return kind, serial, length
+
+
+def _memory() -> int:
+    """Bytes that this machine has."""
     try:
-        if magic == _MAGIC and length <= _LARGEST:
-            return Kind(kind), serial, length
-    except ValueError:
-        pass
-    raise ChannelLost(f"what came over the channel is not a message (it starts with {bytes(data[:8])!r})")
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return _LARGEST
+
+
+class _Body:
+    """A long body on its way: it takes memory as its bytes arrive, not as its header says."""
+
+    def __init__(self, kind: Kind, serial: int, length: int, start: bytes | bytearray) -> None:
+        self.kind, self.serial, self.length = kind, serial, length
+        self.filled = len(start)
+        if length > _memory():
+            raise ChannelLost(f"a message of {length} bytes does not fit in this machine's memory")
+        self._data = bytearray(max(min(length, _STEP), len(start)))
+        self._data[: len(start)] = start
+
+    def room(self) -> memoryview:
+        """Where the next bytes go; empty once it is whole."""
+        data = self._data
+        if self.filled == len(data) < self.length:
+            try:
+                data.extend(bytes(min(len(data), self.length - len(data))))
+            except MemoryError as error:
+                raise ChannelLost(f"a message of {self.length} bytes does not fit in the memory") from error
+        return memoryview(data)[self.filled :]
+
+    def frame(self) -> Frame:
+        return Frame(self.kind, self.serial, memoryview(self._data))
 
 
 class Framer:
@@ -78,10 +125,9 @@ class Framer:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._buffer = bytearray()
-        self._body: bytearray | None = None  # of the frame whose header has been taken
-        self._filled = 0
-        self._frame = (Kind.HELLO, 0)
+        self._data = b""  # what has been read ...
+        self._at = 0  # ... and how much of it has been taken
+        self._body: _Body | None = None  # a long one, whose header has been taken
         self.hung_up = False  # nothing more will come
 
     def frames(self) -> Iterator[Frame]:
@@ -94,82 +140,101 @@ class Framer:
         drained = False
         while True:
             if self._body is not None:
-                if not self._read_body(self._body):
+                if not self._fill(self._body):
                     return
-                body, self._body = memoryview(self._body), None
-                yield Frame(*self._frame, body)
-            elif len(self._buffer) >= _HEADER.size:
-                self._take_header()
-            elif drained:
-                return
+                frame, self._body = self._body.frame(), None
             else:
-                data = self._receive(_CHUNK)
-                drained = len(data) < _CHUNK  # saves asking once more, only to hear that there is nothing
-                self._buffer += data
+                taken = self._take()
+                if taken is None:
+                    if self._body is None:
+                        if drained:
+                            return
+                        drained = self._receive()
+                    continue
+                frame = taken
+            yield frame
+            del frame
 
-    def _take_header(self) -> None:
-        kind, serial, length = _parse(self._buffer)
-        self._frame = (kind, serial)
-        try:
-            body = bytearray(length)
-        except MemoryError as error:
-            raise ChannelLost(f"a message of {length} bytes does not fit in the parent's memory") from error
-        end = min(_HEADER.size + length, len(self._buffer))
-        self._filled = end - _HEADER.size
-        body[: self._filled] = self._buffer[_HEADER.size : end]
-        del self._buffer[:end]
-        self._body = body
+    def _take(self) -> Frame | None:
+        """The next frame of what has been read; ``None``: it is not whole, or a long one, whose body comes apart."""
+        data, at = self._data, self._at
+        if len(data) - at < _HEADER.size:
+            return None
+        kind, serial, length = _parse(data, at)
+        start, end = at + _HEADER.size, at + _HEADER.size + length
+        if end > len(data):
+            if length >= _CHUNK:
+                self._body = _Body(kind, serial, length, data[start:])
+                self._data, self._at = b"", 0
+            return None
+        self._at = end
+        return Frame(kind, serial, data[start:end])
 
-    def _read_body(self, body: bytearray) -> bool:
-        while self._filled < len(body):
-            with memoryview(body) as view:
-                try:
-                    got = self._sock.recv_into(view[self._filled :])
-                except (BlockingIOError, InterruptedError):
-                    return False
-                except OSError:  # reset: the process says what happened
-                    got = 0
+    def _fill(self, body: _Body) -> bool:
+        while room := body.room():
+            try:
+                got = self._sock.recv_into(room)
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError:  # reset: the process says what happened
+                got = 0
+            finally:
+                room.release()
             if not got:
                 self.hung_up = True
                 return False
-            self._filled += got
+            body.filled += got
         return True
 
-    def _receive(self, size: int) -> bytes:
+    def _receive(self) -> bool:
+        """Read more; whether that was all there is, which saves asking once more, only to hear of nothing."""
         try:
-            data = self._sock.recv(size)
+            data = self._sock.recv(_CHUNK)
         except (BlockingIOError, InterruptedError):
-            return b""
+            return True
         except OSError:  # reset: the process says what happened
             data = b""
         self.hung_up = self.hung_up or not data
-        return data
+        self._data = self._data[self._at :] + data if self._at < len(self._data) else data
+        self._at = 0
+        return len(data) < _CHUNK
 
 
 class Outbox:
-    """Writes frames to a non-blocking socket, as fast as it takes them; a body is not copied."""
+    """Writes frames to a non-blocking socket, as fast as it takes them; a long body is not copied."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._small: list[bytes] = []  # behind the pieces
         self._pieces: list[memoryview] = []
 
     def __bool__(self) -> bool:
-        return bool(self._pieces)
+        return bool(self._pieces or self._small)
 
     def put(self, kind: Kind, serial: int, *parts: bytes) -> None:
         """Queue a frame whose body is the parts, the last of which may be large."""
-        body = b"".join(parts[:-1])
-        last = parts[-1] if parts else b""
-        self._pieces.append(memoryview(header(kind, serial, len(body) + len(last)) + body))
-        if last:
-            self._pieces.append(memoryview(last))
+        length = sum(map(len, parts))
+        small = self._small
+        small.append(_HEADER.pack(_MAGIC, kind, serial, length))
+        if length < _CHUNK:
+            small += parts
+            return
+        small += parts[:-1]
+        self._pieces += [memoryview(b"".join(small)), memoryview(parts[-1])]
+        small.clear()
 
     def pump(self) -> int:
         """Write as much as the socket takes now; how many bytes that was."""
         written = 0
+        if self._small:
+            self._pieces.append(memoryview(b"".join(self._small)))
+            self._small.clear()
         while self._pieces:
             try:
-                sent = self._sock.sendmsg(self._pieces[:16]) if sys.platform != "win32" else self._send_one()
+                if len(self._pieces) == 1 or sys.platform == "win32":
+                    sent = self._sock.send(self._pieces[0])
+                else:
+                    sent = self._sock.sendmsg(self._pieces[:16])
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:  # the worker is gone: its process says so
@@ -178,9 +243,6 @@ class Outbox:
             written += sent
             self._drop(sent)
         return written
-
-    def _send_one(self) -> int:
-        return self._sock.send(self._pieces[0])
 
     def _drop(self, sent: int) -> None:
         while sent and self._pieces:
@@ -193,6 +255,7 @@ class Outbox:
 
     def clear(self) -> None:
         """Forget what is still to be written."""
+        self._small.clear()
         self._pieces.clear()
 
 
@@ -202,10 +265,14 @@ class WorkerChannel:
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(True)
+        self._fd = fd
         self._identity = self._identify()
+        self._buffer = b""  # what has been read ...
+        self._at = 0  # ... and how much of it has been taken
+        self._waiting: deque[Frame] = deque()  # taken out of their turn
 
     def _identify(self) -> tuple[int, int]:
-        status = os.fstat(self._socket.fileno())
+        status = os.fstat(self._fd)
         return status.st_dev, status.st_ino
 
     def _check(self) -> None:
@@ -217,34 +284,68 @@ class WorkerChannel:
             pass
         raise ChannelLost("the task closed descriptors that belong to the pool")
 
-    def send(self, kind: Kind, serial: int = 0, body: bytes | memoryview = b"") -> None:
-        """Send one frame, however long it takes."""
+    def send(self, kind: Kind, serial: int = 0, *parts: bytes | memoryview) -> None:
+        """Send one frame, whose body is the parts, however long it takes."""
         self._check()
+        length = sum(map(len, parts))
+        head = _HEADER.pack(_MAGIC, kind, serial, length)
         try:
-            if len(body) < _CHUNK:
-                self._socket.sendall(header(kind, serial, len(body)) + bytes(body))
+            if length < _CHUNK:
+                self._socket.sendall(b"".join((head, *parts)))
             else:
-                self._socket.sendall(header(kind, serial, len(body)))
-                self._socket.sendall(body)
+                self._socket.sendall(b"".join((head, *parts[:-1])))
+                self._socket.sendall(parts[-1])
         except OSError as error:
             raise ChannelLost("the parent has closed the channel") from error
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that was read waits to be taken."""
+        return self._at == len(self._buffer) and not self._waiting
+
     def receive(self) -> Frame:
         """Wait for one frame."""
-        self._check()
-        kind, serial, length = _parse(self._exactly(_HEADER.size))
-        return Frame(kind, serial, memoryview(self._exactly(length)))
+        return self._waiting.popleft() if self._waiting else self._receive()
 
-    def _exactly(self, size: int) -> bytearray:
-        data = bytearray(size)
-        view = memoryview(data)
-        filled = 0
-        while filled < size:
-            try:
-                got = self._socket.recv_into(view[filled:])
-            except OSError as error:
-                raise ChannelLost("the channel was closed") from error
-            if not got:
-                raise ChannelLost("the parent has closed the channel")
-            filled += got
-        return data
+    def await_kind(self, kind: Kind) -> None:
+        """Wait for a frame of that kind; those that come before it are received afterwards."""
+        while (frame := self._receive()).kind is not kind:
+            self._waiting.append(frame)
+
+    def _receive(self) -> Frame:
+        while (left := len(self._buffer) - self._at) < _HEADER.size:
+            self._read(left)
+        kind, serial, length = _parse(self._buffer, self._at)
+        start = self._at + _HEADER.size
+        if length < _CHUNK:
+            while len(self._buffer) - self._at < _HEADER.size + length:
+                self._read(len(self._buffer) - self._at)
+            start = self._at + _HEADER.size
+            self._at = start + length
+            return Frame(kind, serial, memoryview(self._buffer)[start : self._at])
+        body = _Body(kind, serial, length, self._buffer[start : start + length])
+        self._at = min(start + length, len(self._buffer))
+        while room := body.room():
+            body.filled += self._receive_into(room)
+            room.release()
+        return body.frame()
+
+    def _read(self, left: int) -> None:
+        self._check()
+        try:
+            data = self._socket.recv(_CHUNK)
+        except OSError as error:
+            raise ChannelLost("the channel was closed") from error
+        if not data:
+            raise ChannelLost("the parent has closed the channel")
+        self._buffer = self._buffer[self._at :] + data if left else data
+        self._at = 0
+
+    def _receive_into(self, room: memoryview) -> int:
+        try:
+            got = self._socket.recv_into(room)
+        except OSError as error:
+            raise ChannelLost("the channel was closed") from error
+        if not got:
+            raise ChannelLost("the parent has closed the channel")
+        return got

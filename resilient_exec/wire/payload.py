@@ -41,6 +41,7 @@ __all__ = [
     "pack_exception",
     "pack_value",
     "text_of",
+    "trace_of",
     "unpack_call",
     "unpack_exception",
     "unpack_value",
@@ -292,6 +293,11 @@ def _stand_in(text: str) -> NotSendable:
     error = NotSendable(text)
     error.__dict__["is_incomplete"] = True  # who knows the task adds its key, and what is known of it
     return error
+
+
+def trace_of(data: bytes | memoryview) -> str:
+    """The remote traceback of a packed exception, which is not unpickled for it."""
+    return str(pickle.loads(data)[2])
 
 
 def _trace(error: BaseException) -> str:

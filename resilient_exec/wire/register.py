@@ -2,13 +2,16 @@
 
 Two anonymous files (``memfd``: no path, nothing to clean up, no disk to fill) are inherited by the worker.
 
-* The **register** is mapped by the worker: the serial of the attempt last begun, of the one last ended, and of the one
-  that is to be told of its soft timeout (which the parent writes), then where its scratch directories are, and what the
-  task noted last.  Writing is a store to memory, so it is true however the process ends, and blame is read, not
-  guessed.  Notes stand one behind the other, in two arenas used in turns, and a number says where the one that
-  holds begins: a process that ends while it writes leaves the note before, and a note that still stands holds again by
-  one store.  What changes for many notes at once is a number that stands beside them.  Each note has a checksum, for
-  two threads that write at once.
+* The **register** is mapped by both: the serial of the attempt last begun and when that was, of the one last ended,
+  and of the one that is to be told of its soft timeout (which the parent writes); which attempts the parent has taken
+  back; what the worker held when the last one began; then where its scratch directories are, and what the task noted
+  last.  Writing is a store to memory, so it is true however the process ends, and blame is read, not guessed.  Notes
+  stand one behind the other, in two arenas used in turns, and a number says where the one that holds begins: a
+  process that ends while it writes leaves the note before, and a note that still stands holds again by one store.
+  What changes for many notes at once is a number that stands beside them.  Each note has a checksum, for two threads
+  that write at once.  *Taking back* an attempt that was sent and has not begun is settled here, and exactly: the
+  parent marks it, then looks whether it has begun; the worker says that it begins, then looks whether it is marked.
+  Whoever comes second sees the other, so that one is never both run here and given to another worker.
 * The **stacks** file is where ``faulthandler`` writes when it is asked by a signal: a C-level handler that works
   even under a held GIL.
 """
@@ -21,24 +24,24 @@ import mmap
 import os
 import struct
 import tempfile
+import threading
 import zlib
 
 __all__ = [
+    "AHEAD",
     "REGISTER_SIZE",
     "SMALL_REGISTER",
     "WHICH",
     "Note",
     "Notes",
     "Register",
+    "View",
     "anonymous_file",
-    "read_note",
     "read_register",
-    "read_scratch",
     "read_text",
     "register_file",
     "same_file",
     "unpack_note",
-    "write_soft",
 ]
 
 REGISTER_SIZE = 32768  # bytes: room for the notes of a world of some forty agents; only what is written is held
@@ -46,7 +49,14 @@ SMALL_REGISTER = 4096  # a page: what a process with the tightest limit on files
 _NUMBER = struct.Struct("<Q")
 _BOTH = struct.Struct("<QQ")
 _SOFT = 16
-_SCRATCH = 64  # length, then the path itself
+_BEGUN_AT = 24  # s, on the monotonic clock of the system
+_HELD = 32  # bytes
+_MARKS = 40  # a byte for each attempt that may be in the worker
+AHEAD = 64
+"""How many attempts may be in a worker at once."""
+_ROUNDS = 255  # values of a mark, so that one which is left over means no later attempt
+_SCRATCH = _MARKS + AHEAD  # length, then the path itself
+_DOUBLE = struct.Struct("<d")
 _NOTE = 1024  # where the note that holds begins (0: none), its number, then the arenas; what is before is the path's
 _HOLDS = struct.Struct("=Hh")
 WHICH = _NOTE // 2  # the place of the first of the two in :attr:`Notes.which`
@@ -89,26 +99,8 @@ def read_register(fd: int) -> tuple[int, int]:
     return begun, ended
 
 
-def write_soft(fd: int, serial: int) -> None:
-    """Name the attempt whose soft timeout is over."""
-    os.pwrite(fd, _NUMBER.pack(serial), _SOFT)
-
-
-def read_scratch(fd: int) -> str:
-    """What the paths of the worker's scratch directories begin with; ``""``: none was made."""
-    (length,) = _NUMBER.unpack(os.pread(fd, _NUMBER.size, _SCRATCH))
-    if not 0 < length <= _NOTE - _SCRATCH - _NUMBER.size:
-        return ""
-    return os.fsdecode(os.pread(fd, length, _SCRATCH + _NUMBER.size))
-
-
-def read_note(fd: int) -> str:
-    """What the attempt noted last; ``""``: nothing, or nothing that is whole."""
-    return unpack_note(os.pread(fd, REGISTER_SIZE, 0))
-
-
 def unpack_note(page: bytes) -> str:
-    """The same of a page that was read."""
+    """What the attempt noted last, by a page that was read; ``""``: nothing, or nothing that is whole."""
     start, number = _HOLDS.unpack_from(page, _NOTE) if len(page) >= SMALL_REGISTER else (0, 0)
     if not _FIRST <= start <= len(page) - _NOTE_HEAD.size:
         return ""
@@ -134,6 +126,70 @@ def same_file(pid: int, theirs: int, ours: int) -> bool:
         there, here = os.stat(f"/proc/{pid}/fd/{theirs}"), os.fstat(ours)
         return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
     return False
+
+
+def _mark_of(serial: int) -> int:
+    return 1 + serial // AHEAD % _ROUNDS
+
+
+class View:
+    """The parent's side of the register.  Once closed it says that everything has begun, and nothing of anything."""
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, 0)
+        self._barrier = threading.Lock()
+
+    def begun_and_ended(self) -> tuple[int, int]:
+        """The serials of the attempt last begun and of the one last ended."""
+        begun, ended = _BOTH.unpack_from(self._map)
+        return begun, ended
+
+    def begun_at(self) -> float:
+        """When the attempt last begun did so, on the monotonic clock of the system (s)."""
+        return float(_DOUBLE.unpack_from(self._map, _BEGUN_AT)[0])
+
+    def held(self) -> int:
+        """Bytes of earlier attempts that the worker held when the last one with a memory limit began."""
+        return int(_NUMBER.unpack_from(self._map, _HELD)[0])
+
+    def take_back(self, serial: int) -> bool:
+        """Whether that attempt has not begun, and never will."""
+        try:
+            self._map[_MARKS + serial % AHEAD] = _mark_of(serial)
+            with self._barrier:  # the processor may not look before others see the mark
+                pass
+            return bool(_NUMBER.unpack_from(self._map)[0] < serial)
+        except ValueError:  # closed
+            return False
+
+    def has_begun(self, serial: int) -> bool:
+        """Whether that attempt has begun, or is to be taken for such."""
+        try:
+            return bool(_NUMBER.unpack_from(self._map)[0] >= serial)
+        except ValueError:  # closed
+            return True
+
+    def is_taken_back(self, serial: int) -> bool:
+        """Whether that was tried."""
+        return self._map[_MARKS + serial % AHEAD] == _mark_of(serial)
+
+    def raise_soft(self, serial: int) -> None:
+        """Name the attempt whose soft timeout is over."""
+        _NUMBER.pack_into(self._map, _SOFT, serial)
+
+    def scratch(self) -> str:
+        """What the paths of the worker's scratch directories begin with; ``""``: none was made."""
+        (length,) = _NUMBER.unpack_from(self._map, _SCRATCH)
+        start = _SCRATCH + _NUMBER.size
+        return os.fsdecode(self._map[start : start + length]) if 0 < length <= _NOTE - start else ""
+
+    def note(self) -> str:
+        """What the attempt noted last; ``""``: nothing, or nothing that is whole."""
+        return unpack_note(self._map[:])
+
+    def close(self) -> None:
+        """Give the memory and the descriptor back."""
+        self._map.close()
 
 
 class Note:
@@ -167,9 +223,13 @@ class Notes:
         self._standing: tuple[list[Note], list[Note]] = ([], [])  # in each of them
         self._free, self._end = self._arenas[0]  # of the one that is filled now
         self._here = self._standing[0]
+        self._is_clear = False
 
     def clear(self) -> None:
         """No note stands there, and none holds."""
+        if self._is_clear:
+            return
+        self._is_clear = True
         self.which[WHICH] = 0
         for arena in (0, 1):
             self._enter(arena)
@@ -184,6 +244,7 @@ class Notes:
 
     def put(self, note: Note) -> int:
         """Have a note that stands nowhere stand beside the one that holds; where it stands now."""
+        self._is_clear = False
         size = len(note.packed)
         if self._free + size > self._end:
             self._enter(1 if self.which[WHICH] < self._arenas[1][0] else 0)  # the one that holds is in the other
@@ -207,12 +268,28 @@ class Register:
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, 0)
+        self._barrier = threading.Lock()
         self.notes = Notes(self._map)
 
-    def begin(self, serial: int) -> None:
-        """The attempt has begun: from here on it is to blame for what happens to the process."""
+    def begin(self, serial: int, now: float) -> bool:
+        """The attempt begins: from here on it is to blame for what happens to the process.
+
+        ``now``: by the monotonic clock of the system (s).  ``False``: it was taken back, and is not to be begun.
+        """
         self.notes.clear()  # the last one's
+        _DOUBLE.pack_into(self._map, _BEGUN_AT, now)
         _NUMBER.pack_into(self._map, 0, serial)
+        with self._barrier:  # the processor may not look before others see that it begins
+            pass
+        return self._map[_MARKS + serial % AHEAD] != _mark_of(serial)
+
+    def hold(self, size: int) -> None:
+        """Bytes of earlier attempts that this process holds as the attempt begins."""
+        _NUMBER.pack_into(self._map, _HELD, size)
+
+    def noted(self) -> str:
+        """What this attempt has noted last."""
+        return unpack_note(self._map[:]) if self.notes.which[WHICH] else ""
 
     def soft(self) -> int:
         """The serial of the attempt whose soft timeout is over, by the parent's word."""

@@ -6,12 +6,13 @@ import contextlib
 import errno
 import math
 import os
+import pickle
 import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.wire import scratch
 from resilient_exec.wire.register import REGISTER_SIZE, Note, Notes
@@ -163,8 +164,11 @@ class _Place:
         return self._outside
 
     def clear(self, serial: int) -> None:
-        path = os.path.join(self._folder(), f"{self.mark}{serial}")
-        if not self._folder() or not os.path.lexists(path):
+        folder = self._folder()
+        if not folder:
+            return
+        path = os.path.join(folder, f"{self.mark}{serial}")
+        if not os.path.lexists(path):
             return
         here = ""
         with contextlib.suppress(OSError):
@@ -178,19 +182,41 @@ class _Place:
 _place = _Place()
 _notes = Notes(bytearray(REGISTER_SIZE))  # outside a pool nobody reads it
 _current: TaskContext | None = None
+_given: tuple[Any, ...] | None = None  # what the attempt under way was sent with: its context is made when asked for
 _outside = TaskContext()
 _seed: int | None = None  # of the pool
 
 
 def task_context() -> TaskContext:
     """The attempt that runs in this worker; outside a pool, a first attempt without a key and without limits."""
-    return _current or _outside
-
-
-def enter(context: TaskContext) -> None:
-    """Called by the worker when an attempt begins."""
     global _current  # noqa: PLW0603  one attempt runs in a process at a time
-    _current = context
+    if _current is None:
+        if _given is None:
+            return _outside
+        _current = _make(_given)
+    return _current
+
+
+def _make(given: tuple[Any, ...]) -> TaskContext:
+    serial, number, attempt, limits, about, began = given
+    key: Hashable = number
+    pids: tuple[int, ...] = ()
+    if about:
+        packed, name, pids = pickle.loads(about)
+        if packed is not None:
+            try:
+                key = pickle.loads(packed)
+            except Exception:  # a key is never a task's own error
+                key = name
+        elif name is not None:
+            key = name
+    return TaskContext(key, attempt, pids, tuple(limit for limit in limits if limit), serial, began)
+
+
+def enter(*given: Any) -> None:
+    """Called when an attempt begins, with its serial, number, attempt, limits (s; 0: none), key and pids, begin."""
+    global _given, _current
+    _given, _current = given, None
 
 
 def in_turn(calls: Iterable[T]) -> Iterable[T]:
@@ -208,10 +234,10 @@ def _in_turn(calls: Iterable[T]) -> Iterator[T]:
 
 def leave() -> None:
     """Called by the worker when the attempt is over and told: removing a large scratch directory takes its time."""
-    global _current
-    context, _current = _current, None
-    if context is not None:
-        _place.clear(context._serial)
+    global _given, _current
+    given, _given, _current = _given, None, None
+    if given is not None:
+        _place.clear(given[0])
 
 
 def set_scratch(mark: str, known: str, note: Callable[[str], object], noted: Callable[[], str]) -> None:

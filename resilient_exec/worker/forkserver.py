@@ -43,7 +43,7 @@ from resilient_exec.worker.terminal import disregard_interrupts, leave_group
 
 __all__ = ["main"]
 
-_OWN = ("cloudpickle", "resilient_exec.worker.main", "resilient_exec.worker.script")
+_OWN = ("cloudpickle", "resilient_exec.worker.serving", "resilient_exec.worker.script")
 _PART = 250  # descriptors in one datagram, at most
 _ROOM = 16  # between the highest descriptor of the server and the lowest that a worker is given
 _PROBE_TIMEOUT = 60.0  # s, for a module with a "?" to be imported on trial

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,10 @@ _LINE_BUFFERED = 1  # _IOLBF of stdio.h
 def flush() -> None:
     """What the task printed is out before its outcome is: a later kill must not take it along."""
     for name in ("stdout", "stderr"):
-        with contextlib.suppress(BaseException):  # of a task's own, whose SystemExit is no exit of ours
+        try:  # noqa: SIM105  several times as fast, and done for each attempt
             getattr(sys, name).flush()
+        except BaseException:
+            pass
 
 
 class Streams:
@@ -38,6 +41,8 @@ class Streams:
     def __init__(self) -> None:
         self._kept: dict[int, tuple[int, tuple[int, int]]] = {}  # by number: the duplicate, and what it is
         self._objects: dict[str, Any] = {}
+        self._captured = False
+        self._looked_for: Any = None
 
     def redirect(self, out: int, err: int) -> None:
         """Have the process print into these descriptors, which are closed."""
@@ -64,6 +69,40 @@ class Streams:
             with contextlib.suppress(OSError):  # this one is closed, as it was in the parent
                 self._kept[number] = (raise_high(number), _identity(number))
             self._objects[name] = getattr(sys, name)
+
+    def capture(self) -> None:
+        """What they lead to is a file that keeps the output of one attempt at a time."""
+        self._captured = True
+
+    def begin(self) -> None:
+        """An attempt begins: what earlier ones have printed is not its own."""
+        if self._captured:
+            for number in (1, 2):
+                with contextlib.suppress(OSError):
+                    if os.lseek(number, 0, os.SEEK_END):
+                        os.ftruncate(number, 0)
+
+    def tails(self, size: int) -> tuple[bytes, bytes]:
+        """The last bytes that the attempt has printed, where that is kept."""
+        found = [b"", b""]
+        for number in (1, 2) if self._captured else ():
+            with contextlib.suppress(OSError):
+                end = os.lseek(number, 0, os.SEEK_END)
+                found[number - 1] = os.pread(number, size, max(0, end - size))
+        return found[0], found[1]
+
+    def seem_well(self) -> bool:
+        """Whether none of them is closed, and the objects are what they were: one system call."""
+        if self._looked_for is None:
+            if not hasattr(select, "poll"):
+                return False
+            self._looked_for = select.poll()
+            for number in self._kept:
+                self._looked_for.register(number, 0)
+        for name, stream in self._objects.items():
+            if getattr(sys, name, self) is not stream or not _is_usable(stream):
+                return False
+        return not any(what & select.POLLNVAL for _, what in self._looked_for.poll(0))
 
     def mend(self) -> None:
         """Put back what is no longer as it was; made to be quick where nothing is amiss."""

@@ -27,6 +27,23 @@ if TYPE_CHECKING:
     from resilient_exec.model.task import Task
 
 
+class Unusable:
+    """A user's key: nothing below the pool may compare it or hash it; those who check the laws look inside."""
+
+    __hash__ = None
+
+    def __init__(self, number: Hashable) -> None:
+        self.number = number
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("the core compared a user's key")
+
+
+def number_of(event: Event) -> Hashable:
+    """Of the task that the event is about."""
+    return event.key.number if event.key is not None else None
+
+
 @dataclass
 class Truth:
     """What has been told about one unsettled task."""

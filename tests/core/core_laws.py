@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from core_facts import number_of
 from core_limit_laws import LimitLaws
 
 from resilient_exec.core.machine import Core
@@ -13,8 +14,11 @@ from resilient_exec.core.messages import (
     Abandon,
     AttemptEnded,
     Command,
+    EndStart,
+    EndStop,
     Kill,
     LaneClosed,
+    Look,
     RaiseSoftTimeout,
     Send,
     Settle,
@@ -22,6 +26,7 @@ from resilient_exec.core.messages import (
     StartWorker,
     StopWorker,
     Submitted,
+    TakeBack,
     TimePassed,
     WorkerGone,
 )
@@ -45,13 +50,13 @@ class Laws(LimitLaws):
         core = self.core
         assert set(core.unsettled()) == set(self.truths), "law 1: a task was lost, or came back"
         dues = {id(owner): due for due, serial, owner in core._timers._heap if owner.timer == serial}
-        queued = Counter(id(record) for record in core._queue if record.state is State.QUEUED)
+        queued = Counter(id(record) for *_, record in core._queue if record.state is State.QUEUED)
         holders = Counter(id(record) for lane in core._lanes for record in lane.holds)
         for record in core._records.values():
             places = (queued[id(record)], int(record.state is State.BACKING_OFF), holders[id(record)])
-            assert sorted(places) == [0, 0, 1], f"law 1: {record.task.key} ({record.state}) is in {places}"
+            assert sorted(places) == [0, 0, 1], f"law 1: {record.task.number} ({record.state}) is in {places}"
             if record.state is State.BACKING_OFF:
-                assert id(record) in dues, f"law 1: {record.task.key} backs off without a timer"
+                assert id(record) in dues, f"law 1: {record.task.number} backs off without a timer"
             elif not queued[id(record)]:
                 self._check_watch(record, dues.get(id(record)))
         for lane in core._lanes:
@@ -60,7 +65,7 @@ class Laws(LimitLaws):
             self._check_wake_up(len(queued), id(core._starts) in dues)
 
     def _check_watch(self, record: Record, due: float | None) -> None:
-        key, lane = record.task.key, record.lane
+        key, lane = record.task.number, record.lane
         assert lane is not None, f"law 1: {key} is {record.state} without a lane"
         assert record in lane.holds, f"law 1: {key} is not in the lane it is said to be in"
         if record is not lane.holds[0]:
@@ -71,7 +76,8 @@ class Laws(LimitLaws):
             assert due == wanted, f"law 1: {key} is due at {due} instead of {wanted}"
         elif lane.state is not LaneState.KILLING:  # else the lane's deadline counts
             assert record.state is State.SENT, f"law 1: nobody kills {key}, which is {record.state}"
-            assert due is not None, f"law 1: nobody watches whether {key} begins"
+            assert lane.look.timer, f"law 1: nobody watches whether {key} begins"
+            assert lane.since <= self.now, f"law 1: {key} is waited for from {lane.since} on"
 
     def _wanted(self, truth: Truth) -> float | None:
         """When the clock is to strike the attempt that runs: for its soft timeout once, then for the hard one."""
@@ -81,7 +87,7 @@ class Laws(LimitLaws):
         return truth.begun_at + min(given) if given else None
 
     def _check_lane(self, lane: LaneRecord, *, watched: bool) -> None:
-        calls = [(record.task.key, record.attempt) for record in lane.holds]
+        calls = [(record.task.number, record.attempt) for record in lane.holds]
         assert calls == self.held.get(lane.number, []), f"law 1: lane {lane.number} is said to hold {calls}"
         if lane.state is LaneState.BUSY:
             assert calls, f"law 1: lane {lane.number} is busy with nothing"
@@ -107,19 +113,19 @@ class Laws(LimitLaws):
         word, left = self.stimulus, list(self.truths.values())
         assert not self.core.broken or not left, "law 1: the pool is broken, and tasks wait"
         if isinstance(word, Submitted) and self.shutdowns:
-            assert word.task.key not in self.truths, "law 1: a task was taken after the shutdown"
+            assert word.task.number not in self.truths, "law 1: a task was taken after the shutdown"
         if isinstance(word, ShutdownAsked) and (word.cancel or word.kill):
             held = {key for calls in self.held.values() for key, _ in calls}
             assert set(self.truths) <= held, "law 1: a shutdown with cancel forgot who waits"
         if isinstance(word, ShutdownAsked) and word.kill:
-            alive = [t.task.key for t in left if self.core._records[t.task.key].state is not State.DOOMED]
+            alive = [t.task.number for t in left if self.core._records[t.task.number].state is not State.DOOMED]
             assert not alive, f"law 1: a shutdown with kill spared {alive}"
 
     # -- law 2: a death costs one attempt ----------------------------------------------------------------------------
 
     def law_2_only_the_guilty_is_charged(self, failure: Failure, delay: float | None) -> None:
         """Called by the policy that the core asks."""
-        key, attempt, truth, word = failure.key, failure.attempts, self.truths[failure.key], self.stimulus
+        key, attempt, truth, word = failure.key.number, failure.attempts, self.truths[failure.key.number], self.stimulus
         assert attempt + len(truth.evicted) == truth.begun, f"law 2: attempt {attempt} of {key} is charged, of {truth}"
         attempt = truth.begun
         assert attempt not in truth.charged, f"law 2: attempt {attempt} of {key} is charged twice"
@@ -129,7 +135,7 @@ class Laws(LimitLaws):
         match word:
             case AttemptEnded() | WorkerGone():
                 assert word.outcome is not None, f"law 2: {key} is charged for {word}"
-                assert (word.key, word.attempt) == (key, attempt), f"law 2: {key} is charged for {word}"
+                assert (word.number, word.attempt) == (key, attempt), f"law 2: {key} is charged for {word}"
             case LaneClosed():
                 pass
             case _:
@@ -153,38 +159,39 @@ class Laws(LimitLaws):
     def law_2_a_kill_names_the_head(self, kill: Kill) -> None:
         held = self.held.get(kill.lane, [])
         wanted = held[0] if held else (None, 0)
-        assert (kill.key, kill.attempt) == wanted, f"law 2: {kill} of a lane that holds {held}"
+        assert (kill.number, kill.attempt) == wanted, f"law 2: {kill} of a lane that holds {held}"
 
     # -- law 4: dead before replaced ---------------------------------------------------------------------------------
 
     def law_4_dead_before_replaced(self, send: Send) -> None:
         for lane in self.lanes.values():
             calls = lane.calls if not lane.abandoned else []
-            assert send.key not in {key for key, _ in calls}, f"law 4: {send} while lane {lane.number} runs it"
+            assert send.number not in {key for key, _ in calls}, f"law 4: {send} while lane {lane.number} runs it"
             held = {key for key, _ in self.held.get(lane.number, [])}
-            assert send.key not in held, f"law 4: {send} before lane {lane.number} said that it is over"
+            assert send.number not in held, f"law 4: {send} before lane {lane.number} said that it is over"
 
     # -- law 5: what is done is kept ---------------------------------------------------------------------------------
 
     def law_5_what_came_back_is_kept(self, word: AttemptEnded, commands: list[Command]) -> None:
-        kept = [c.outcome for c in commands if isinstance(c, Settle) and c.key == word.key]
-        assert kept, f"law 5: the result of {word.key} was dropped"
-        assert kept[0] is word.outcome, f"law 5: {word.key} settled with something else than its result"
+        kept = [c.outcome for c in commands if isinstance(c, Settle) and c.number == word.number]
+        assert kept, f"law 5: the result of {word.number} was dropped"
+        assert kept[0] is word.outcome, f"law 5: {word.number} settled with something else than its result"
 
     # -- law 8: told before done -------------------------------------------------------------------------------------
 
     def law_8_told_before_done(self, commands: list[Command]) -> None:
-        doomed = {(e.key, e.attempt) for t in self.truths.values() for e in t.events if e.kind == "doomed"}
+        doomed = {(number_of(e), e.attempt) for t in self.truths.values() for e in t.events if e.kind == "doomed"}
+        commands = [c for c in commands if not isinstance(c, Look | TakeBack)]
         for before, command in zip([None, *commands], commands, strict=False):
             if isinstance(command, Event) and command.kind == "doomed":
-                doomed.add((command.key, command.attempt))
-            elif isinstance(command, Kill) and command.key is not None and not command.unless_begun:
-                assert (command.key, command.attempt) in doomed, f"law 8: {command} was not told before"
+                doomed.add((number_of(command), command.attempt))
+            elif isinstance(command, Kill) and not command.unless_begun:
+                assert (command.number, command.attempt) in doomed, f"law 8: {command} was not told before"
             warned = isinstance(before, Event) and before.kind == "soft_timeout"
             assert not warned or isinstance(command, RaiseSoftTimeout), f"law 8: {before} was told, and not done"
             wanted = _event_before(command)
             lane = before.lane if isinstance(before, Event) and not isinstance(command, Settle) else None
-            got = (before.kind, before.key, lane) if isinstance(before, Event) else None
+            got = (before.kind, number_of(before), lane) if isinstance(before, Event) else None
             assert wanted is None or got == wanted, f"law 8: {command} came after {before}"
 
     # -- law 9: decisions are pure -----------------------------------------------------------------------------------
@@ -199,10 +206,16 @@ class Laws(LimitLaws):
 
     def check_order(self, commands: list[Command]) -> None:
         """Whoever is sent goes before whoever still waits."""
-        sent = [self.truths[c.key].rank for c in commands if isinstance(c, Send)]
-        waiting = [self.truths[r.task.key].rank for r in self.core._records.values() if r.state is State.QUEUED]
+        sent = [self.truths[c.number].rank for c in commands if isinstance(c, Send)]
+        waiting = [self.truths[r.task.number].rank for r in self.core._records.values() if r.state is State.QUEUED]
         assert sent == sorted(sent), f"sent out of order: {commands}"
         assert not sent or not waiting or max(sent) < min(waiting), f"one that should wait was sent: {commands}"
+
+    def check_taking_back(self, order: TakeBack) -> None:
+        """What is taken back has been sent there; what is known to have begun is let be."""
+        for number, attempt in order.calls:
+            truth = self.truths.get(number)
+            assert truth is None or truth.begun != attempt, f"{order} although {number} has begun"
 
     def check_broken(self) -> None:
         assert self.failed_starts >= self.limits.start_failures, f"broken by {self.failed_starts} failures in a row"
@@ -225,21 +238,21 @@ def _event_before(command: Command) -> tuple[str, Any, int | None] | None:
     """Kind, key and lane of the event that must stand just before the command."""
     match command:
         case Send():
-            return ("sent", command.key, command.lane)
+            return ("sent", command.number, command.lane)
         case Settle():
-            return ("settled", command.key, None)
+            return ("settled", command.number, None)
         case RaiseSoftTimeout():
-            return ("soft_timeout", command.key, command.lane)
+            return ("soft_timeout", command.number, command.lane)
         case StartWorker():
             return ("lane_starting", None, command.lane)
         case StopWorker():
             return ("lane_stopping", None, command.lane)
         case Abandon():
             return ("lane_abandoned", None, command.lane)
-        case Kill(key=None):
+        case EndStart() | EndStop():
             return ("lane_overdue", None, command.lane)
         case Kill(unless_begun=True):
-            return ("frozen", command.key, command.lane)
+            return ("frozen", command.number, command.lane)
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core_facts import Facts
+from core_facts import Facts, number_of
 
 from resilient_exec.core.messages import (
     AttemptEnded,
@@ -34,8 +34,8 @@ class LimitLaws(Facts):
     # -- limits ------------------------------------------------------------------------------------------------------
 
     def check_soft_timeout(self, order: RaiseSoftTimeout) -> None:
-        truth, attempt = self.truths[order.key], order.attempt
-        assert self.held[order.lane][:1] == [(order.key, attempt)], f"{order} strikes another"
+        truth, attempt = self.truths[order.number], order.attempt
+        assert self.held[order.lane][:1] == [(order.number, attempt)], f"{order} strikes another"
         assert truth.begun == attempt, f"{order} before its begin"
         assert truth.warned != attempt, f"{order} came twice"
         assert truth.task.soft_timeout is not None, f"{order} of a task without a soft timeout"
@@ -69,7 +69,7 @@ class LimitLaws(Facts):
 
     def check_end(self, word: AttemptEnded | WorkerGone, commands: list[Command], truth: Truth) -> None:
         """What is told of the end of an attempt: its evidence, and whether it was its soft timeout that left it."""
-        outcome, story = word.outcome, [e for e in commands if isinstance(e, Event) and e.key == word.key]
+        outcome, story = word.outcome, [e for e in commands if isinstance(e, Event) and number_of(e) == word.number]
         kinds = (outcome.kind, "timed_out", "out_of_memory", "evicted", "killed")
         (end,) = [e for e in story if e.kind in kinds]
         if not isinstance(outcome, Returned):
@@ -78,7 +78,7 @@ class LimitLaws(Facts):
             soft = truth.warned == word.attempt
             assert end.kind == ("timed_out" if soft else "raised"), f"{word} became {end}"
             for settle in commands:
-                if soft and isinstance(settle, Settle) and settle.key == word.key:
+                if soft and isinstance(settle, Settle) and settle.number == word.number:
                     assert settle.outcome.cause is outcome.exception, f"{settle} has lost its cause"
 
     def check_stall(self, word: Stalled, commands: list[Command]) -> None:
@@ -106,7 +106,7 @@ class LimitLaws(Facts):
 
     def check_swollen(self, word: AttemptEnded) -> None:
         most = self.limits.max_memory_per_worker
-        shaken = self.truths[word.key].warned == word.attempt
+        shaken = self.truths[word.number].warned == word.attempt
         if (shaken or (most is not None and word.memory > most)) and not self.held[word.lane]:
             self.swollen.add(word.lane)
 
@@ -119,9 +119,9 @@ class LimitLaws(Facts):
             return
         told = [c.kind for c in commands if isinstance(c, Event) and c.kind.startswith("memory_")]
         assert told == ([f"memory_{self.level}"] if self.level_changed else []), f"{self.stimulus} is told as {told}"
-        ordered = [(c.key, c.attempt) for c in commands if isinstance(c, Kill)]
+        ordered = [(c.number, c.attempt) for c in commands if isinstance(c, Kill)]
         heads = [calls[0] for calls in self.held.values() if calls]
-        doomed = {(e.key, e.attempt) for t in self.truths.values() for e in t.events if e.kind == "doomed"}
+        doomed = {(number_of(e), e.attempt) for t in self.truths.values() for e in t.events if e.kind == "doomed"}
         running = [(k, n) for k, n in heads if self.truths[k].begun == n and (k, n) not in doomed - set(ordered)]
         if self.level is MemoryLevel.CRITICAL and len(running) == len(heads) > 1:
             assert len(ordered) == 1, f"{ordered} are evicted of {running}"
@@ -131,9 +131,9 @@ class LimitLaws(Facts):
             assert not ordered, f"memory is {self.level}: {ordered} is evicted of {heads}, of which {running} run"
 
     def an_evicted_task_is_queued_again(self, commands: list[Command]) -> None:
-        settled = {c.key: c.story for c in commands if isinstance(c, Settle)}
+        settled = {c.number: c.story for c in commands if isinstance(c, Settle)}
         for event in commands:
             if not isinstance(event, Event) or event.kind != "evicted" or self.no_retries or self.core.broken:
                 continue
-            times = sum(e.kind == "evicted" for e in settled.get(event.key, ()))
-            assert event.key not in settled or times == self.limits.uncharged, f"{event} was the end of the task"
+            times = sum(e.kind == "evicted" for e in settled.get(number_of(event), ()))
+            assert number_of(event) not in settled or times == self.limits.uncharged, f"{event} was the end of the task"

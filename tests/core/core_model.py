@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from core_facts import Truth
+from core_facts import Truth, Unusable, number_of
 from core_laws import Laws
 from fake_lane import FakeLane
 
@@ -16,11 +16,14 @@ from resilient_exec.core.messages import (
     CancelAsked,
     CloseLane,
     Command,
+    EndStart,
+    EndStop,
     Finish,
     Kill,
     KillAsked,
     LaneClosed,
     LaneReady,
+    Look,
     MachineMemory,
     MemoryExceeded,
     RaiseSoftTimeout,
@@ -33,6 +36,8 @@ from resilient_exec.core.messages import (
     Stimulus,
     StopWorker,
     Submitted,
+    TakeBack,
+    TakenBack,
     TimePassed,
     WorkerGone,
 )
@@ -52,6 +57,7 @@ class Granting:
     def __init__(self, delays: tuple[float, ...], shell: Shell) -> None:
         self.delays = delays
         self.shell = shell
+        self.asks_user = False
 
     def next_delay(self, failure: Failure) -> float | None:
         failures = sum(failure.counts.values())
@@ -75,7 +81,7 @@ class Shell(Laws):
             self.cancels.remove(cancelled)
             self.tell(CancelAsked(cancelled))
         self.submitted += 1
-        truth = Truth(Task(key, Granting(delays, self), **task), self.submitted)
+        truth = Truth(Task(key, Granting(delays, self), key=Unusable(key), **task), self.submitted)
         self.truths[key] = truth
         self.tell(Submitted(truth.task, problem))
 
@@ -89,7 +95,7 @@ class Shell(Laws):
         self.history.append((dataclasses.replace(stimulus), self.now, list(commands)))
         self.law_8_told_before_done(commands)
         self.check_order(commands)
-        withheld = [command.key for command in commands if self._perform(command)]
+        withheld = [command.number for command in commands if self._perform(command)]
         if came_back:
             self.law_5_what_came_back_is_kept(stimulus, commands)
         if ends is not None:
@@ -112,15 +118,15 @@ class Shell(Laws):
         if isinstance(word, WorkerGone):
             ends = word.outcome is not None and word.lane in self.up and self._is_head(word)
         else:
-            ends = (
-                isinstance(word, AttemptEnded) and self._is_head(word) and self.truths[word.key].begun == word.attempt
-            )
-        return self.truths[word.key] if ends else None
+            ends = isinstance(word, AttemptEnded) and self._is_head(word) and self._has_begun(word)
+        return self.truths[word.number] if ends else None
 
     def _note(self, word: Stimulus) -> bool:
         """Note what the core is now told; whether it is a result that must be kept."""
         if isinstance(word, KillAsked):
-            self.truths[word.key].killed = True
+            self.truths[word.number].killed = True
+        elif isinstance(word, CancelAsked):
+            self._note_cancel(word.number)
         elif isinstance(word, ShutdownAsked):
             self.shutdowns += 1
             self.no_retries |= word.cancel or word.kill
@@ -132,6 +138,14 @@ class Shell(Laws):
             return self._note_lane(word)
         return False
 
+    def _note_cancel(self, number: Hashable) -> None:
+        """A task that has not begun is gone with its cancel; one that was killed first ends by that."""
+        truth = self.truths.get(number)
+        doomed = truth is not None and any(event.kind == "doomed" for event in truth.events)
+        if truth is not None and not truth.begun and not doomed:
+            for held in self.held.values():
+                held[:] = [call for call in held if call[0] != number]
+
     def _note_lane(self, word: Any) -> bool:
         match word:
             case LaneReady() if not self.lanes[word.lane].closing:
@@ -140,29 +154,40 @@ class Shell(Laws):
             case StartFailed():
                 self.failed_starts += 1
             case Begun() if self._is_head(word):
-                self._note_begin(word.key, word.attempt)
-            case AttemptEnded() if self._is_head(word) and self.truths[word.key].begun == word.attempt:
+                self._note_begin(word.number, word.attempt, word.at)
+            case AttemptEnded() if self._is_head(word) and self._has_begun(word):
+                if word.began is not None:
+                    self._note_begin(word.number, word.attempt, word.began)
                 del self.held[word.lane][0]
                 self.check_swollen(word)
                 return isinstance(word.outcome, Returned)
             case MemoryExceeded() if self._is_head(word):
-                self.truths[word.key].swollen.add(word.attempt)
+                self.truths[word.number].swollen.add(word.attempt)
             case WorkerGone() if word.lane in self.up:
                 if word.outcome is not None:
-                    self._note_begin(word.key, word.attempt)
+                    self._note_begin(word.number, word.attempt, word.at)
                 self._let_go(word.lane)
+            case TakenBack():
+                self.held[word.lane] = [
+                    call
+                    for call in self.held.get(word.lane, [])
+                    if call not in word.calls or self.truths[call[0]].begun == call[1]
+                ]
             case LaneClosed():
                 self.failed_starts += word.lane not in self.up
                 self._let_go(word.lane)
         return False
 
     def _is_head(self, word: Begun | AttemptEnded | MemoryExceeded | WorkerGone) -> bool:
-        return self.held.get(word.lane, [])[:1] == [(word.key, word.attempt)]
+        return self.held.get(word.lane, [])[:1] == [(word.number, word.attempt)]
 
-    def _note_begin(self, key: Hashable, attempt: int) -> None:
+    def _has_begun(self, word: AttemptEnded) -> bool:
+        return word.began is not None or self.truths[word.number].begun == word.attempt
+
+    def _note_begin(self, key: Hashable, attempt: int, at: float | None) -> None:
         truth = self.truths[key]
         if truth.begun != attempt:
-            truth.begun, truth.begun_at, truth.lost = attempt, self.now, 0
+            truth.begun, truth.begun_at, truth.lost = attempt, self.now if at is None else at, 0
 
     def _let_go(self, lane: int) -> None:
         self.up.discard(lane)
@@ -190,7 +215,12 @@ class Shell(Laws):
             case RaiseSoftTimeout():
                 self.check_soft_timeout(command)
                 self.lanes[command.lane].orders.append(command)
-            case Kill() | StopWorker() | CloseLane():
+            case TakeBack():
+                self.check_taking_back(command)
+                self.lanes[command.lane].orders.append(command)
+            case Look():
+                self.lanes[command.lane].orders.append(command)
+            case Kill() | EndStart() | EndStop() | StopWorker() | CloseLane():
                 self._order(command)
         return False
 
@@ -198,12 +228,12 @@ class Shell(Laws):
         if event.kind == "pool_broken":
             self.check_broken()
         if event.key is not None:
-            truth = self.truths[event.key]
+            truth = self.truths[number_of(event)]
             truth.events.append(event)
             truth.lost += event.kind == "lost"
             self.check_limit(event, truth)
 
-    def _order(self, command: Kill | StopWorker | CloseLane) -> None:
+    def _order(self, command: Kill | EndStart | EndStop | StopWorker | CloseLane) -> None:
         if isinstance(command, Kill):
             self.law_2_a_kill_names_the_head(command)
         if isinstance(command, StopWorker):
@@ -213,25 +243,24 @@ class Shell(Laws):
         self.lanes[command.lane].orders.append(command)
 
     def _start(self, command: StartWorker) -> None:
-        self.lanes.setdefault(command.lane, FakeLane(command.lane)).orders.append(command)
+        self.lanes.setdefault(command.lane, FakeLane(command.lane, lambda: self.now)).orders.append(command)
         self.check_start(command)
         assert command.lane not in self.up, "a worker was ordered for a lane that has one"
         alive = [number for number, lane in self.lanes.items() if not (lane.abandoned or lane.closed)]
         assert len(alive) <= self.limits.lanes, f"too many lanes: {alive}"
 
     def _send(self, send: Send) -> bool:
-        truth = self.truths[send.key]
+        truth = self.truths[send.number]
         self.law_2_nothing_is_repeated_unless_it_was_charged(truth, send)
         self.law_4_dead_before_replaced(send)
         self.check_admission(send)
         held = self.held.setdefault(send.lane, [])
-        held.append((send.key, send.attempt))
+        held.append((send.number, send.attempt))
         assert send.lane in self.up - self.ending, f"{send} to a lane without a worker, or with one that ends"
         assert len(held) <= self.limits.depth, f"{send} to a lane that is full"
-        if truth.cancelled and not truth.sent:
-            held.remove((send.key, send.attempt))
+        if truth.cancelled:
+            held.remove((send.number, send.attempt))
             return True
-        truth.sent = True
         self.lanes[send.lane].orders.append(send)
         return False
 
@@ -244,13 +273,13 @@ class Shell(Laws):
         self._let_go(command.lane)
 
     def _settle(self, settle: Settle) -> None:
-        assert settle.key in self.truths, f"law 1: {settle.key} settled twice"
-        truth = self.truths.pop(settle.key)
-        held = any(call[0] == settle.key for calls in self.held.values() for call in calls)
-        cancelled = isinstance(self.stimulus, CancelAsked) and self.stimulus.key == settle.key
-        assert cancelled or not held, f"law 1: {settle.key} settled while a lane held it"
+        assert settle.number in self.truths, f"law 1: {settle.number} settled twice"
+        truth = self.truths.pop(settle.number)
+        held = any(call[0] == settle.number for calls in self.held.values() for call in calls)
+        cancelled = isinstance(self.stimulus, CancelAsked) and self.stimulus.number == settle.number
+        assert cancelled or not held, f"law 1: {settle.number} settled while a lane held it"
         assert settle.attempts == truth.begun, f"{settle} after {truth.begun} attempts had begun"
-        assert list(settle.story) == truth.events, f"law 8: the story of {settle.key} is not what was told"
+        assert list(settle.story) == truth.events, f"law 8: the story of {settle.number} is not what was told"
         self.ended[settle.story[-1].detail["how"]] += 1
 
     def _finish(self) -> None:

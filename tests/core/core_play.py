@@ -12,16 +12,21 @@ from typing import TYPE_CHECKING, Any
 from resilient_exec.core.machine import Core
 from resilient_exec.core.messages import (
     Abandon,
+    Answered,
+    AskPolicy,
     AttemptEnded,
     Begun,
     CancelAsked,
     CloseLane,
     Command,
+    EndStart,
+    EndStop,
     Finish,
     Kill,
     KillAsked,
     LaneClosed,
     LaneReady,
+    Look,
     MachineMemory,
     MemoryExceeded,
     Progress,
@@ -35,10 +40,12 @@ from resilient_exec.core.messages import (
     Stimulus,
     StopWorker,
     Submitted,
+    TakeBack,
+    TakenBack,
     TimePassed,
     WorkerGone,
 )
-from resilient_exec.core.states import LaneState, Limits, State
+from resilient_exec.core.states import LaneState, Limits, LookTimer, State
 from resilient_exec.model.events import Event
 from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
 from resilient_exec.model.memory_level import MemoryLevel
@@ -62,6 +69,8 @@ class Grant:
         self.delays = delays
         self.asked: list[tuple[str, int]] = []  # cause, attempts
 
+    asks_user = False
+
     def next_delay(self, failure: Failure) -> float | None:
         self.asked.append((failure.cause, failure.attempts))
         failures = sum(failure.counts.values())
@@ -81,25 +90,33 @@ def words(command: Command) -> str:
         case Event():
             return f"{command.kind} {_named(command)}"
         case Send() | RaiseSoftTimeout():
-            return f"{type(command).__name__} L{command.lane} {_named(command)}"
-        case Kill(key=None):
-            return f"Kill L{command.lane}"
+            return f"{type(command).__name__} L{command.lane} {_called(command)}"
+        case TakeBack():
+            return f"TakeBack L{command.lane} {' '.join(f'{number}#{attempt}' for number, attempt in command.calls)}"
+        case AskPolicy():
+            return f"AskPolicy {_called(command)}"
+        case EndStart() | EndStop() | Look():
+            return f"{type(command).__name__} L{command.lane}"
         case Kill():
-            return f"Kill L{command.lane} {_named(command)}{' unless begun' if command.unless_begun else ''}"
+            return f"Kill L{command.lane} {_called(command)}{' unless begun' if command.unless_begun else ''}"
         case StartWorker() | StopWorker() | CloseLane() | Abandon():
             return f"{type(command).__name__} L{command.lane}"
         case Settle(outcome=None):
-            return f"Settle {command.key} cancelled {command.attempts}"
+            return f"Settle {command.number} cancelled {command.attempts}"
         case Settle():
             how = getattr(command.outcome, "kind", type(command.outcome).__name__)
-            return f"Settle {command.key} {how} {command.attempts}"
+            return f"Settle {command.number} {how} {command.attempts}"
         case Finish():
             return "Finish"
     raise AssertionError(command)
 
 
-def _named(what: Event | Send | RaiseSoftTimeout | Kill) -> str:
+def _named(what: Event) -> str:
     return f"{what.key}#{what.attempt}" if what.attempt else str(what.key)
+
+
+def _called(what: Send | RaiseSoftTimeout | Kill | AskPolicy) -> str:
+    return f"{what.number}#{what.attempt}"
 
 
 class Play:
@@ -115,14 +132,15 @@ class Play:
         self.commands = self.core.handle(stimulus, self.now)
         for command in self.commands:
             if isinstance(command, Settle):
-                assert command.key not in self.settled, f"{command.key} settled twice"
-                self.settled[command.key] = command
-        return [words(command) for command in self.commands]
+                assert command.number not in self.settled, f"{command.number} settled twice"
+                self.settled[command.number] = command
+        # A look changes nothing by itself: what it would have found out is told where a test wants it to be.
+        return [words(command) for command in self.commands if not isinstance(command, Look)]
 
     # -- the user --------------------------------------------------------------------------------------------------
 
     def submit(self, key: Hashable, retry: Any = NEVER, *, problem: NotSent | None = None, **task: Any) -> list[str]:
-        return self.tell(Submitted(Task(key, retry, **task), problem))
+        return self.tell(Submitted(Task(key, retry, key=key, **task), problem))
 
     def cancel(self, key: Hashable) -> list[str]:
         return self.tell(CancelAsked(key))
@@ -163,6 +181,13 @@ class Play:
     ) -> list[str]:
         return self.tell(Stalled(lane, key, attempt, idle, evidence))
 
+    def taken_back(self, key: Hashable, attempt: int = 1, lane: int = 0) -> list[str]:
+        return self.tell(TakenBack(lane, ((key, attempt),)))
+
+    def answered(self, lane: int = 0) -> list[str]:
+        """The last order to kill is over, and the worker runs on."""
+        return self.tell(Answered(lane, self.core._serial))
+
     def gone(self, lane: int = 0) -> list[str]:
         return self.tell(WorkerGone(lane, why="gone"))
 
@@ -181,10 +206,21 @@ class Play:
         return self.tell(TimePassed())
 
     def when_due(self) -> list[str]:
-        due = self.core.next_due()
+        due = self.next_due()
         assert due is not None, "nothing waits for the clock"
         self.now = max(self.now, due)
         return self.tell(TimePassed())
+
+    def next_due(self) -> float | None:
+        """When something is decided by the clock; looks are passed over."""
+        timers = self.core._timers
+        left = [due for due, serial, one in timers._heap if one.timer == serial and not isinstance(one, LookTimer)]
+        left += [
+            lane.since + self.core.limits.begin_timeout
+            for lane in self.core._lanes
+            if lane.state is LaneState.BUSY and lane.holds[0].state is State.SENT
+        ]
+        return min(left, default=None)
 
     # -- short cuts ------------------------------------------------------------------------------------------------
 

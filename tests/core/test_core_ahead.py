@@ -25,7 +25,7 @@ def test_as_many_are_sent_as_the_depth_allows(depth: int, sent: str) -> None:
     for key in "abcd":
         p.submit(key)
     p.ready()
-    assert "".join(c.key for c in p.commands if isinstance(c, Send)) == sent
+    assert "".join(c.number for c in p.commands if isinstance(c, Send)) == sent
 
 
 def test_the_end_of_the_head_makes_room_for_one_more() -> None:
@@ -57,7 +57,7 @@ def test_a_death_charges_the_head_and_the_others_queue_again_at_their_old_place(
         "StartWorker L0",
     ]
     p.ready()
-    assert "".join(c.key for c in p.commands if isinstance(c, Send)) == "bcd"[:depth]
+    assert "".join(c.number for c in p.commands if isinstance(c, Send)) == "bcd"[:depth]
 
 
 def test_a_worker_that_dies_between_two_attempts_charges_nobody() -> None:
@@ -74,10 +74,10 @@ def test_a_begin_of_one_that_is_not_the_head_is_not_believed() -> None:
 
 def test_only_the_head_is_watched_for_stalling() -> None:
     p = _loaded()
-    assert p.core.next_due() is None  # `a` runs without a timeout, `b` cannot have begun yet
+    assert p.next_due() is None  # `a` runs without a timeout, `b` cannot have begun yet
     p.now = 100.0
     p.ended("a")
-    assert p.core.next_due() == 110.0
+    assert p.next_due() == 110.0
     assert p.after(10) == ["frozen b#1", "Kill L0 b#1 unless begun"]
     assert p.gone()[:3] == ["lane_lost L0", "lost b#1", "lost c#1"]
 
@@ -86,16 +86,16 @@ def test_one_sent_ahead_that_is_found_cancelled_leaves_the_deadline_of_the_head_
     p = Play(depth=2)
     p.running("a", timeout=60.0)
     p.submit("b")
-    assert p.cancel("b") == ["settled b#1", "Settle b cancelled 0"]
-    assert p.core.next_due() == 60.0
+    assert p.cancel("b") == ["TakeBack L0 b#1", "settled b#1", "Settle b cancelled 0"]
+    assert p.next_due() == 60.0
     assert p.submit("c") == ["queued c", "sent c#1", "Send L0 c#1"]
 
 
 def test_one_sent_ahead_that_is_found_cancelled_does_not_put_the_head_under_a_deadline() -> None:
     p = _loaded()
     p.cancel("b")
-    assert p.core.next_due() is None
-    assert p.after(1000) == []
+    assert p.next_due() is None
+    assert p.after(1000) == ["TakeBack L0 c#1"]  # `a` keeps it waiting
 
 
 def test_a_head_that_is_found_cancelled_hands_the_watch_over_to_the_next() -> None:
@@ -104,14 +104,14 @@ def test_a_head_that_is_found_cancelled_hands_the_watch_over_to_the_next() -> No
     p.submit("b")
     p.ready()
     p.after(4)
-    assert p.cancel("a") == ["settled a#1", "Settle a cancelled 0"]
-    assert p.core.next_due() == 14.0
+    assert p.cancel("a") == ["TakeBack L0 a#1", "settled a#1", "Settle a cancelled 0"]
+    assert p.next_due() == 14.0
     assert p.begun("b") == ["begun b#1"]
 
 
 def test_a_kill_of_one_sent_ahead_waits_until_it_is_the_head() -> None:
     p = _loaded()
-    assert p.kill("b") == ["doomed b#1"]
+    assert p.kill("b") == ["doomed b#1", "TakeBack L0 b#1"]
     assert p.state("a") is State.RUNNING
     assert p.ended("a") == ["returned a#1", "settled a#1", "Settle a returned 1", "Kill L0 b#1"]
     assert p.gone()[:4] == ["lane_lost L0", "killed b#1", "settled b#1", "Settle b killed 0"]
@@ -142,7 +142,7 @@ def test_the_timeout_of_the_head_takes_the_others_back_uncharged() -> None:
     p = Play(depth=2)
     p.running("a", timeout=5.0)
     p.submit("b")
-    assert p.after(5) == ["doomed a#1", "Kill L0 a#1"]
+    assert p.after(5) == ["TakeBack L0 b#1", "doomed a#1", "Kill L0 a#1"]
     assert p.submit("c") == ["queued c"]  # nothing is sent to a worker that is being killed
     assert p.died("a")[:5] == ["lane_lost L0", "timed_out a#1", "settled a#1", "Settle a timed_out 1", "lost b#1"]
 
@@ -154,7 +154,7 @@ def test_one_sent_ahead_goes_on_when_the_result_of_the_head_beats_its_kill() -> 
     p.after(5)
     p.ended("a")
     p.begun("b")
-    assert p.core.next_due() == 12.0
+    assert p.next_due() == 12.0
 
 
 def test_the_lane_that_is_given_up_gives_everything_back() -> None:

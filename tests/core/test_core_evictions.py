@@ -252,6 +252,8 @@ def test_an_eviction_does_not_lengthen_the_wait_after_a_failure() -> None:
     asked = []
 
     class Policy:
+        asks_user = False
+
         def next_delay(self, failure: object) -> float:
             asked.append((dict(failure.counts), failure.attempts))
             return 1.0
@@ -323,7 +325,7 @@ def test_an_evicted_task_comes_back_to_its_old_place_in_the_queue() -> None:
 def test_a_kill_for_an_eviction_names_its_attempt_and_does_not_spare_what_has_begun() -> None:
     p = _short("a", "b")
     (kill,) = [c for c in p.commands if isinstance(c, Kill)]
-    assert kill == Kill(1, "b", 1, unless_begun=False)
+    assert kill == Kill(1, "b", 1, kill.order, unless_begun=False)
 
 
 def test_the_level_is_taken_as_it_is_told_even_by_a_pool_that_has_ended() -> None:

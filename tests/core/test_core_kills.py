@@ -46,7 +46,7 @@ def test_a_kill_names_its_attempt_and_the_next_one_in_that_lane_is_another() -> 
     (kill,) = [c for c in p.commands if isinstance(c, Kill)]
     p.ended("a")
     p.begun("b")
-    assert (kill.key, kill.attempt, kill.unless_begun) == ("a", 1, False)
+    assert (kill.number, kill.attempt, kill.unless_begun) == ("a", 1, False)
     assert p.state("b") is State.RUNNING
     assert p.after(1000) == []  # neither the kill nor its deadline is left
 
@@ -59,7 +59,7 @@ def test_a_late_kill_that_was_answered_by_a_result_does_not_touch_the_retry_of_t
     assert p.after(0) == ["sent a#2", "Send L0 a#2"]
     p.begun("a", 2)
     assert p.state("a") is State.RUNNING
-    assert p.core.next_due() == 4.0
+    assert p.next_due() == 4.0
 
 
 def test_the_word_doomed_does_not_outlive_its_attempt() -> None:
@@ -102,7 +102,7 @@ def test_a_kill_of_a_task_that_backs_off_settles_it_at_once() -> None:
     p.running("a", Grant(5.0))
     p.died("a")
     assert p.kill("a") == ["settled a#1", "Settle a killed 1"]
-    assert p.core.next_due() is None
+    assert p.next_due() is None
     assert p.after(5) == []
 
 
@@ -121,7 +121,7 @@ def test_a_sent_task_that_begins_while_its_kill_is_on_the_way_stays_doomed() -> 
     p.kill("a")
     assert p.begun("a") == ["begun a#1"]
     assert p.state("a") is State.DOOMED
-    assert p.core.next_due() == 10.0  # the kill's own deadline, not the timeout
+    assert p.next_due() == 10.0  # the kill's own deadline, not the timeout
     assert p.died("a")[-1] == "Settle a killed 1"
 
 
@@ -171,7 +171,7 @@ def test_a_begin_that_crosses_the_kill_of_the_frozen_spares_the_attempt() -> Non
     p.after(10)
     assert p.begun("a") == ["begun a#1"]
     assert (p.state("a"), p.lane()["state"]) == (State.RUNNING, "busy")
-    assert p.core.next_due() == 60.0  # its timeout; the deadline of that kill is gone
+    assert p.next_due() == 60.0  # its timeout; the deadline of that kill is gone
     assert p.ended("a")[-1] == "Settle a returned 1"
 
 
@@ -197,7 +197,7 @@ def test_bytes_after_the_begin_do_not_change_the_timeout() -> None:
     p = Play()
     p.running("a", timeout=30.0)
     p.progress()
-    assert p.core.next_due() == 30.0
+    assert p.next_due() == 30.0
 
 
 def test_the_users_kill_of_a_frozen_attempt_does_not_spare_it() -> None:
@@ -212,7 +212,7 @@ def test_a_cancel_found_at_the_sending_of_a_frozen_attempt_still_waits_for_the_l
     p = Play(kill_timeout=3.0)
     p.sent("a")
     p.after(10)
-    assert p.cancel("a") == ["settled a#1", "Settle a cancelled 0"]
+    assert p.cancel("a") == ["TakeBack L0 a#1", "settled a#1", "Settle a cancelled 0"]
     assert p.lane()["state"] == "killing"
     assert p.after(3) == ["lane_abandoned L0", "Abandon L0"]
 
@@ -278,10 +278,10 @@ def test_a_timed_out_task_in_a_lane_that_does_not_answer_settles_as_timed_out() 
 @pytest.mark.parametrize("kind", ["ready", "start_failed", "progress", "begun", "ended", "died", "gone", "closed"])
 def test_the_ghost_of_a_lane_that_was_given_up_is_not_heard(kind: str, attempt: int) -> None:
     p = _abandoned()
-    before = (p.state("a"), p.core.next_due(), p.core.lanes(p.now))
+    before = (p.state("a"), p.next_due(), p.core.lanes(p.now))
     names = {"begun", "ended", "died"}
     assert (getattr(p, kind)("a", attempt) if kind in names else getattr(p, kind)()) == []
-    assert (p.state("a"), p.core.next_due(), p.core.lanes(p.now)) == before
+    assert (p.state("a"), p.next_due(), p.core.lanes(p.now)) == before
 
 
 # -- words from the past -----------------------------------------------------------------------------------------------
@@ -314,9 +314,9 @@ def test_a_word_about_another_lane_task_or_attempt_changes_nothing(late: object)
     p.ended("a", outcome=RAISED)
     p.after(0)
     p.begun("a", 2)
-    before = (p.state("a"), p.core.next_due(), p.core.lanes(p.now))
+    before = (p.state("a"), p.next_due(), p.core.lanes(p.now))
     assert p.tell(late) == []
-    assert (p.state("a"), p.core.next_due(), p.core.lanes(p.now)) == before
+    assert (p.state("a"), p.next_due(), p.core.lanes(p.now)) == before
 
 
 def test_an_end_without_a_begin_is_not_believed() -> None:

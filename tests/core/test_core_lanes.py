@@ -39,7 +39,7 @@ def test_a_worn_worker_that_does_not_end_in_time_is_killed_and_then_given_up() -
     p = Play(max_tasks_per_worker=1)
     p.running("a")
     p.ended("a")
-    assert p.after(5) == ["lane_overdue L0", "Kill L0"]
+    assert p.after(5) == ["lane_overdue L0", "EndStop L0"]
     p.submit("b")
     assert p.after(10) == ["lane_abandoned L0", "Abandon L0", "lane_starting L1", "StartWorker L1"]
 
@@ -70,7 +70,7 @@ def test_a_failed_start_is_tried_again_after_a_wait_that_doubles() -> None:
     waits = []
     for _ in range(6):
         assert p.start_failed() == ["lane_failed L0"]
-        waits.append(round(p.core.next_due() - p.now, 9))
+        waits.append(round(p.next_due() - p.now, 9))
         assert p.when_due() == ["lane_starting L0", "StartWorker L0"]
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
 
@@ -99,7 +99,7 @@ def test_a_start_that_succeeds_forgets_the_failures() -> None:
     p.ready()
     p.gone()
     assert p.start_failed() == ["lane_failed L0"]
-    assert p.core.next_due() == pytest.approx(p.now + 0.1)
+    assert p.next_due() == pytest.approx(p.now + 0.1)
     p.when_due()
     assert p.start_failed()[1] == "pool_broken"
 
@@ -124,7 +124,7 @@ def test_three_failures_in_a_row_break_the_pool_with_the_workers_own_words() -> 
     assert isinstance(error, PoolBroken)
     assert "ModuleNotFoundError: nope" in str(error)
     assert "3 times in a row" in str(error)
-    assert p.core.next_due() is None
+    assert p.next_due() is None
 
 
 def test_a_broken_pool_refuses_what_comes_and_can_be_shut_down() -> None:
@@ -197,7 +197,7 @@ def test_the_gate_keeps_no_other_timer_from_firing() -> None:
 def test_a_start_over_its_time_is_killed_and_counts_as_failed() -> None:
     p = Play(start_timeout=30.0)
     p.submit("a")
-    assert p.after(30) == ["lane_overdue L0", "Kill L0"]
+    assert p.after(30) == ["lane_overdue L0", "EndStart L0"]
     assert p.start_failed(why="given up") == ["lane_failed L0"]
     assert p.after(0.1) == ["lane_starting L0", "StartWorker L0"]
 

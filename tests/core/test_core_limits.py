@@ -158,7 +158,7 @@ def test_a_stalled_attempt_is_reported_with_its_stacks_and_runs_on() -> None:
     assert p.stalled("a", idle=60.0, evidence=STACKS) == ["stalled a#1"]
     assert (_event(p, "stalled").detail, _event(p, "stalled").evidence) == ({"idle": 60.0}, STACKS)
     assert p.state("a") is State.RUNNING
-    assert p.core.next_due() == 100.0
+    assert p.next_due() == 100.0
     assert p.ended("a")[-1] == "Settle a returned 1"
 
 
@@ -213,13 +213,13 @@ def test_a_word_about_a_limit_strikes_only_the_attempt_that_it_names(lane: int, 
     p.ended("a", outcome=RAISED)
     p.after(0)
     p.begun("a", 2)
-    before = (p.state("a"), p.core.next_due(), p.core.lanes(p.now))
+    before = (p.state("a"), p.next_due(), p.core.lanes(p.now))
     if (lane, key, attempt) == (0, "a", 2):
         assert p.swollen(key, attempt, lane)
         return
     assert p.tell(MemoryExceeded(lane, key, attempt, 2 * GIB)) == []
     assert p.tell(Stalled(lane, key, attempt, 9.0, NO_EVIDENCE)) == []
-    assert (p.state("a"), p.core.next_due(), p.core.lanes(p.now)) == before
+    assert (p.state("a"), p.next_due(), p.core.lanes(p.now)) == before
 
 
 # -- the memory of a worker --------------------------------------------------------------------------------------------
@@ -275,9 +275,8 @@ def test_a_worker_that_holds_too_much_is_sent_nothing_more_ahead() -> None:
         p.submit(key)
     p.ready()
     p.begun("a")
-    assert p.ended("a", memory=2 * GIB) == ["returned a#1", "settled a#1", "Settle a returned 1"]
-    p.begun("b")
-    assert p.ended("b", memory=2 * GIB)[-1] == "StopWorker L0"
+    assert p.ended("a", memory=2 * GIB)[-1] == "StopWorker L0"
+    assert p.state("b") is State.QUEUED  # what it holds is known only when `a` is over
 
 
 def test_a_late_end_does_not_say_what_the_worker_holds() -> None:

@@ -18,7 +18,7 @@ def test_a_failed_attempt_backs_off_for_the_delay_and_is_sent_again() -> None:
     p.running("a", Grant(2.0))
     assert p.died("a") == ["lane_lost L0", "died a#1", "backing_off a#1"]
     assert p.commands[-1] == Event(0.0, "backing_off", "a", 1, detail={"delay": 2.0})
-    assert p.core.next_due() == 2.0
+    assert p.next_due() == 2.0
     assert p.after(1.9) == []
     assert p.after(0.2) == ["lane_starting L0", "StartWorker L0"]
     assert p.ready() == ["lane_ready L0", "sent a#2", "Send L0 a#2"]
@@ -46,6 +46,8 @@ def test_the_policy_is_told_cause_counts_attempts_time_and_exception() -> None:
     seen = []
 
     class Spy:
+        asks_user = False
+
         def next_delay(self, failure):
             seen.append(failure._replace(counts=dict(failure.counts)))
             return 1.0
@@ -59,8 +61,8 @@ def test_the_policy_is_told_cause_counts_attempts_time_and_exception() -> None:
     p.begun("a", 2)
     p.ended("a", 2, outcome=RAISED)
     assert seen == [
-        ("a", "died", {"died": 1}, 1, 4.0, None),
-        ("a", "raised", {"died": 1, "raised": 1}, 2, 5.0, RAISED.exception),
+        ("a", "died", {"died": 1}, 1, 4.0, None, False, ""),
+        ("a", "raised", {"died": 1, "raised": 1}, 2, 5.0, RAISED.exception, True, ""),
     ]
 
 
@@ -111,7 +113,7 @@ def test_without_a_wait_of_its_own_a_policy_backs_off_by_the_default_wait() -> N
     p = Play()
     p.running("a", Spy())
     p.died("a")
-    assert p.core.next_due() == waits[0]
+    assert p.next_due() == waits[0]
 
 
 # -- deadlines ---------------------------------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ def test_without_a_wait_of_its_own_a_policy_backs_off_by_the_default_wait() -> N
 def test_an_attempt_over_its_timeout_is_killed_and_settles_as_timed_out() -> None:
     p = Play()
     p.running("a", timeout=2.0)
-    assert p.core.next_due() == 2.0
+    assert p.next_due() == 2.0
     assert p.after(1.9) == []
     assert p.after(0.1) == ["doomed a#1", "Kill L0 a#1"]
     assert p.died("a") == ["lane_lost L0", "timed_out a#1", "settled a#1", "Settle a timed_out 1"]
@@ -132,19 +134,19 @@ def test_the_timeout_counts_from_the_begin_of_each_attempt() -> None:
     p.sent("a", Grant(5.0), timeout=3.0)
     p.after(2.9)
     p.begun("a")
-    assert p.core.next_due() == pytest.approx(5.9)
+    assert p.next_due() == pytest.approx(5.9)
     p.died("a")
     p.after(5)
     p.ready()
     p.after(2)
     p.begun("a", 2)
-    assert p.core.next_due() == pytest.approx(p.now + 3)
+    assert p.next_due() == pytest.approx(p.now + 3)
 
 
 def test_without_a_timeout_a_running_attempt_waits_for_no_clock() -> None:
     p = Play()
     p.running("a")
-    assert p.core.next_due() is None
+    assert p.next_due() is None
     assert p.after(1e9) == []
 
 
@@ -152,7 +154,7 @@ def test_a_result_in_time_takes_its_deadline_with_it() -> None:
     p = Play()
     p.running("a", timeout=2.0)
     p.ended("a")
-    assert p.core.next_due() is None
+    assert p.next_due() is None
     assert p.after(5) == []
 
 

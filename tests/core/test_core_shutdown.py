@@ -116,6 +116,7 @@ def test_shutdown_with_kill_ends_what_waits_and_what_backs_off_and_what_runs_and
         "doomed b#1",
         "Kill L0 b#1",
         "doomed c#1",
+        "TakeBack L0 c#1",
     ]
     assert p.died("b") == [
         "lane_lost L0",
@@ -159,7 +160,7 @@ def test_a_lane_that_does_not_close_in_time_is_killed_then_given_up_then_the_poo
     p.running("a")
     p.ended("a")
     p.shutdown()
-    assert p.after(5) == ["lane_overdue L0", "Kill L0"]
+    assert p.after(5) == ["lane_overdue L0", "EndStop L0"]
     assert p.after(10) == ["lane_abandoned L0", "Abandon L0", "Finish"]
 
 
@@ -172,7 +173,7 @@ def test_a_closing_lane_may_say_that_its_worker_went_before_it_says_that_it_clos
     if late:
         p.after(5)
     assert p.gone() == ["lane_lost L0"]
-    assert p.core.next_due() == p.now + 5  # it is still watched
+    assert p.next_due() == p.now + 5  # it is still watched
     assert p.closed() == ["lane_closed L0", "Finish"]
 
 

@@ -40,14 +40,14 @@ def test_a_soft_timeout_is_counted_from_the_begin_and_not_from_the_sending() -> 
     p.sent("a", soft_timeout=5.0)
     p.after(3)
     p.begun("a")
-    assert p.core.next_due() == 8.0
+    assert p.next_due() == 8.0
 
 
 def test_a_soft_timeout_without_a_hard_one_is_raised_once_and_waits_for_ever() -> None:
     p = Play()
     p.running("a", soft_timeout=5.0)
     p.after(5)
-    assert p.core.next_due() is None
+    assert p.next_due() is None
     assert p.after(1e6) == []
     assert "Settle a returned 1" in p.ended("a")
 
@@ -58,7 +58,7 @@ def test_the_hard_timeout_is_counted_from_the_begin_and_not_from_the_soft_one() 
     p.after(1)
     p.begun("a")
     assert p.after(5) == ["soft_timeout a#1", "RaiseSoftTimeout L0 a#1"]
-    assert p.core.next_due() == 9.0
+    assert p.next_due() == 9.0
     assert p.after(2.9) == []
     p.now = 9.0
     assert p.after(0) == ["doomed a#1", "Kill L0 a#1"]
@@ -96,7 +96,7 @@ def test_a_task_that_puts_itself_in_order_and_returns_after_its_soft_timeout_has
     p.after(5)
     assert p.ended("a")[:3] == ["returned a#1", "settled a#1", "Settle a returned 1"]
     p.gone()  # the worker in which it was interrupted
-    assert p.core.next_due() is None
+    assert p.next_due() is None
 
 
 def test_a_soft_timeout_that_leaves_the_task_is_a_timeout_whose_cause_it_is() -> None:
@@ -200,7 +200,7 @@ def test_a_second_attempt_gets_its_soft_timeout_anew() -> None:
         p.after(1)
         if attempt < 3:
             p.begun("a", attempt + 1)
-            assert p.core.next_due() == p.now + 5
+            assert p.next_due() == p.now + 5
     assert p.settled["a"].attempts == 3
 
 
@@ -234,7 +234,7 @@ def test_a_begin_that_crosses_the_kill_of_the_frozen_has_its_whole_soft_timeout(
     p.sent("a", soft_timeout=5.0, timeout=8.0)
     p.after(10)
     p.begun("a")
-    assert p.core.next_due() == 15.0
+    assert p.next_due() == 15.0
     assert p.after(5) == ["soft_timeout a#1", "RaiseSoftTimeout L0 a#1"]
 
 

@@ -32,8 +32,10 @@ from resilient_exec.core.messages import (
     MachineMemory,
     MemoryExceeded,
     Progress,
+    Send,
     ShutdownAsked,
     Stalled,
+    TakenBack,
     TimePassed,
     WorkerGone,
 )
@@ -117,17 +119,37 @@ class Game(RuleBasedStateMachine):
             limits = {"timeout": timeout, "soft_timeout": soft, "memory_limit": limit}
             self.shell.submit(pick(free, who), delays, problem, priority=priority, **limits)
 
-    @precondition(lambda self: any(not t.sent for t in self.shell.truths.values()))
     @rule(who=some, at_once=st.booleans(), really=st.booleans())
     def cancels(self, who: int, at_once: bool, really: bool) -> None:
-        if not really:
+        """A future can be cancelled until its task has begun: where it was sent, the register decides."""
+        can_be = [t for t in self.shell.truths.values() if not t.begun and not t.cancelled and self.take_back(t)]
+        if not really or not can_be:
             return
-        truth = pick([t for t in self.shell.truths.values() if not t.sent], who)
+        truth = pick(can_be, who)
         truth.cancelled = True
+        self.take_back(truth, really=True)
         if at_once:
-            self.shell.tell(CancelAsked(truth.task.key))
+            self.shell.tell(CancelAsked(truth.task.number))
         else:
-            self.shell.cancels.append(truth.task.key)
+            self.shell.cancels.append(truth.task.number)
+
+    def take_back(self, truth: Any, *, really: bool = False) -> bool:
+        """Whether none of the lanes has begun it; ``really``: from here on none will."""
+        number = truth.task.number
+        for lane in self.shell.lanes.values():
+            if really:
+                unsent = [order for order in lane.orders if isinstance(order, Send) and order.number == number]
+                for order in unsent:
+                    lane.orders.remove(order)
+            for place, call in enumerate(lane.calls):
+                if call[0] == number:
+                    if place == 0 and lane.running:
+                        return False
+                    if really:  # the worker will pass over it, and say so before it says anything of the next
+                        lane.calls.remove(call)
+                        lane.words.append(TakenBack(lane.number, (call,)))
+                    return True
+        return True
 
     @precondition(lambda self: self.shell.cancels)
     @rule()
@@ -233,7 +255,9 @@ class Game(RuleBasedStateMachine):
     @precondition(lambda self: any(lane.calls for lane in self.lanes("up")))
     @rule(
         who=some,
-        act=st.sampled_from(["end", "end", "end", "raise", "raise", "die", "die mute", "progress", "begin", "begin"]),
+        act=st.sampled_from(
+            ["end", "end", "end", "raise", "raise", "die", "die mute", "progress", "begin", "begin", "begin mute"]
+        ),
         memory=st.sampled_from([0, MARK, MARK + 1]),
     )
     def a_worker_works(self, who: int, act: str, memory: int) -> None:
@@ -244,7 +268,7 @@ class Game(RuleBasedStateMachine):
             if act == "progress":
                 lane.words.append(Progress(lane.number))
             else:
-                lane.begin()
+                lane.begin(mute=act == "begin mute")
         elif act in ("end", "raise"):
             problem = SoftTimeout() if lane.told or memory == MARK else ValueError()
             lane.end(Returned(len(self.shell.history)) if act == "end" else Raised(problem, EVIDENCE), memory)
@@ -359,14 +383,19 @@ class Game(RuleBasedStateMachine):
                 known = self.shell.core._lanes.get(lane.number)
                 return known.state in (LaneState.DOWN, LaneState.STARTING)
             case AttemptEnded():
-                begun = word.key in self.shell.truths and self.shell.truths[word.key].begun == word.attempt
-                return (word.key, word.attempt) not in held or not begun
+                begun = word.number in self.shell.truths and self.shell.truths[word.number].begun == word.attempt
+                return (word.number, word.attempt) not in held or not begun
+            case TakenBack():
+                (call,) = word.calls
+                return call not in held or self.shell.truths[call[0]].begun == call[1]
             case Begun():
-                return (word.key, word.attempt) not in held[:1] or self.shell.truths[word.key].begun == word.attempt
+                return (word.number, word.attempt) not in held[:1] or self.shell.truths[
+                    word.number
+                ].begun == word.attempt
             case MemoryExceeded() | Stalled():
-                record = self.shell.core._records.get(word.key)
+                record = self.shell.core._records.get(word.number)
                 running = record is not None and record.state is State.RUNNING
-                return (word.key, word.attempt) not in held[:1] or not running
+                return (word.number, word.attempt) not in held[:1] or not running
         return True
 
     @precondition(lambda self: self.lanes())

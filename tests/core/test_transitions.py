@@ -10,7 +10,7 @@ from core_play import NEVER, Grant, Play
 
 from resilient_exec.core.states import TRANSITIONS, Record, State
 from resilient_exec.model.errors import IllegalTransition
-from resilient_exec.model.events import Event
+from resilient_exec.model.events import event_of
 from resilient_exec.model.task import NotSent, Task
 
 if TYPE_CHECKING:
@@ -68,12 +68,12 @@ def test_each_move_in_the_table_is_made_by_some_stimulus(
 
 @pytest.mark.parametrize(("before", "after"), REFUSED)
 def test_each_other_move_is_refused_with_the_story_and_changes_nothing(before: State, after: State) -> None:
-    story = [Event(1.0, "queued", "a"), Event(2.0, "sent", "a", 1, 0)]
+    story = [(1.0, "queued", 0, None), (2.0, "sent", 1, 0)]
     record = Record(Task("a", NEVER), 1, before, attempt=1, story=list(story))
     with pytest.raises(IllegalTransition) as caught:
         record.move(after)
     assert f"'a' cannot go from {before} to {after}" in str(caught.value)
-    assert all(str(event) in str(caught.value) for event in story)
+    assert all(str(event_of("a", row)) in str(caught.value) for row in story)
     assert (record.state, record.attempt, record.story, record.lane) == (before, 1, story, None)
 
 

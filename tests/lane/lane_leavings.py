@@ -46,14 +46,14 @@ def close_descriptors_and_wait(low, high, path):
 def write_into_the_channel(data):
     from resilient_exec.worker import main as worker
 
-    worker._worker.channel._socket.sendall(data)
+    worker.worker.channel._socket.sendall(data)
     sleep_for_ever()
 
 
 def write_then_return(data, value):
     from resilient_exec.worker import main as worker
 
-    worker._worker.channel._socket.sendall(data)
+    worker.worker.channel._socket.sendall(data)
     return value
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from resilient_exec.worker.main import serve
+from resilient_exec.worker.serving import serve
 
 
 def double(x):

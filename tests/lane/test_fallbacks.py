@@ -13,10 +13,11 @@ import lane_leavings as leavings
 import lane_pickles as pickles
 import lane_tasks as tasks
 import pytest
-from lane_harness import PATIENCE, Harness, alive, lines, linux_only, until
+from lane_harness import PATIENCE, alive, lines, linux_only, until
 
-from resilient_exec.core.messages import AttemptEnded, Begun, LaneClosed, Progress
-from resilient_exec.model.task import NotSent, Returned
+from resilient_exec import NotSendable
+from resilient_exec.core.messages import Begun, Progress
+from resilient_exec.model.task import Returned
 from resilient_exec.process import orphan_guard
 from resilient_exec.process import tree as process
 
@@ -48,7 +49,7 @@ def test_deaths_kills_and_peace_are_told_without_what_linux_offers(lane, monkeyp
     assert lane.died().why == "it was killed"
     assert not any(map(alive, lines(tmp_path / "pids")))
     lane.start()
-    lane.lane.stop()
+    lane.stop()
     assert lane.gone() == ""
 
 
@@ -141,12 +142,15 @@ def give_misbehaving(home, fn, args):
 
 
 @pytest.mark.parametrize(("fn", "args"), [(pickles.fail_to_load, ()), (tasks.call_sys_exit, (3,))])
-def test_a_result_that_raises_only_in_the_parent_is_not_sent_and_harms_nobody(ready, fn, args):
-    outcome = ready.outcome(give_misbehaving, os.getpid(), fn, args)
-    assert isinstance(outcome, NotSent)
-    assert "unpickled in the parent" in outcome.message
-    assert outcome.cause is not None
-    assert ready.value(tasks.pid) == ready.pid
+def test_a_result_that_raises_only_in_the_parent_is_an_error_of_its_own_and_harms_nobody(make_pool, fn, args):
+    pool = make_pool(1)
+    future = pool.submit(give_misbehaving, os.getpid(), fn, args)
+    error = future.exception(PATIENCE)
+    assert isinstance(error, NotSendable)
+    assert "unpickled in the parent" in str(error)
+    assert error.__cause__ is not None
+    assert future.exception() is error
+    assert pool.submit(tasks.double, 2).result(PATIENCE) == 4
 
 
 def hang_until_released():
@@ -155,31 +159,30 @@ def hang_until_released():
     return "released"
 
 
-def test_a_result_that_hangs_only_in_the_parent_holds_its_own_lane_which_can_be_abandoned(ready):
+def test_a_result_that_hangs_only_in_the_parent_holds_whoever_asks_for_it_and_nobody_else(make_pool):
+    """Its own lane goes on, and so does a shutdown."""
     entered.clear()
     released.clear()
-    other = Harness()
+    pool = make_pool(1)
+    future = pool.submit(give_misbehaving, os.getpid(), hang_until_released, ())
+    asking = threading.Thread(target=future.result)
+    asking.start()
     try:
-        ready.begin(give_misbehaving, os.getpid(), hang_until_released, ())
         assert entered.wait(PATIENCE)
-        other.start()
-        other.still_works()
-        ready.lane.abandon()
-        until(lambda: not alive(ready.pid))
+        assert pool.submit(tasks.double, 2).result(PATIENCE) == 4
+        pool.shutdown()
     finally:
         released.set()
-        other.end()
-    assert ready.expect(AttemptEnded).outcome == Returned("released")
-    assert ready.expect(LaneClosed) == LaneClosed(0)
+        asking.join()
+    assert future.result() == "released"
 
 
 # -- words about bytes that flow -------------------------------------------------------------------------------------
 
 
 @linux_only
-def test_while_a_large_call_flows_its_lane_says_so_and_while_it_does_not_it_is_silent(ready, monkeypatch):
-    for module in ("lane", "attempt"):
-        monkeypatch.setattr(f"resilient_exec.lane.{module}.PROGRESS_INTERVAL", 0.0)
+def test_while_a_large_call_flows_its_lane_says_so_and_while_it_does_not_it_is_silent(ready):
+    ready.loop.tells_progress = True
     ready.signal(signal.SIGSTOP)
     ready.send(tasks.length, bytes(10_000_000))
     ready.nothing()

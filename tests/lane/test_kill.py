@@ -209,10 +209,10 @@ def test_a_kill_unless_begun_spares_an_attempt_that_has_begun(ready, tmp_path):
 def test_a_kill_unless_begun_spares_an_attempt_whose_begin_is_not_yet_read(ready, tmp_path):
     with ready.held():
         ready.send(tasks.wait_for, str(tmp_path / "go"))
-        ready.kill(unless_begun=True)
         ready.pump_by_hand()
+        ready.kill(unless_begun=True)
         until(ready.has_begun_by_register)
-    assert ready.expect(Begun).key == ready.key
+    assert ready.expect(Begun).number == ready.key
     ready.nothing()
     (tmp_path / "go").touch()
     assert ready.ended() == Returned("waited")
@@ -227,7 +227,7 @@ def test_a_worker_stopped_while_idle_runs_what_it_was_sent_once_it_is_continued(
     ready.send(tasks.double, 3)
     ready.nothing()
     ready.signal(signal.SIGCONT)
-    assert ready.expect(Begun).key == ready.key
+    assert ready.expect(Begun).number == ready.key
     assert ready.ended() == Returned(6)
 
 
@@ -269,7 +269,7 @@ def test_a_worker_stopped_in_the_middle_of_a_large_call_does_not_block_its_lane(
     ready.signal(signal.SIGSTOP)
     ready.send(tasks.length, data)
     ready.nothing()
-    assert ready.lane._lease.sending, "the call is on its way"
+    assert ready.lane.lease.sending, "the call is on its way"
     if then == "killed":
         ready.kill()
         ready.gone()

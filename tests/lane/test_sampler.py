@@ -123,13 +123,21 @@ def test_it_keeps_a_few_dozen_samples_from_the_whole_time_and_the_peak_of_all(me
     assert gauge.peak == 7 * GIB
 
 
+def idle_of(gauge, pids, now):
+    """What is told at a look: once for each time that nothing moves."""
+    idle = gauge.idle_for(pids, now)
+    if idle is not None:
+        gauge.told()
+    return idle
+
+
 # -- idleness --------------------------------------------------------------------------------------------------------
 
 
 def walk(gauge, start, end):
     """Look twice a second; when it was told to be idle, and for how long."""
     looks = [start + step / 2 for step in range(int((end - start) * 2) + 1)]
-    return [(at, idle) for at in looks if (idle := gauge.idle([1], at)) is not None]
+    return [(at, idle) for at in looks if (idle := idle_of(gauge, [1], at)) is not None]
 
 
 def test_it_is_told_once_that_nothing_has_moved_for_long_enough(memory):
@@ -164,7 +172,7 @@ def test_the_time_in_which_nobody_looked_does_not_count(memory):
 def test_a_sum_that_falls_because_a_process_ended_is_a_move(memory):
     memory.cpu = 5.0
     gauge = Gauge(None, 10.0, 0.0)
-    gauge.idle([1], 0.0)
+    idle_of(gauge, [1], 0.0)
     memory.cpu = 1.0
     assert walk(gauge, 0.5, 10.0) == []
 

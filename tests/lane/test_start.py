@@ -173,7 +173,7 @@ def test_an_interpreter_that_ends_before_our_code_is_told_with_its_exit_code(lan
 def test_an_interpreter_that_is_stopped_before_our_code_is_ended_on_request(lane, site, size):
     site("import os, signal, sys\nif 'loky' in ' '.join(sys.orig_argv): os.kill(os.getpid(), signal.SIGSTOP)")
     lane.order_start(tasks.large_initializer, bytes(size))
-    pid = until(lambda: lane.lane._lease and lane.lane._lease.pid)
+    pid = until(lambda: lane.lane.lease and lane.lane.lease.pid)
     lane.answers()
     lane.give_up_start()
     assert SILENT in lane.expect(StartFailed).words
@@ -187,7 +187,7 @@ def test_serving_without_a_channel_ends_the_process_instead_of_waiting_for_ever(
 
 def test_a_worker_that_becomes_ready_just_before_its_start_is_given_up_stays(lane, tmp_path):
     lane.order_start(tasks.wait_for, str(tmp_path / "go"))
-    until(lambda: lane.lane._lease and lane.lane._lease.stacks_fd, "the hello")
+    until(lambda: lane.lane.lease and lane.lane.lease.stacks_fd, "the hello")
     with lane.held():
         (tmp_path / "go").touch()
         until(lambda: lane.bytes_waiting() > 0)
@@ -222,7 +222,7 @@ def no_process(*_args, **_kwargs):
 def test_a_lane_that_is_closed_while_it_starts_ends_with_its_worker(lane, tmp_path):
     lane.order_start(tasks.note_then, str(tmp_path / "inside"), tasks.sleep_for_ever)
     (pid,) = until(lambda: lines(tmp_path / "inside"))
-    lane.lane.close()
+    lane.do(lane.lane.close)
     assert lane.expect(LaneClosed) == LaneClosed(0)
     assert not alive(pid)
 
@@ -230,8 +230,8 @@ def test_a_lane_that_is_closed_while_it_starts_ends_with_its_worker(lane, tmp_pa
 def test_a_lane_that_is_abandoned_while_it_starts_loses_its_worker(lane, tmp_path):
     lane.order_start(tasks.note_then, str(tmp_path / "inside"), tasks.sleep_for_ever)
     (pid,) = until(lambda: lines(tmp_path / "inside"))
-    with lane.held():
-        lane.lane.abandon()
+    with lane.thread_held():
+        lane.do(lane.lane.abandon)
         until(lambda: not alive(pid), "the end of the worker while its lane's thread hangs")
     assert lane.expect(LaneClosed) == LaneClosed(0)
 

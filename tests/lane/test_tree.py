@@ -35,7 +35,7 @@ def test_what_a_task_has_left_is_dead_before_its_worker_is_told_to_be_gone(ready
         (left,) = lines(tmp_path / "pids")
         assert alive(left), "it may stay as long as its worker does"
         assert ready.value(tasks.pid) == ready.pid
-        ready.lane.stop()
+        ready.stop()
         assert ready.gone() == ""
     else:
         ready.begin(leavings.leave_and, leave, path, *args, how)
@@ -69,7 +69,7 @@ def test_an_orphaned_program_with_an_empty_environment_is_found_as_the_workers_f
 def test_what_was_seen_in_the_tree_is_found_even_when_the_worker_has_died_by_itself(ready, tmp_path):
     ready.begin(leavings.leave_and, leavings.leave_program, str(tmp_path / "pids"), True, "killed by us")
     left, _ = until(lambda: len(found := lines(tmp_path / "pids")) == 2 and found)
-    until(lambda: left in {who.pid for who in ready.lane._lease._kin}, "the look at the tree")
+    until(lambda: left in {who.pid for who in ready.lane.lease._kin}, "the look at the tree")
     ready.signal(signal.SIGKILL)
     ready.died()
     assert not alive(left)
@@ -166,17 +166,17 @@ def test_a_kill_in_one_lane_leaves_the_others_worker_and_attempt_alone(ready, tm
 def test_a_worker_that_cannot_end_in_peace_for_a_thread_of_a_tasks_is_killed_on_request(ready):
     ready.value(tasks.leave_a_thread_that_never_ends)
     assert ready.value(tasks.double, 1) == 2
-    ready.lane.stop()
+    ready.stop()
     ready.answers()
-    ready.give_up_start()
+    ready.give_up_stop()
     assert ready.gone() == "it did not end in peace"
 
 
 def test_a_worker_that_is_stopped_when_it_shall_end_in_peace_is_killed_on_request(ready):
     ready.signal(signal.SIGSTOP)
-    ready.lane.stop()
+    ready.stop()
     ready.nothing()
-    ready.give_up_start()
+    ready.give_up_stop()
     assert ready.gone() == "it did not end in peace"
 
 
@@ -190,8 +190,8 @@ def test_closing_a_lane_kills_the_attempt_that_runs_and_what_it_has_started(read
 def test_abandoning_a_lane_whose_thread_hangs_kills_its_worker_and_what_that_has_started(ready, tmp_path):
     ready.begin(leavings.leave_and, leavings.leave_daemon, str(tmp_path / "pids"), "killed by us")
     until(lambda: len(lines(tmp_path / "pids")) == 2)
-    with ready.held():
-        ready.lane.abandon()
+    with ready.thread_held():
+        ready.do(ready.lane.abandon)
         until(lambda: not any(map(alive, lines(tmp_path / "pids"))))
     assert ready.lane.join(60)
 
@@ -244,6 +244,6 @@ def test_a_worker_dies_with_its_parent_whatever_it_does(tmp_path, initializer, t
 
 def test_a_start_that_is_closed_at_once_leaves_nothing(lane):
     lane.order_start()
-    lane.lane.close()
+    lane.do(lane.lane.close)
     assert lane.expect(LaneClosed) == LaneClosed(0)
     assert lane.facts.empty()

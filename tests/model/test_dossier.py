@@ -274,8 +274,8 @@ class GameOfDossiers(Game):
         settled = [c for _, _, commands in self.shell.history for c in commands if isinstance(c, Settle)]
         for settle in settled:
             for length in range(len(settle.story)):
-                check(settle.key, settle.story[:length])
-            dossier = check(settle.key, settle.story)
+                check(settle.number, settle.story[:length])
+            dossier = check(settle.number, settle.story)
             check_text(dossier)
             assert pickle.loads(pickle.dumps(dossier)) == dossier
 

@@ -223,11 +223,10 @@ def test_an_error_of_one_call_ends_map_there_and_cancels_the_rest(lone, tmp_path
     assert next(values) == "value"
     with pytest.raises(ValueError, match="planned"):
         next(values)
-    wait_lines(path, 3)
     tasks.note(go, "now")
     assert list(values) == []
     lone.shutdown()
-    assert len(lines(path)) == 3
+    assert len(lines(path)) in (2, 3)  # the third may have begun before it was cancelled
 
 
 def test_map_reads_an_endless_input_only_as_far_ahead_as_buffersize(warm):

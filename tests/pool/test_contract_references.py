@@ -113,7 +113,7 @@ def test_nothing_is_kept_of_tasks_that_were_tried_again(make_pool):
     assert future.attempts == 2
     del future
     assert is_freed(ref)
-    assert pool._supervisor._entries == {}
+    assert pool._supervisor.core._records == {}
 
 
 def test_a_dropped_pool_with_an_idle_worker_goes_away(make_pool):

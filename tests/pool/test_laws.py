@@ -339,7 +339,8 @@ def test_law_8_observers_and_stories_tell_the_same_in_the_same_order(make_pool):
         [future.result(60) for future in futures]
     for future in futures:
         assert [event for event in told if event.key == future.key] == list(future.story)
-    assert [event.at for event in told] == sorted(event.at for event in told)
+    for future in futures:  # begins are told when they are heard of, with the time at which they were
+        assert [event.at for event in future.story] == sorted(event.at for event in future.story)
     assert [event.kind for event in told][-1] == "lane_closed"
 
 

@@ -76,7 +76,7 @@ def test_what_is_no_frame_is_told_after_the_frames_before_it(frames, garbage, da
     "head",
     [
         struct.pack("<BBIQ", 0xA7, 99, 0, 0),
-        struct.pack("<BBIQ", 0xA6, Kind.BEGUN, 0, 0),
+        struct.pack("<BBIQ", 0xA6, Kind.READY, 0, 0),
         struct.pack("<BBIQ", 0xA7, Kind.RETURNED, 0, 1 << 41),
     ],
     ids=["a kind that there is not", "another magic byte", "a length that is none"],
@@ -119,9 +119,9 @@ def test_a_channel_that_is_closed_gives_no_half_frame_and_says_so(pair, sent):
 
 def test_a_frame_sent_before_the_close_is_still_given(pair):
     framer, theirs = pair
-    theirs.sendall(header(Kind.BEGUN, 3, 0))
+    theirs.sendall(header(Kind.READY, 3, 0))
     theirs.close()
-    assert [frame.kind for frame in framer.frames()] == [Kind.BEGUN]
+    assert [frame.kind for frame in framer.frames()] == [Kind.READY]
     assert list(framer.frames()) == []
     assert framer.hung_up
 
@@ -141,7 +141,7 @@ def test_a_worker_receives_what_the_parent_sends(frames):
         with pytest.raises(ChannelLost):
             channel.receive()
         with pytest.raises(ChannelLost):
-            channel.send(Kind.BEGUN)
+            channel.send(Kind.READY)
 
 
 def test_a_worker_never_writes_into_what_has_taken_its_channels_number(tmp_path):
@@ -150,7 +150,7 @@ def test_a_worker_never_writes_into_what_has_taken_its_channels_number(tmp_path)
     with closing(ours), closing(channel._socket), open(tmp_path / "own", "wb") as own:
         os.dup2(own.fileno(), channel._socket.fileno())
         with pytest.raises(ChannelLost, match="closed descriptors"):
-            channel.send(Kind.BEGUN, 1)
+            channel.send(Kind.READY, 1)
         with pytest.raises(ChannelLost, match="closed descriptors"):
             channel.receive()
     assert (tmp_path / "own").read_bytes() == b""

@@ -42,7 +42,7 @@ def test_nobody_takes_a_worker_for_dead_whose_task_closed_its_descriptors(ready,
 
 def test_a_worker_whose_task_closed_3_to_64_ends_in_peace_and_writes_nothing_into_the_files_there(ready, tmp_path):
     ready.value(leavings.close_descriptors_and_open_files, 3, 65, str(tmp_path), FILES)
-    ready.lane.stop()
+    ready.stop()
     assert ready.gone() == ""
     assert contents(tmp_path) == {b""}
 
@@ -50,7 +50,7 @@ def test_a_worker_whose_task_closed_3_to_64_ends_in_peace_and_writes_nothing_int
 def test_what_a_task_has_buffered_for_a_file_that_took_a_closed_number_is_written_when_its_worker_ends(ready, tmp_path):
     numbers = ready.value(leavings.close_descriptors_and_buffer, 3, 65, str(tmp_path), FILES)
     assert set(range(3, 65)) <= set(numbers)
-    ready.lane.stop()
+    ready.stop()
     assert ready.gone() == ""
     assert contents(tmp_path) == {b"buffered"}
 
@@ -87,15 +87,15 @@ def test_a_task_that_puts_its_own_files_on_all_descriptors_finds_nothing_of_ours
 
 def test_a_task_that_closes_all_descriptors_and_runs_on_does_not_keep_its_lane_busy(ready, tmp_path):
     ready.begin(leavings.close_descriptors_and_wait, 3, 65536, str(tmp_path / "go"))
-    until(lambda: ready.lane._lease.hung_up)
-    assert ready.wait_in_thread() <= {ready.lane._bell.fileno()}
+    until(lambda: ready.lane.lease.hung_up)
+    until(lambda: ready.wait_in_thread() <= {ready.loop._near.fileno()})
     (tmp_path / "go").touch()
     assert ready.died().exitcode == CHANNEL_LOST_STATUS
 
 
 def test_a_task_that_closes_all_descriptors_and_hangs_is_killed(ready, tmp_path):
     ready.begin(leavings.close_descriptors_and_wait, 3, 65536, str(tmp_path / "never"))
-    until(lambda: ready.lane._lease.hung_up)
+    until(lambda: ready.lane.lease.hung_up)
     ready.kill()
     died = ready.died()
     assert died.exitcode == -signal.SIGKILL
@@ -142,8 +142,8 @@ def test_inheritable_descriptors_of_the_parent_do_not_reach_the_worker(lane, tmp
 
 
 def test_of_the_channel_and_the_files_the_parent_keeps_none_inheritable(ready):
-    lease = ready.lane._lease
-    for fd in (lease.socket.fileno(), lease._register, lease._stacks, ready.lane._bell.fileno()):
+    lease = ready.lane.lease
+    for fd in (lease.socket.fileno(), lease._register, lease._stacks):
         assert not os.get_inheritable(fd)
     assert lease._far_socket.fileno() == -1
 

@@ -13,7 +13,9 @@ import lane_tasks as tasks
 from lane_harness import linux_only
 
 from resilient_exec.core.lane_port import Parcel
-from resilient_exec.core.messages import AttemptEnded, Begun, Send
+from resilient_exec.core.messages import AttemptEnded, Begun
+from resilient_exec.model.task import Task
+from resilient_exec.pool.keys import packed
 from resilient_exec.wire.payload import pack_call
 from resilient_exec.worker.context import TaskContext
 
@@ -50,6 +52,7 @@ def test_of_our_own_package_a_worker_imports_only_what_it_needs(shared):
         "resilient_exec.worker.context",
         "resilient_exec.worker.main",
         "resilient_exec.worker.random_streams",
+        "resilient_exec.worker.serving",
         "resilient_exec.worker.streams",
         "resilient_exec.worker.terminal",
     }
@@ -79,16 +82,21 @@ def test_a_random_state_that_a_task_has_set_is_left_to_the_next(shared):
 
 
 def test_a_task_knows_its_key_its_attempt_and_the_workers_before(shared):
-    shared.lane.send(Send(0, "my key", 3), Parcel(pack_call(tasks.context_of_task, (), {}), (11, 12)))
-    assert shared.expect(Begun).key == "my key"
-    assert shared.expect(AttemptEnded).outcome.value == TaskContext("my key", 3, (11, 12))
+    parcel = Parcel(pack_call(tasks.context_of_task, (), {}), packed("my key"))
+    parcel.pids = (11, 12)
+    shared.send_task(Task(10**6 + 1, None, key="my key", cargo=parcel), 3)
+    shared.expect(Begun)
+    assert shared.expect(AttemptEnded).outcome.value.unpack() == TaskContext("my key", 3, (11, 12))
 
 
 def test_a_key_that_does_not_pickle_is_seen_by_the_task_as_its_text(shared):
     key = frozenset([test_a_key_that_does_not_pickle_is_seen_by_the_task_as_its_text, lambda: None])
-    shared.lane.send(Send(0, key, 1), Parcel(pack_call(tasks.context_of_task, (), {})))
-    assert shared.expect(Begun).key == key
-    assert shared.expect(AttemptEnded).outcome.value.key == repr(key)
+    assert packed(key) is None
+    shared.send_task(
+        Task(10**6 + 2, None, key=key, name=repr(key), cargo=Parcel(pack_call(tasks.context_of_task, (), {})))
+    )
+    shared.expect(Begun)
+    assert shared.expect(AttemptEnded).outcome.value.unpack().key == repr(key)
 
 
 @linux_only

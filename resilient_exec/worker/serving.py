@@ -1,0 +1,314 @@
+"""The worker's one, long call: takes attempts, runs them, sends what comes of each, until it is told to quit.
+
+The order is what blame rests on: the register says *begun* before the call is even unpickled, and *ended* only when the
+outcome is in the channel; nothing else is begun before that.  An attempt that the parent has taken back is not begun.
+
+**The process is put in order by need.**  What a task may leave behind (signal handlers, timers, standard streams) is
+looked at closely behind one that took longer than a millisecond, and when there is nothing to do; behind a quicker one
+there are a few cheap looks, so that a thousand of them cost little.
+
+**What a task that raised has started** is ended, by the parent, before anything else begins: it may be tried again, and
+must not run beside its next attempt.  So the worker waits then; but it has the parent look only if it has children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.model.errors import SoftTimeout
+from resilient_exec.wire import payload
+from resilient_exec.wire.channel import CALL, END, ChannelLost, Kind
+from resilient_exec.worker import context
+from resilient_exec.worker.main import (
+    CHANNEL_LOST_STATUS,
+    SOFT_SIGNAL,
+    STRAY_STATUS,
+    arm,
+    bootstrap,
+    end_process,
+    is_armed,
+    on_soft_timeout,
+    worker,
+)
+from resilient_exec.worker.streams import flush
+
+if TYPE_CHECKING:
+    from resilient_exec.worker.main import Seat
+
+__all__ = ["run", "serve"]
+
+_QUICK = 0.001  # s: behind what took less than this a few looks are enough
+_NO_CHILD = 0.0001  # s: nobody starts a process in less
+_BACKSTOP = 2  # times its memory limit: what a process may map, however fast it does so ...
+_BACKSTOP_LEAST = 1 << 30  # ... and at least so many bytes beyond it: the stack of each thread counts with 8 MiB
+_SHIFT = 64 << 20  # bytes: by how much the backstop may be off before it is set anew
+_CROWDED = 2  # a worker that still holds more than one part in so many of an attempt's limit is not to run it
+_TAIL = 16 << 10  # bytes of captured output that travel with an exception
+_TIMERS = [getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)]
+
+_monotonic = time.monotonic
+
+
+class _State:
+    """What this process knows of itself, so that it need not look each time."""
+
+    forked = False  # this is a child that a task forked, and that came back out of the task's code
+    slow = False  # the last attempt took so long that it may have left anything
+    fresh = 0  # bytes that the worker held before its first attempt with a limit; 0: not looked yet
+    backstop: tuple[int, int] = (0, 0)  # the memory limit for which the kernel's is set, and what was mapped then
+    before: tuple[int, int] = (0, 0)  # the kernel's limit as it was
+    children: frozenset[int] = frozenset()  # of earlier attempts
+
+
+_state = _State()
+
+
+def run(seat: Seat) -> None:
+    """Be a worker: what a process of ours does from its start to its end."""
+    bootstrap(seat)
+    serve()
+
+
+def serve() -> None:
+    """Run attempts until told to quit.  Returns ``None``, raises nothing."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_note_fork)
+    try:
+        channel = worker.channel
+        _state.children = _children()
+        while True:
+            if _state.slow:
+                _put_in_order()
+            elif channel.is_idle:
+                if _look_quickly():
+                    worker.streams.mend()
+                else:
+                    _put_in_order()
+            frame = channel.receive()
+            if frame.kind is not Kind.ATTEMPT:
+                return
+            _attempt(frame.serial, frame.body)
+            del frame
+            if _state.forked:
+                os._exit(0)
+    except ChannelLost as lost:
+        end_process(CHANNEL_LOST_STATUS, str(lost))
+    except BaseException:
+        # No outcome of a task: what raises here is a signal handler or a thread that a task has left behind.
+        end_process(STRAY_STATUS, traceback.format_exc())
+
+
+def _note_fork() -> None:
+    _state.forked = True
+
+
+# -- the process between two attempts --------------------------------------------------------------------------------
+
+
+def _put_in_order() -> None:
+    """Set right whatever a task may have left amiss."""
+    _state.slow = False
+    arm()
+    worker.streams.mend()
+    _stop_timers()
+
+
+def _look_quickly() -> bool:
+    """Whether all seems well behind a quick attempt."""
+    return is_armed() and worker.streams.seem_well() and not any(signal.getitimer(timer)[0] for timer in _TIMERS)
+
+
+def _stop_timers() -> None:
+    """One that a task has forgotten must not strike the next."""
+    for timer in _TIMERS:
+        if signal.getitimer(timer)[0] > 0:
+            signal.setitimer(timer, 0)
+
+
+def _children() -> frozenset[int]:
+    """The processes whose parent this one is, those that were left by their own among them."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return frozenset()
+    except (AttributeError, OSError):  # another system: the parent looks for itself
+        return frozenset((0,))
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+    return frozenset(found)
+
+
+# -- an attempt --------------------------------------------------------------------------------------------------------
+
+
+def _attempt(serial: int, body: Any) -> None:
+    about_size, number, attempt, soft, hard, memory_limit = CALL.unpack_from(body)
+    rest = body[CALL.size :]
+    about, call = bytes(rest[:about_size]), rest[about_size:]
+    rest.release()
+    body.release()
+    if not _look_quickly():
+        _put_in_order()
+    if soft and SOFT_SIGNAL is not None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (SOFT_SIGNAL,))
+    began = _monotonic()
+    if memory_limit >= 0:
+        held = _measure(memory_limit)
+        left = max(0, held - _state.fresh)
+        worker.register.hold(left)
+        if left * _CROWDED > memory_limit:
+            worker.channel.send(Kind.CROWDED, serial, str(left).encode())
+            return
+    elif _state.backstop[0]:
+        _lift_backstop()
+    if not worker.register.begin(serial, began):
+        worker.register.end(serial)
+        worker.channel.send(Kind.SKIPPED, serial)
+        return
+    worker.streams.begin()
+    context.enter(serial, number, attempt, (soft, hard), about, began)
+    kind, notes, answer = _run(serial, call)
+    if _state.forked:
+        os._exit(0)  # the answer is the parent's to give
+    ended = _monotonic()
+    _state.slow = ended - began > _QUICK
+    if ended - began > _NO_CHILD or _state.children:
+        _note_children(notes, raised=kind is not Kind.RETURNED)
+    packed = pickle.dumps(notes, 5) if notes else b""
+    worker.channel.send(kind, serial, END.pack(began, ended, len(packed)), packed, answer)
+    worker.register.end(serial)
+    context.leave()
+    if notes.get("children"):
+        worker.channel.await_kind(Kind.GO_ON)
+        _state.children = _children()
+
+
+def _note_children(notes: dict[str, Any], *, raised: bool) -> None:
+    """Note what processes there are that the attempt may have started, and whether the parent is to end some."""
+    children, before = _children(), _state.children
+    if children:
+        has_started = raised and (bool(children - before) or 0 in children)
+        notes["children"], notes["strangers"] = has_started, tuple(before if has_started else children)
+    _state.children = children
+
+
+def _run(serial: int, call: memoryview) -> tuple[Kind, dict[str, Any], bytes]:
+    """Run the call and pack what comes of it, whatever that is; with what else is to be said of it."""
+    fresh_locks = worker.fresh_locks
+    try:
+        value = _call(serial, call)
+        flush()
+        return Kind.RETURNED, {}, payload.pack_value(value, fresh_locks=fresh_locks, script=worker.script)
+    except payload.Unsendable as error:
+        return Kind.NOT_SENDABLE, _evidence(), str(error).encode(errors="replace")
+    except BaseException as error:
+        # SystemExit and KeyboardInterrupt, too, are the task's outcome and not this process's.
+        flush()
+        _forget_our_frames(error)
+        notes = _evidence()
+        notes["name"], notes["ordinary"] = str(type(error).__qualname__), isinstance(error, Exception)
+        notes["soft"] = _is_soft(error)
+        return Kind.RAISED, notes, payload.pack_exception(error, fresh_locks=fresh_locks, script=worker.script)
+
+
+def _is_soft(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_soft, error.exceptions))
+    return isinstance(error, SoftTimeout)
+
+
+def _evidence() -> dict[str, Any]:
+    """What the parent could not find out any more when the next attempt has begun."""
+    out, err = worker.streams.tails(_TAIL)
+    return {"note": worker.register.noted(), "stdout": out, "stderr": err, "held": _statm()[0]}
+
+
+def _call(serial: int, body: memoryview) -> object:
+    try:
+        fn, args, kwargs = payload.unpack_call(body)
+    except Exception as error:
+        text = f"the call cannot be unpickled in the worker: {payload.text_of(error)}"
+        if worker.script is not None and isinstance(error, AttributeError):
+            text += '; what is defined behind `if __name__ == "__main__":` is not there: define it above'
+        raise payload.Unsendable(text) from error
+    # The raw pickle must not lie beside what it was made into for as long as the task runs.
+    with contextlib.suppress(BufferError):  # something unpickled is a view of it
+        body.release()
+    try:
+        worker.running = serial
+        if worker.register.soft() == serial:  # it may be over already: the call took that long to unpickle
+            on_soft_timeout()
+        return fn(*args, **kwargs)
+    finally:
+        worker.running = 0
+
+
+def _forget_our_frames(error: BaseException) -> None:
+    """Let the traceback begin with the user's code."""
+    # By the slot itself: a __getattribute__ of the user's may raise.
+    trace = vars(BaseException)["__traceback__"].__get__(error)
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    if trace is not None:
+        BaseException.with_traceback(error, trace)  # a frozen dataclass refuses setattr
+
+
+# -- its memory --------------------------------------------------------------------------------------------------------
+
+
+def _statm() -> tuple[int, int]:
+    """Bytes that this process holds, and that it has mapped privately; zeros where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            fields = file.read(256).split()
+        return int(fields[1]) * _PAGE, int(fields[5]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        return 0, 0
+
+
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+def _measure(memory_limit: int) -> int:
+    """Bytes that this process holds before an attempt with that limit, for which the backstop is then set."""
+    held, mapped = _statm()
+    _state.fresh = _state.fresh or held
+    limit, then = _state.backstop
+    if limit != memory_limit or abs(mapped - then) > _SHIFT:
+        _lift_backstop()
+        _set_backstop(memory_limit, mapped)
+    return held
+
+
+def _set_backstop(memory_limit: int, mapped: int) -> None:
+    """Let the kernel refuse what would be mapped faster than the lane can look: that is a ``MemoryError`` in the task.
+
+    RLIMIT_DATA counts private writable memory, touched or not (RLIMIT_AS would also count what numerical libraries
+    only reserve); hence far above the limit itself, which is on what is really held.
+    """
+    with contextlib.suppress(ImportError, OSError, ValueError):  # no such limit here: the lane's looks are all there is
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = mapped + max(_BACKSTOP * memory_limit, memory_limit + _BACKSTOP_LEAST)
+        tighter = wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
+        resource.setrlimit(resource.RLIMIT_DATA, (tighter, hard))
+        _state.backstop, _state.before = (memory_limit, mapped), (soft, hard)
+
+
+def _lift_backstop() -> None:
+    if _state.backstop[0]:
+        _state.backstop = (0, 0)
+        with contextlib.suppress(ImportError, OSError, ValueError):
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_DATA, _state.before)
