@@ -40,11 +40,22 @@ class Roster:
         """The lane of that number; ``None`` for one that was closed or given up."""
         return self._lanes.get(number)
 
-    def pick(self) -> LaneRecord | None:
-        """A lane that can take an attempt now: an idle one (the last used: it is warm), else one with room ahead."""
+    def pick(self, now: float) -> LaneRecord | None:
+        """A lane that can take an attempt now: an idle one (the last used: it is warm), else one with room ahead.
+
+        Those with room take turns, so that no lane is filled before another has some; one whose attempt has run for
+        too long already has none.
+        """
         if self._idle:
             return next(reversed(self._idle.values()))
-        return next(iter(self._ahead.values()), None)  # each in its turn: no lane is filled before another has some
+        while self._ahead:
+            lane = next(iter(self._ahead.values()))
+            head = lane.holds[0]
+            if not head.has_begun or now < head.begun_at + self._limits.patience:
+                return lane
+            lane.slow = True
+            del self._ahead[lane.number]
+        return None
 
     def pick_down(self) -> LaneRecord | None:
         """A lane that may be started: one without a worker, else a new one while there may be more."""
@@ -56,6 +67,10 @@ class Roster:
             self.renew(lane)
             self._next_number += 1
         return lane
+
+    def sent_ahead(self) -> int:
+        """How many attempts wait in workers that are at another."""
+        return sum(len(lane.holds) - 1 for lane in list(self._lanes.values()) if lane.holds)
 
     def alive(self) -> bool:
         """Whether any lane has a worker, or one on its way."""
@@ -81,7 +96,7 @@ class Roster:
 
     def _has_room(self, lane: LaneRecord) -> bool:
         limits = self._limits
-        if len(lane.holds) >= lane.depth or self._is_unfit(lane):
+        if lane.slow or len(lane.holds) >= lane.depth or self._is_unfit(lane):
             return False
         if lane.holds[-1].task.soft_timeout is not None or limits.max_memory_per_worker is not None:
             return False  # behind such an attempt the worker may have to be replaced

@@ -167,6 +167,15 @@ class Core:
         """Whether any task has not settled."""
         return bool(self._records)
 
+    def counted(self) -> dict[str, int]:
+        """Unsettled tasks: ``pending`` (queued, or sent ahead to a worker that is at another), ``running``, and so on."""
+        counts, ahead = self.counts, self._lanes.sent_ahead()
+        return {
+            "pending": counts[State.QUEUED] + ahead,
+            "running": counts[State.SENT] + counts[State.RUNNING] + counts[State.DOOMED] - ahead,
+            "backing_off": counts[State.BACKING_OFF],
+        }
+
     def give_up(self) -> list[tuple[Task, list[Row]]]:
         """All unsettled tasks with the rows of their stories, which are forgotten: the shell has failed."""
         left = [(record.task, record.story) for record in self._records.values()]
@@ -260,7 +269,7 @@ class Core:
     def _begin(self, record: Record, lane: LaneRecord, pid: int | None, at: float | None) -> None:
         """The attempt has begun, ``at`` a time that may be past."""
         record.begun = record.attempt
-        record.lost = record.timer = 0
+        record.lost = 0
         record.begun_at = self._now if at is None else at
         record.pardon = 0.0
         if record.begun == 1:
@@ -529,7 +538,7 @@ class Core:
         """The head of the lane is free for what comes next."""
         if lane.holds:
             head = lane.holds[0]
-            lane.since = self._now
+            lane.since, lane.slow = self._now, False
             self._stay_busy(lane)
             if head.state is State.DOOMED:
                 self._kill(lane, head)
@@ -552,7 +561,7 @@ class Core:
         """Send what is queued to lanes that can take it; start lanes for what is left."""
         counts = self.counts
         room = self._admission.room(counts)
-        while room and counts[State.QUEUED] and (lane := self._lanes.pick()) is not None:
+        while room and counts[State.QUEUED] and (lane := self._lanes.pick(self._now)) is not None:
             record = heapq.heappop(self._queue)[-1]
             if record.state is State.QUEUED:
                 room -= 1
@@ -570,7 +579,7 @@ class Core:
         record.lane = lane
         lane.holds.append(record)
         if lane.holds[0] is record:
-            lane.since = self._now
+            lane.since, lane.slow = self._now, False
         self._stay_busy(lane)
         self._tell("sent", record)
         self._out.append(Send(lane.number, record.task.number, record.attempt, record.task))
@@ -646,6 +655,7 @@ class Core:
             return  # it runs, and nobody is kept waiting
         self._out.append(Look(lane.number))
         if head.has_begun and self._now >= head.begun_at + limits.patience:
+            lane.slow = True
             behind = tuple((r.task.number, r.attempt) for r in lane.holds[1:])
             self._out.append(TakeBack(lane.number, behind))
         look.pause = min(2 * look.pause, _LONGEST_PAUSE)

@@ -176,6 +176,7 @@ class LaneRecord:
     closing: bool = False  # CloseLane has been given
     timer: int = 0
     depth: int = 1  # attempts that it may hold by now
+    slow: bool = False  # the one that runs takes so long that nothing is to be sent behind it
     since: float = 0.0  # its head is waited for to begin
     order: int = 0  # the serial of the last one that is to be answered
     look: LookTimer = field(init=False)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["AttemptReport", "Dossier", "as_html", "reason", "users_frames"]
 
 _ENDS = frozenset(("returned", "raised", "died", "timed_out", "out_of_memory", "evicted", "killed", "not_sent", "lost"))
-_WORKER_MODULE = os.path.join("resilient_exec", "worker", "main.py")
+_WORKER_MODULE = os.path.join("resilient_exec", "worker", "serving.py")
 _MAX_LINES = 40  # of each text when rendered; the dossier's attributes hold the whole text
 _MAX_LINE_LENGTH = 500  # characters, when rendered
 

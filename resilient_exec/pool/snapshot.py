@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.core.states import State
 from resilient_exec.model.progress import span
 from resilient_exec.model.summary import named
 
@@ -35,11 +34,9 @@ class Snapshot(dict[str, Any]):
 
 def counts_of(supervisor: Supervisor) -> dict[str, int]:
     """How many tasks are in which state."""
-    counts, ended = supervisor.core.counts, supervisor.core.ended
+    ended = supervisor.core.ended
     return {
-        "pending": counts[State.QUEUED],
-        "running": counts[State.SENT] + counts[State.RUNNING] + counts[State.DOOMED],
-        "backing_off": counts[State.BACKING_OFF],
+        **supervisor.core.counted(),
         "done": ended["done"],
         "failed": ended["failed"],
         "cancelled": ended["cancelled"],

@@ -137,10 +137,13 @@ class ResilientFuture(Future[T]):
 
     def result(self, timeout: float | None = None) -> T:
         """As the standard library's.  The value is unpickled by whoever asks first, in that thread."""
-        if self._state != FINISHED:
-            super().exception(timeout)  # waits, and raises what there is to raise about that
-        self._resolve()
-        return super().result(timeout)
+        try:
+            if self._state != FINISHED:
+                super().exception(timeout)  # waits, and raises what there is to raise about that
+            self._resolve()
+            return super().result(timeout)
+        finally:
+            del self  # or the traceback of an exception, which is kept here, would lead back here
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As the standard library's.  Value and exception are unpickled by whoever asks first, in that thread."""

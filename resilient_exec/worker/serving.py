@@ -50,7 +50,8 @@ _BACKSTOP_LEAST = 1 << 30  # ... and at least so many bytes beyond it: the stack
 _SHIFT = 64 << 20  # bytes: by how much the backstop may be off before it is set anew
 _CROWDED = 2  # a worker that still holds more than one part in so many of an attempt's limit is not to run it
 _TAIL = 16 << 10  # bytes of captured output that travel with an exception
-_TIMERS = [getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)]
+_TIMERS = [getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_PROF", "ITIMER_VIRTUAL") if hasattr(signal, name)]
+_USUAL_TIMERS = _TIMERS[:2]  # the third is hardly ever used: it is looked for when there is nothing to do
 
 _monotonic = time.monotonic
 
@@ -86,7 +87,7 @@ def serve() -> None:
             if _state.slow:
                 _put_in_order()
             elif channel.is_idle:
-                if _look_quickly():
+                if _look_quickly(_TIMERS):
                     worker.streams.mend()
                 else:
                     _put_in_order()
@@ -119,9 +120,9 @@ def _put_in_order() -> None:
     _stop_timers()
 
 
-def _look_quickly() -> bool:
+def _look_quickly(timers: list[Any]) -> bool:
     """Whether all seems well behind a quick attempt."""
-    return is_armed() and worker.streams.seem_well() and not any(signal.getitimer(timer)[0] for timer in _TIMERS)
+    return is_armed() and worker.streams.seem_well() and not any(signal.getitimer(timer)[0] for timer in timers)
 
 
 def _stop_timers() -> None:
@@ -156,7 +157,7 @@ def _attempt(serial: int, body: Any) -> None:
     about, call = bytes(rest[:about_size]), rest[about_size:]
     rest.release()
     body.release()
-    if not _look_quickly():
+    if not _look_quickly(_USUAL_TIMERS):
         _put_in_order()
     if soft and SOFT_SIGNAL is not None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (SOFT_SIGNAL,))
@@ -215,15 +216,16 @@ def _run(serial: int, call: memoryview) -> tuple[Kind, dict[str, Any], bytes]:
         flush()
         _forget_our_frames(error)
         notes = _evidence()
-        notes["name"], notes["ordinary"] = str(type(error).__qualname__), isinstance(error, Exception)
+        notes["name"], notes["ordinary"] = str(type(error).__qualname__), issubclass(type(error), Exception)
         notes["soft"] = _is_soft(error)
         return Kind.RAISED, notes, payload.pack_exception(error, fresh_locks=fresh_locks, script=worker.script)
 
 
 def _is_soft(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(_is_soft, error.exceptions))
-    return isinstance(error, SoftTimeout)
+    # By the types alone: a __getattribute__ of the user's may raise.
+    if issubclass(type(error), BaseExceptionGroup):
+        return any(map(_is_soft, vars(BaseExceptionGroup)["exceptions"].__get__(error)))
+    return issubclass(type(error), SoftTimeout)
 
 
 def _evidence() -> dict[str, Any]:

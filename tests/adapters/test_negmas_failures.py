@@ -140,7 +140,7 @@ Thread 0x2 (most recent call first):
   File "/x/resilient_exec/adapters/negmas/blame/stage.py", line 198 in perform
   File "/x/site-packages/scml/oneshot/world.py", line 1638 in simulation_step
   File "/x/resilient_exec/adapters/negmas/worlds/task.py", line 79 in run_world_set
-  File "/x/resilient_exec/worker/main.py", line 356 in _call
+  File "/x/resilient_exec/worker/serving.py", line 356 in _call
 
 Thread 0x3 (most recent call first):
   File "{stdlib}/threading.py", line 320 in wait

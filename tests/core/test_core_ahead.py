@@ -91,6 +91,16 @@ def test_one_sent_ahead_that_is_found_cancelled_leaves_the_deadline_of_the_head_
     assert p.submit("c") == ["queued c", "sent c#1", "Send L0 c#1"]
 
 
+def test_one_sent_ahead_that_is_found_cancelled_leaves_the_head_as_long_to_begin_as_it_had() -> None:
+    p = Play(depth=2)
+    p.submit("a")
+    p.submit("b")
+    p.ready()
+    p.now = 4.0
+    p.cancel("b")
+    assert p.next_due() == 10.0
+
+
 def test_one_sent_ahead_that_is_found_cancelled_does_not_put_the_head_under_a_deadline() -> None:
     p = _loaded()
     p.cancel("b")

@@ -124,8 +124,25 @@ def test_what_was_taken_back_is_neither_charged_nor_lost() -> None:
     p.running("a")
     p.submit("b", policy)
     p.after(1)
-    assert p.taken_back("b") == ["taken_back b#1", "sent b#1", "Send L0 b#1"]
+    assert p.taken_back("b") == ["taken_back b#1"]
+    assert p.ended("a")[-2:] == ["sent b#1", "Send L0 b#1"]
     assert policy.asked == []
+
+
+def test_nothing_is_sent_behind_an_attempt_that_has_run_for_long() -> None:
+    p = Play(lanes=2, depth=4)
+    p.running("a")
+    p.now = 0.02
+    assert p.submit("b") == ["queued b", "lane_starting L1", "StartWorker L1"]
+    assert p.submit("c") == ["queued c"]
+    assert p.ended("a")[-4:] == ["sent b#1", "Send L0 b#1", "sent c#1", "Send L0 c#1"]
+
+
+def test_what_was_sent_ahead_counts_as_pending() -> None:
+    p = Play(depth=4)
+    p.running("a")
+    p.submit("b")
+    assert p.core.counted() == {"pending": 1, "running": 1, "backing_off": 0}
 
 
 def test_what_has_begun_is_not_believed_to_be_taken_back() -> None:
@@ -166,6 +183,19 @@ def test_a_lane_is_looked_at_soon_after_a_send_and_less_and_less_often() -> None
     assert pauses[0] == 0.005
     assert [round(pause, 9) for pause in pauses] == sorted(round(pause, 9) for pause in pauses)
     assert max(pauses) <= 0.5
+
+
+def test_the_next_head_is_looked_at_soon_however_long_the_last_one_took_to_begin() -> None:
+    p = Play(depth=2, look_interval=0.005)
+    p.submit("a")
+    p.submit("b")
+    p.ready()
+    while p.now < 2.0:
+        p.now = p.core.next_due()
+        p.tell(TimePassed())
+    p.begun("a")
+    p.ended("a")
+    assert p.core.next_due() == p.now + 0.005
 
 
 def test_a_lane_whose_only_attempt_runs_is_not_looked_at() -> None:

@@ -13,10 +13,9 @@ import pool_tasks as tasks
 import pytest
 from pool_wait import lines, meet_all, until, wait_lines
 
-import resilient_exec.pool.pool
+import resilient_exec.pool.arguments
 from resilient_exec import RetryPolicy, TaskTimeout
 from resilient_exec.core.states import Limits
-from resilient_exec.supervisor.clock import SteadyClock
 
 NOW = RetryPolicy(wait=lambda _: 0.0)  # tried again without a pause
 
@@ -103,7 +102,7 @@ def test_law_3_an_observer_that_raises_is_logged_and_told_nothing_more(make_pool
 def test_law_3_a_result_that_hangs_as_it_is_unpickled_holds_only_its_own_lane(make_pool, monkeypatch):
     """In the parent alone: in the worker it has proved itself.  Its timeout ends it."""
     monkeypatch.setattr(
-        resilient_exec.pool.pool, "Limits", lambda **given: Limits(**{**given, "kill_timeout": 0.5})
+        resilient_exec.pool.arguments, "Limits", lambda **given: Limits(**{**given, "kill_timeout": 0.5})
     )  # a lane that does not answer is given up after that
     odd.parent_may_go_on.clear()
     pool = make_pool(2, retry=1)
@@ -169,21 +168,6 @@ def test_law_3_a_large_argument_to_a_frozen_worker_delays_no_other(make_pool, tm
         os.kill(first, signal.SIGCONT)
     assert [future.result(60) for future in large] == [20_000_000] * 2
     assert tasks.alive(second)
-
-
-def test_law_3_the_clock_of_deadlines_stands_still_while_its_reader_was_stopped():
-    now = [100.0]
-    clock = SteadyClock(lambda: now[0])
-    now[0] += 1.0
-    assert clock.read(waited=1.0) == pytest.approx(1.0)
-    now[0] += 30.5  # meant to wait 0.5 s: stopped for 30
-    assert clock.read(waited=0.5) == pytest.approx(1.0), "nothing of it counts: nobody knows when the stop began"
-    now[0] += 30.5
-    assert clock.read(waited=0.5) == pytest.approx(1.5), "but one who is late each time does see time pass"
-    now[0] += 0.5
-    assert clock.read(waited=0.5) == pytest.approx(2.0)
-    now[0] += 50
-    assert clock.read(waited=None) == pytest.approx(52.0), "who waits for no deadline is late for none"
 
 
 @pytest.mark.parametrize("stopped", ["parent", "group"])

@@ -18,8 +18,8 @@ from resilient_exec.wire.register import (
     Note,
     Notes,
     Register,
+    View,
     anonymous_file,
-    read_note,
     unpack_note,
 )
 
@@ -69,14 +69,14 @@ def test_a_note_that_is_half_written_leaves_the_one_before(fd):
     late = Note("a much longer note, of which half was written when the process ended")
     place = notes.put(late)
     os.pwrite(fd, b"\0" * 30, place + 10)
-    assert read_note(fd) == "whole"
+    assert View(fd).note() == "whole"
 
 
 def test_a_note_that_two_threads_have_mangled_is_none(fd):
     register, note = Register(fd), Note("one")
     register.notes.hold(note)
     os.pwrite(fd, b"x", note.place + 6)
-    assert read_note(fd) == ""
+    assert View(fd).note() == ""
 
 
 def test_the_number_beside_the_notes_is_the_end_of_those_that_ask_for_it(fd):
@@ -85,15 +85,15 @@ def test_the_number_beside_the_notes_is_the_end_of_those_that_ask_for_it(fd):
     for number, told in ((-1, "-1"), (0, "0"), (32767, "32767"), (32768, "32767")):
         notes.number(number)
         notes.hold(step)
-        assert read_note(fd) == f"step {told}"
+        assert View(fd).note() == f"step {told}"
         notes.hold(plain)
-        assert read_note(fd) == "step "
+        assert View(fd).note() == "step "
 
 
 def test_what_stands_in_the_place_of_the_number_is_not_followed_out_of_the_page(fd):
     for number in (1, 1024, 1031, os.fstat(fd).st_size - 4, os.fstat(fd).st_size - 1, 65535):
         os.pwrite(fd, number.to_bytes(2, "little"), 2 * WHICH)
-        assert read_note(fd) == ""
+        assert View(fd).note() == ""
 
 
 @given(st.data(), st.sampled_from([REGISTER_SIZE, SMALL_REGISTER]))
@@ -121,11 +121,11 @@ def test_a_reader_finds_the_note_before_until_the_next_one_holds(data, size):
 def test_a_long_note_is_cut_between_characters_and_any_text_is_taken(fd):
     register = Register(fd)
     register.notes.hold(Note("ä" * 5000))
-    assert read_note(fd) == "ä" * 763
+    assert View(fd).note() == "ä" * 763
     register.notes.hold(Note("\ud800 surrogate"))
-    assert read_note(fd) == "? surrogate"
+    assert View(fd).note() == "? surrogate"
     register.notes.hold(Note(""))
-    assert read_note(fd) == ""
+    assert View(fd).note() == ""
 
 
 def test_a_reader_sees_whole_notes_only_while_they_are_written(fd):
@@ -141,7 +141,7 @@ def test_a_reader_sees_whole_notes_only_while_they_are_written(fd):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        seen = {read_note(fd) for _ in range(1500)}
+        seen = {View(fd).note() for _ in range(1500)}
     finally:
         done.set()
         writer.join()

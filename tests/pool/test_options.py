@@ -367,6 +367,7 @@ def test_an_argument_exists_only_where_it_works():
         "key",
         "label",
         "priority",
+        "cost",
     ]
 
 
