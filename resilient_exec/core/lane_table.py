@@ -145,5 +145,5 @@ def _describe(lane: LaneRecord, now: float) -> dict[str, Any]:
         "pid": lane.pid if lane.state is not LaneState.DOWN else None,  # of the dead one, until another is started
         "key": head.task.key if head is not None else None,
         "attempt": head.attempt if head is not None else 0,
-        "elapsed": now - head.begun_at if head is not None and head.has_begun else None,
+        "elapsed": now - (head.begun_at if head.has_begun else lane.since) if head is not None else None,
     }

@@ -42,7 +42,7 @@ class _Key:
 
 
 class Keys:
-    """The keys in use.  A task has its key for as long as its parcel lives, which is until it settles."""
+    """The keys in use.  A task has its key until it settles, when its parcel lets go of its future."""
 
     def __init__(self) -> None:
         self._users: dict[_Key, weakref.ref[Parcel]] = {}
@@ -57,19 +57,22 @@ class Keys:
         """
         wrapped = _Key(key)
         with self._lock:
-            user = self._users.get(wrapped)
-            if user is not None and user() is not None:
+            if _is_unsettled(self._users.get(wrapped)):
                 raise ValueError(IN_USE.format(named(key)))
             self._users.pop(wrapped, None)  # else the old key would stay, and only its user be another
             self._users[wrapped] = weakref.ref(parcel)
             if len(self._users) > self._sweep_at:
-                self._users = {k: ref for k, ref in self._users.items() if ref() is not None}
+                self._users = {k: ref for k, ref in self._users.items() if _is_unsettled(ref)}
                 self._sweep_at = 2 * len(self._users) + _SPARE
 
     def is_taken(self, number: int) -> bool:
         """Whether an unsettled task has been given that number as its key."""
-        user = self._users.get(_Key(number)) if self._users else None
-        return user is not None and user() is not None
+        return bool(self._users) and _is_unsettled(self._users.get(_Key(number)))
+
+
+def _is_unsettled(user: weakref.ref[Parcel] | None) -> bool:
+    parcel = user() if user is not None else None
+    return parcel is not None and parcel.future is not None
 
 
 def name_of(key: Hashable) -> str:

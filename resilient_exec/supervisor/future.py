@@ -253,7 +253,10 @@ class ResilientFuture(Future[T]):
                 self._settled = settled
                 self._state = FINISHED
                 for waiter in self._waiters:
-                    waiter.add_result(self)
+                    if isinstance(settled.outcome, Returned):
+                        waiter.add_result(self)
+                    else:
+                        waiter.add_exception(self)
                 self._condition.notify_all()
             elif is_new:
                 self._state = CANCELLED

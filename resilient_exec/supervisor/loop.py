@@ -337,7 +337,8 @@ class Supervisor:
     @staticmethod
     def _settle(command: Settle) -> None:
         task = command.task
-        future, task.cargo = task.cargo.future, None  # nobody needs the call any more
+        parcel, task.cargo = task.cargo, None  # nobody needs the call any more
+        future, parcel.future = parcel.future, None
         future._settle(command)
 
     # -- the end -----------------------------------------------------------------------------------------------------

@@ -29,6 +29,12 @@ MIB = 1 << 20
 NOW = RetryPolicy(memory=1, wait=lambda _: 0.0)
 
 
+def warmed(pool):
+    """With a worker that has imported what tasks are made of, which may take longer than a short limit."""
+    assert pool.submit(tasks.time_left).result(60) > 0
+    return pool
+
+
 # -- memory_limit ----------------------------------------------------------------------------------------------------
 
 
@@ -255,8 +261,8 @@ def test_what_a_task_does_to_our_signals_does_not_keep_the_next_one_from_its_sof
 
 
 def test_who_swallows_a_soft_timeout_has_until_the_timeout(make_pool):
-    pool = make_pool(1, soft_timeout=0.2, timeout=1, retry=1)
-    future = pool.submit(tasks.swallow_everything)
+    pool = warmed(make_pool(1, retry=1))
+    future = pool.options(soft_timeout=0.2, timeout=1).submit(tasks.swallow_everything)
     error = future.exception(60)
     assert isinstance(error, TaskTimeout)
     assert error.__cause__ is None
@@ -456,7 +462,7 @@ def test_a_timeout_is_not_called_a_kill_from_outside(make_pool):
 
 
 def test_an_error_says_it_in_one_line_and_its_dossier_in_a_note(make_pool):
-    future = make_pool(1, retry=1, timeout=0.3).options(label="world 7").submit(tasks.wait_quietly)
+    future = warmed(make_pool(1, retry=1)).options(label="world 7", timeout=0.3).submit(tasks.wait_quietly)
     error = future.exception(60)
     text = str(error)
     assert "\n" not in text
@@ -475,15 +481,17 @@ def test_a_start_that_fails_tells_what_it_had_printed(make_pool):
 
 
 def test_a_pool_inside_a_task_is_ended_by_its_soft_timeout(make_pool, tmp_path):
-    pool = make_pool(1, soft_timeout=1.5, retry=1)
-    error = pool.submit(tasks.wait_in_pool_inside, str(tmp_path / "pid")).exception(60)
+    pool = warmed(make_pool(1, retry=1))
+    inside = pool.options(soft_timeout=3).submit(tasks.wait_in_pool_inside, str(tmp_path / "pid"))
+    error = inside.exception(60)
     assert isinstance(error, TaskTimeout)
     (pid,) = lines(tmp_path / "pid")
     until(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 def test_a_soft_timeout_in_a_group_of_exceptions_counts_as_one(make_pool):
-    error = make_pool(1, soft_timeout=0.3, retry=1).submit(tasks.wait_in_task_group).exception(60)
+    pool = warmed(make_pool(1, retry=1))
+    error = pool.options(soft_timeout=0.3).submit(tasks.wait_in_task_group).exception(60)
     assert isinstance(error, TaskTimeout)
     assert isinstance(error.__cause__, ExceptionGroup)
 

@@ -24,6 +24,15 @@ from resilient_exec.wire.register import (
 )
 
 
+def noted(fd):
+    """What stands there as the note."""
+    view = View(fd)
+    try:
+        return view.note()
+    finally:
+        view.close()
+
+
 @pytest.fixture(params=[REGISTER_SIZE, SMALL_REGISTER])
 def fd(request):
     descriptor = anonymous_file("register", request.param)
@@ -69,14 +78,14 @@ def test_a_note_that_is_half_written_leaves_the_one_before(fd):
     late = Note("a much longer note, of which half was written when the process ended")
     place = notes.put(late)
     os.pwrite(fd, b"\0" * 30, place + 10)
-    assert View(fd).note() == "whole"
+    assert noted(fd) == "whole"
 
 
 def test_a_note_that_two_threads_have_mangled_is_none(fd):
     register, note = Register(fd), Note("one")
     register.notes.hold(note)
     os.pwrite(fd, b"x", note.place + 6)
-    assert View(fd).note() == ""
+    assert noted(fd) == ""
 
 
 def test_the_number_beside_the_notes_is_the_end_of_those_that_ask_for_it(fd):
@@ -85,15 +94,15 @@ def test_the_number_beside_the_notes_is_the_end_of_those_that_ask_for_it(fd):
     for number, told in ((-1, "-1"), (0, "0"), (32767, "32767"), (32768, "32767")):
         notes.number(number)
         notes.hold(step)
-        assert View(fd).note() == f"step {told}"
+        assert noted(fd) == f"step {told}"
         notes.hold(plain)
-        assert View(fd).note() == "step "
+        assert noted(fd) == "step "
 
 
 def test_what_stands_in_the_place_of_the_number_is_not_followed_out_of_the_page(fd):
     for number in (1, 1024, 1031, os.fstat(fd).st_size - 4, os.fstat(fd).st_size - 1, 65535):
         os.pwrite(fd, number.to_bytes(2, "little"), 2 * WHICH)
-        assert View(fd).note() == ""
+        assert noted(fd) == ""
 
 
 @given(st.data(), st.sampled_from([REGISTER_SIZE, SMALL_REGISTER]))
@@ -121,11 +130,11 @@ def test_a_reader_finds_the_note_before_until_the_next_one_holds(data, size):
 def test_a_long_note_is_cut_between_characters_and_any_text_is_taken(fd):
     register = Register(fd)
     register.notes.hold(Note("ä" * 5000))
-    assert View(fd).note() == "ä" * 763
+    assert noted(fd) == "ä" * 763
     register.notes.hold(Note("\ud800 surrogate"))
-    assert View(fd).note() == "? surrogate"
+    assert noted(fd) == "? surrogate"
     register.notes.hold(Note(""))
-    assert View(fd).note() == ""
+    assert noted(fd) == ""
 
 
 def test_a_reader_sees_whole_notes_only_while_they_are_written(fd):
@@ -141,7 +150,7 @@ def test_a_reader_sees_whole_notes_only_while_they_are_written(fd):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        seen = {View(fd).note() for _ in range(1500)}
+        seen = {noted(fd) for _ in range(1500)}
     finally:
         done.set()
         writer.join()
@@ -150,7 +159,7 @@ def test_a_reader_sees_whole_notes_only_while_they_are_written(fd):
 
 def test_the_note_does_not_touch_what_stands_beside_it(fd):
     register = Register(fd)
-    register.begin(3)
+    register.begin(3, 0.0)
     register.note_scratch("/tmp/" + "p" * 300)
     for text in ("x" * 4000, "y" * 4000):
         register.notes.hold(Note(text))
