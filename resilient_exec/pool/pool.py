@@ -224,7 +224,8 @@ class ResilientPool(Front, Executor):
         arguments = summary(args, kwargs)
         number, key, name, packed = self._named(options, fn, args)
         parcel = Parcel(call, packed)
-        parcel.future = future = ResilientFuture(key, label, arguments, self._supervisor, number)
+        future: ResilientFuture[T] = ResilientFuture(key, label, arguments, self._supervisor, number)
+        parcel.future = future
         future._most = options.retry.total
         if options.key is not UNSET:
             self._keys.claim(key, parcel)
