@@ -168,7 +168,7 @@ class Core:
         return bool(self._records)
 
     def counted(self) -> dict[str, int]:
-        """Unsettled tasks: ``pending`` (queued, or sent ahead to a worker that is at another), ``running``, …"""
+        """Tasks that are ``pending`` (queued, or sent ahead to a worker that is at another), ``running``, and so on."""
         counts, ahead = self.counts, self._lanes.sent_ahead()
         return {
             "pending": counts[State.QUEUED] + ahead,
