@@ -2,6 +2,8 @@
 
 None is frozen although none is ever changed: making a frozen dataclass costs four times as much, and each
 task takes a dozen of these.
+
+Longer than 400 lines: it is one vocabulary, and is looked up as such.
 """
 
 from __future__ import annotations

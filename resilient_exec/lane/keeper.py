@@ -16,23 +16,24 @@ import contextlib
 import queue
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from resilient_exec.core.messages import Answered, Begun, LaneClosed, StartFailed, WorkerGone
-from resilient_exec.lane.lease import Lease, end_marked
+from resilient_exec.lane.lease import Lease, WorkerSettings, end_marked
 from resilient_exec.model.task import Died
 from resilient_exec.supervisor.latch import mark_as_supervising
 from resilient_exec.wire.channel import ChannelLost, Kind
 from resilient_exec.worker.main import STATUS_WORDS
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterable
 
     from resilient_exec.core.messages import AttemptEnded, Kill
     from resilient_exec.lane.attempt import Attempt, Held
-    from resilient_exec.lane.lane import LokyLane
     from resilient_exec.process.tree import Identity
     from resilient_exec.supervisor.event_loop import EventLoop
+    from resilient_exec.wire.channel import Frame
 
 __all__ = ["Keeper"]
 
@@ -40,12 +41,36 @@ _STACKS_HEAD = "\nThe worker's Python stacks:\n"
 _START_STACKS_TIMEOUT = 0.5  # s, for the stacks of a start that hangs
 
 
+class Owner(Protocol):
+    """The lane, as far as its thread has to do with it: what it does on the thread, while that has the worker."""
+
+    number: int
+    held: deque[Held]
+    is_ready: bool
+    is_closing: bool
+    said: str
+    start_words: str
+    ending: AttemptEnded | None
+
+    def listen(self, lease: Lease) -> None:
+        """The loop is given the worker; called there."""
+
+    def take(self, lease: Lease, frame: Frame) -> None:
+        """One message of the worker."""
+
+    def attempt_of(self, lease: Lease, held: Held) -> Attempt:
+        """What measures that attempt."""
+
+    def end_of_attempt(self, fact: AttemptEnded) -> None:
+        """What an attempt had started is gone; called on the loop."""
+
+
 class Keeper:
     """Does for ``lane`` what takes its time.  Public methods only post to the thread."""
 
-    def __init__(self, lane: LokyLane, loop: EventLoop) -> None:
+    def __init__(self, lane: Owner, loop: EventLoop, settings: WorkerSettings) -> None:
         self.is_wanted = True  # the worker that is being started
-        self._lane, self._loop = lane, loop
+        self._lane, self._loop, self._settings = lane, loop, settings
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._opening: Lease | None = None  # of which nobody else knows yet
         self._kept: Lease | None = None  # the last one
@@ -116,7 +141,7 @@ class Keeper:
     def _run(self) -> None:
         failure: BaseException | None = None
         try:
-            with self._lane.settings.worker.kept():
+            with self._settings.kept():
                 ended = False
                 while not (ended and (self._kept is None or self._abandoned)):
                     order = self._orders.get()
@@ -136,7 +161,7 @@ class Keeper:
 
     def _start(self) -> None:
         try:
-            lease = self._opening = Lease(self._lane.settings.worker)
+            lease = self._opening = Lease(self._settings)
             number = self._lane.number
             lease.open(is_wanted=lambda: self.is_wanted)
         except BaseException as error:

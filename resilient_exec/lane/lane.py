@@ -21,18 +21,16 @@ from resilient_exec.core.messages import Answered, AttemptEnded, Begun, LaneRead
 from resilient_exec.lane.attempt import Attempt, Held
 from resilient_exec.lane.keeper import Keeper
 from resilient_exec.lane.lease import Lease, WorkerSettings
-from resilient_exec.model.evidence import Evidence
-from resilient_exec.model.task import NotSent, Packed, Raised, Returned
+from resilient_exec.lane.translation import call_parts, failure_of, identities
+from resilient_exec.model.packed import Packed
+from resilient_exec.model.task import Returned
 from resilient_exec.process import memory
-from resilient_exec.process.tree import identify
 from resilient_exec.wire import payload
-from resilient_exec.wire.channel import CALL, END, ChannelLost, Frame, Kind
+from resilient_exec.wire.channel import END, ChannelLost, Frame, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from resilient_exec.core.messages import EndStart, EndStop, Kill, RaiseSoftTimeout, Send, TakeBack
-    from resilient_exec.model.task import Outcome, Task
+    from resilient_exec.model.task import Outcome
     from resilient_exec.process.tree import Identity
     from resilient_exec.supervisor.event_loop import EventLoop
 
@@ -79,7 +77,7 @@ class LokyLane:
         self._measured: Attempt | None = None
         self._strangers: frozenset[Identity] = frozenset()  # processes that earlier attempts have left
         self._tend_at = float("inf")
-        self._keeper = Keeper(self, loop)
+        self._keeper = Keeper(self, loop, settings.worker)
 
     # -- orders ------------------------------------------------------------------------------------------------------
 
@@ -101,16 +99,7 @@ class LokyLane:
         self._serial += 1
         task = send.task
         self.held.append(Held(self._serial, send.number, send.attempt, task))
-        about = _about(task)
-        head = CALL.pack(
-            len(about),
-            send.number if isinstance(send.number, int) else 0,
-            send.attempt,
-            task.soft_timeout or 0.0,
-            task.timeout or 0.0,
-            -1 if task.memory_limit is None else task.memory_limit,
-        )
-        lease.send(Kind.ATTEMPT, self._serial, head, about, task.cargo.call)
+        lease.send(Kind.ATTEMPT, self._serial, *call_parts(task, send.attempt))
         if self._tend_at == float("inf"):
             looks_close = task.memory_limit is not None or self.settings.stall_timeout is not None
             self._tend_by(time.monotonic() + (_FIRST_LOOK if looks_close else _LOOK_INTERVAL))
@@ -327,16 +316,21 @@ class LokyLane:
         if kind is Kind.RETURNED:
             outcome = Returned(Packed(data, payload.unpack_value))
         else:
-            outcome = self._failure(lease, first, kind, data, notes)
+            known = self._measured
+            measured = known.measured() if known is not None and known.serial == first.serial else ((), 0)
+            tails = (
+                lease.capture.joined(first.serial, (notes["stdout"], notes["stderr"])) if lease.capture else ("", "")
+            )
+            outcome = failure_of(kind, data, notes, tails, measured)
         weight = memory.resident(lease.pid) if self.settings.weigh and lease.pid is not None else 0
         fact = AttemptEnded(number, first.number, first.attempt, outcome, weight)
         fact.began, fact.ended = began - self._loop.zero, ended - self._loop.zero
         if notes.get("children"):
             self.ending = fact
-            self._keeper.end_started(lease, _identities(notes["strangers"]), fact)
+            self._keeper.end_started(lease, identities(notes["strangers"]), fact)
             return
         if "strangers" in notes or self._strangers:
-            self._strangers = frozenset(_identities(notes.get("strangers", ())))
+            self._strangers = frozenset(identities(notes.get("strangers", ())))
             fact.unfit = lease.has_many_zombies()
         self._loop.post(fact)
 
@@ -352,19 +346,6 @@ class LokyLane:
         if self.lease is not None:
             self.lease.send(Kind.GO_ON)
             self.flush()
-
-    def _failure(self, lease: Lease, held: Held, kind: Kind, data: memoryview, notes: dict[str, Any]) -> Outcome:
-        tails = (notes["stdout"], notes["stderr"])
-        out, err = lease.capture.joined(held.serial, tails) if lease.capture is not None else ("", "")
-        measured = self._measured
-        is_it = measured is not None and measured.serial == held.serial
-        samples, peak = measured.measured() if measured is not None and is_it else ((), 0)
-        trace = payload.trace_of(data) if kind is Kind.RAISED else ""
-        evidence = Evidence("", out, err, samples, max(peak, notes["held"]), trace, "", notes["note"])
-        if kind is not Kind.RAISED:
-            return NotSent(bytes(data).decode(errors="replace"), None, evidence)
-        packed = Packed(data, payload.unpack_exception)
-        return Raised(packed, evidence, notes["name"], notes["ordinary"], notes["soft"])
 
     # -- looking at what runs ----------------------------------------------------------------------------------------
 
@@ -397,23 +378,15 @@ class LokyLane:
     def _measure(self, lease: Lease, now: float) -> None:
         begun, ended = lease.view.begun_and_ended()
         held = next((h for h in self.held if h.serial == begun), None)
-        if held is None or begun == ended:
-            self._tend_by(now + _FIRST_LOOK)
-            return
-        attempt = self.attempt_of(lease, held)
-        if attempt.is_looked_at:
-            self._tend_by(now + _FIRST_LOOK)
-            return
-        found, close = attempt.look(lease, closely=False)
-        self._tell(found)
-        if close:
-            attempt.is_looked_at = True
-            self._keeper.look_closely(lease, attempt)
-        self._tend_by(max(attempt.due, now + _FIRST_LOOK))
-
-    def _tell(self, found: Iterable[Any]) -> None:
-        for fact in found:
-            self._loop.post(fact)
+        due = now + _FIRST_LOOK
+        if held is not None and begun != ended and not (attempt := self.attempt_of(lease, held)).is_looked_at:
+            found, attempt.is_looked_at = attempt.look(lease, closely=False)
+            for fact in found:
+                self._loop.post(fact)
+            if attempt.is_looked_at:
+                self._keeper.look_closely(lease, attempt)
+            due = max(attempt.due, due)
+        self._tend_by(due)
 
     def attempt_of(self, lease: Lease, held: Held) -> Attempt:
         """What measures that attempt."""
@@ -426,15 +399,3 @@ class LokyLane:
 
     def _find(self, number: Any, attempt: int) -> Held | None:
         return next((h for h in self.held if h.number == number and h.attempt == attempt), None)
-
-
-def _about(task: Task) -> bytes:
-    """What the worker is told beside numbers: the task's key, where that is not its number, and the workers before."""
-    parcel = task.cargo
-    if parcel.packed_key is None and not task.name and not parcel.pids:
-        return b""
-    return pickle.dumps((parcel.packed_key, task.name or None, parcel.pids))
-
-
-def _identities(pids: Iterable[int]) -> list[Identity]:
-    return [who for who in map(identify, pids) if who is not None]

@@ -22,8 +22,8 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from resilient_exec.model.packed import Packed
 from resilient_exec.model.summary import named
-from resilient_exec.model.task import Packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from resilient_exec.model.events import Event
-    from resilient_exec.model.task import Packed
+    from resilient_exec.model.packed import Packed
 
 __all__ = ["Failure", "Observer", "Policy"]
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
+from resilient_exec.model.packed import Packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Hashable
 
     from resilient_exec.model.ports import Policy
 
@@ -25,7 +26,6 @@ __all__ = [
     "NotSent",
     "OutOfMemory",
     "Outcome",
-    "Packed",
     "Raised",
     "Returned",
     "Task",
@@ -67,22 +67,6 @@ class Task:
     name: str = ""
     cost: float = 0
     cargo: Any = field(default=None, compare=False)
-
-
-class Packed:
-    """A value or an exception as it came from a worker, still pickled.
-
-    It is unpickled by whoever asks for it: what hangs, raises or takes its time there concerns nobody else.
-    """
-
-    __slots__ = ("_load", "data")
-
-    def __init__(self, data: bytes | bytearray | memoryview, load: Callable[[Any], Any]) -> None:
-        self.data, self._load = data, load
-
-    def unpack(self) -> Any:
-        """What it holds, made anew at each call; raises whatever the unpickling raises."""
-        return self._load(self.data)
 
 
 @dataclass(slots=True)

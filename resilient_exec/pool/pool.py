@@ -12,7 +12,6 @@ import os
 import sys
 import traceback
 from concurrent.futures import Executor
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.core.lane_port import Parcel
@@ -181,7 +180,6 @@ class ResilientPool(Front, Executor):
         choice("output", output, ("inherit", "capture", "discard"))
         self._fresh_locks = fresh = bool(fresh_locks)
         observers = check_observers(observers, stall)
-        limits = replace(limits, tell=bool(observers))
         self._script = script = find_script(choice("main", main, ("auto", "import", "value")))
         initargs = _initargs(initializer, initargs, script)
         self._seeded = seeded(seed)
@@ -191,8 +189,7 @@ class ResilientPool(Front, Executor):
         forking = _forking(preload, variables, limits.start_timeout)
         _prepare_program(forking)
         self._pid = os.getpid()
-        self._numbers = itertools.count()
-        self._keys = keys.Keys()
+        self._numbers, self._keys = itertools.count(), keys.Keys()
         self._shut = False
 
         # It is kept by the supervisor, so it must not refer to the pool, which could not be dropped then.
@@ -204,7 +201,9 @@ class ResilientPool(Front, Executor):
             return LokyLane(number, loop, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
 
         self._forking = forking
-        self._supervisor = Supervisor(limits, make_lane, observers, memory_guard(memory_reserve))
+        self._supervisor = Supervisor(
+            replace(limits, tell=bool(observers)), make_lane, observers, memory_guard(memory_reserve)
+        )
         exit_hook.end_at_exit(self._supervisor)
         # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
         self._finalizer = register(self, _end_dropped, self._supervisor, self._pid)

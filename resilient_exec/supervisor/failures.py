@@ -22,6 +22,7 @@ from resilient_exec.model.errors import (
     WorkerDied,
 )
 from resilient_exec.model.events import render
+from resilient_exec.model.packed import Packed
 from resilient_exec.model.summary import named
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def error_of(settle: Settle, dossier: Dossier | None = None) -> BaseException:
     return error
 
 
-def _unpacked(error: BaseException | outcomes.Packed) -> BaseException:
-    if not isinstance(error, outcomes.Packed):
+def _unpacked(error: BaseException | Packed) -> BaseException:
+    if not isinstance(error, Packed):
         return error
     unpacked: BaseException = error.unpack()
     return unpacked

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from resilient_exec.model.dossier import Dossier, as_html
+from resilient_exec.model.packed import Packed
 from resilient_exec.model.progress import progress, span
 from resilient_exec.model.summary import named, summary
-from resilient_exec.model.task import Packed, Returned
+from resilient_exec.model.task import Returned
 from resilient_exec.supervisor.failures import error_of, internal_error, not_unpacked
 from resilient_exec.supervisor.latch import Flag, Monitor
 

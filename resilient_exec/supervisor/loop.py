@@ -21,6 +21,7 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.core.machine import Core
@@ -92,7 +93,8 @@ class Supervisor:
         observers: Iterable[Observer] = (),
         pressure: Pressure | None = None,
     ) -> None:
-        self.core = Core(limits)
+        observers = tuple(observers)
+        self.core = Core(replace(limits, tell=bool(observers)))
         self.ended = Latch()
         self._has_started = Latch()  # or failed to: the first worker
         self._failure: BaseException | None = None  # what this loop itself has failed of

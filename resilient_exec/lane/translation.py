@@ -1,0 +1,73 @@
+"""Between the words of the core and the bytes of a channel: what a worker is sent, and what its answer means."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+from resilient_exec.model.evidence import Evidence
+from resilient_exec.model.packed import Packed
+from resilient_exec.model.task import NotSent, Raised
+from resilient_exec.process.tree import identify
+from resilient_exec.wire import payload
+from resilient_exec.wire.channel import CALL, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from resilient_exec.model.task import Outcome, Task
+    from resilient_exec.process.tree import Identity
+
+__all__ = ["call_parts", "failure_of", "identities"]
+
+
+def call_parts(task: Task, attempt: int) -> tuple[bytes, bytes, bytes]:
+    """The body of the frame that sends an attempt, in parts."""
+    about = _about(task)
+    head = CALL.pack(
+        len(about),
+        task.number if isinstance(task.number, int) else 0,
+        attempt,
+        task.soft_timeout or 0.0,
+        task.timeout or 0.0,
+        -1 if task.memory_limit is None else task.memory_limit,
+    )
+    return head, about, task.cargo.call
+
+
+def _about(task: Task) -> bytes:
+    """What is said beside numbers: the task's key, where that is not its number, and the workers before."""
+    parcel = task.cargo
+    if parcel.packed_key is None and not task.name and not parcel.pids:
+        return b""
+    return pickle.dumps((parcel.packed_key, task.name or None, parcel.pids))
+
+
+def failure_of(
+    kind: Kind,
+    data: memoryview,
+    notes: dict[str, Any],
+    tails: tuple[str, str],
+    measured: tuple[tuple[tuple[float, int], ...], int],
+) -> Outcome:
+    """The outcome of an attempt that did not return.
+
+    Args:
+        kind: of its frame.
+        data: the packed exception, or a text.
+        notes: what else the worker says of it.
+        tails: the last lines that it printed.
+        measured: the samples of what it held, and the most (bytes).
+    """
+    samples, peak = measured
+    trace = payload.trace_of(data) if kind is Kind.RAISED else ""
+    evidence = Evidence("", *tails, samples, max(peak, notes["held"]), trace, "", notes["note"])
+    if kind is not Kind.RAISED:
+        return NotSent(bytes(data).decode(errors="replace"), None, evidence)
+    packed = Packed(data, payload.unpack_exception)
+    return Raised(packed, evidence, notes["name"], notes["ordinary"], notes["soft"])
+
+
+def identities(pids: Iterable[int]) -> list[Identity]:
+    """The processes that have these pids now."""
+    return [who for who in map(identify, pids) if who is not None]
