@@ -84,8 +84,7 @@ class LokyLane:
     def start(self) -> None:
         """Start a worker; told by ``LaneReady`` or ``StartFailed``."""
         self.is_ready = self.is_stopping = False
-        self._serial, self._end_start, self.ending = 0, None, None
-        self.said = ""
+        self._serial, self._end_start, self.ending, self.said = 0, None, None, ""
         self._measured, self._strangers = None, frozenset()
         self.held.clear()
         self.start_words = "its interpreter did not come up"

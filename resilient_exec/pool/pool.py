@@ -201,9 +201,7 @@ class ResilientPool(Front, Executor):
             return LokyLane(number, loop, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
 
         self._forking = forking
-        self._supervisor = Supervisor(
-            replace(limits, tell=bool(observers)), make_lane, observers, memory_guard(memory_reserve)
-        )
+        self._supervisor = Supervisor(limits, make_lane, observers, memory_guard(memory_reserve))
         exit_hook.end_at_exit(self._supervisor)
         # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
         self._finalizer = register(self, _end_dropped, self._supervisor, self._pid)
