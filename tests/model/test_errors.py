@@ -30,6 +30,7 @@ from resilient_exec.model.errors import (
 from resilient_exec.model.events import Event
 from resilient_exec.model.evidence import Evidence
 from resilient_exec.model.exit_status import signal_name
+from resilient_exec.model.policies import RetryPolicy
 from resilient_exec.model.task import (
     Died,
     Evicted,
@@ -40,6 +41,7 @@ from resilient_exec.model.task import (
     OutOfMemory,
     Raised,
     Returned,
+    Task,
     TimedOut,
 )
 from resilient_exec.supervisor.failures import error_of
@@ -194,7 +196,7 @@ def test_a_negative_exit_code_is_a_signal_by_name(exitcode: int | None, name: st
 
 
 def settle(outcome: object, attempts: int = 2, label: str = "") -> Settle:
-    return Settle("a", outcome, attempts, 12.3456, STORY, label)
+    return Settle("a", outcome, attempts, 12.3456, STORY, Task("a", RetryPolicy(), key="a", label=label))
 
 
 MIB = 2**20
