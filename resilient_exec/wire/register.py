@@ -37,7 +37,7 @@ __all__ = [
     "Register",
     "View",
     "anonymous_file",
-    "read_register",
+    "read_note",
     "read_text",
     "register_file",
     "same_file",
@@ -93,10 +93,9 @@ def register_file() -> int:
     return anonymous_file("resilient-register", SMALL_REGISTER)
 
 
-def read_register(fd: int) -> tuple[int, int]:
-    """The serials of the attempt last begun and last ended, by the parent's own descriptor."""
-    begun, ended = _BOTH.unpack(os.pread(fd, _BOTH.size, 0))
-    return begun, ended
+def read_note(fd: int) -> str:
+    """What the attempt noted last, by a descriptor of the register; ``""``: nothing, or nothing that is whole."""
+    return unpack_note(os.pread(fd, REGISTER_SIZE, 0))
 
 
 def unpack_note(page: bytes) -> str:
