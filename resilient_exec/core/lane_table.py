@@ -112,7 +112,7 @@ class Roster:
 
     def _is_unfit(self, lane: LaneRecord) -> bool:
         limit = self._limits.max_memory_per_worker
-        return lane.unfit or (limit is not None and lane.memory > limit)
+        return bool(lane.unfit) or (limit is not None and lane.memory > limit)
 
     def renew(self, lane: LaneRecord) -> None:
         """It has another worker, of which nothing is known yet."""

@@ -292,7 +292,7 @@ class Core:
             return
         lane.memory = s.memory
         # An exception out of nowhere may have left an import or a lock half-way: nobody else is to find that.
-        lane.unfit = s.unfit or record.soft_told == record.attempt
+        lane.unfit = s.unfit or ("SoftTimeout was raised in it" if record.soft_told == record.attempt else "")
         del lane.holds[0]
         self._conclude(record, s.outcome)
         self._go_on(lane)
@@ -500,7 +500,7 @@ class Core:
         self._starts.succeeded()
         lane.pid = s.pid
         lane.begun = lane.memory = 0
-        lane.unfit = False
+        lane.unfit = ""
         self._lanes.renew(lane)
         self._tell_lane("lane_ready", lane, {"pid": s.pid})
         self._go_on(lane)
@@ -544,7 +544,8 @@ class Core:
                 self._kill(lane, head)
         elif self._lanes.worn_out(lane):
             self._lanes.set(lane, LaneState.STOPPING, self._now + self.limits.stop_timeout)
-            self._tell_lane("lane_stopping", lane, {"pid": lane.pid})
+            why = {"why": lane.unfit} if lane.unfit else {}
+            self._tell_lane("lane_stopping", lane, {"pid": lane.pid, **why})
             self._out.append(StopWorker(lane.number))
         else:
             self._lanes.set(lane, LaneState.IDLE)

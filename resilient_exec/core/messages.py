@@ -125,7 +125,7 @@ class Begun:
 class AttemptEnded:
     """The attempt ended and the worker lives (it also answers a kill that the result has beaten).
 
-    ``memory``: bytes that the worker holds now, where the pool wants to know; ``unfit``: it should run no more.
+    ``memory``: bytes that the worker holds now, where the pool wants to know; ``unfit``: why it should run no more.
     ``began`` and ``ended`` are times, where the worker has told them: then the attempt had begun, told before or not.
     """
 
@@ -134,7 +134,7 @@ class AttemptEnded:
     attempt: int
     outcome: Outcome
     memory: int = 0
-    unfit: bool = False
+    unfit: str = ""
     began: float | None = None
     ended: float | None = None
 

@@ -171,7 +171,7 @@ class LaneRecord:
     holds: list[Record] = field(default_factory=list)
     begun: int = 0  # attempts begun in the present worker
     memory: int = 0  # bytes that it held after the last one, where that is asked for
-    unfit: bool = False  # it is not to run another: the last one was interrupted, or has left too much
+    unfit: str = ""  # why it is not to run another: the last one was interrupted, or has left what fails others
     pid: int | None = None
     closing: bool = False  # CloseLane has been given
     timer: int = 0

@@ -324,13 +324,14 @@ class LokyLane:
         weight = memory.resident(lease.pid) if self.settings.weigh and lease.pid is not None else 0
         fact = AttemptEnded(number, first.number, first.attempt, outcome, weight)
         fact.began, fact.ended = began - self._loop.zero, ended - self._loop.zero
+        fact.unfit = notes.get("unfit", "")
         if notes.get("children"):
             self.ending = fact
             self._keeper.end_started(lease, identities(notes["strangers"]), fact)
             return
         if "strangers" in notes or self._strangers:
             self._strangers = frozenset(identities(notes.get("strangers", ())))
-            fact.unfit = lease.has_many_zombies()
+            fact.unfit = fact.unfit or ("it has many zombies" if lease.has_many_zombies() else "")
         self._loop.post(fact)
 
     def end_of_attempt(self, fact: AttemptEnded) -> None:

@@ -28,13 +28,14 @@ import signal
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.wire.channel import ChannelLost, Kind, WorkerChannel
 from resilient_exec.wire.register import Register
 from resilient_exec.worker import context
 from resilient_exec.worker.preparation import prepare
+from resilient_exec.worker.state import WorkerState
 from resilient_exec.worker.streams import Streams, flush
 from resilient_exec.worker.terminal import disregard_interrupts, leave_group
 
@@ -101,6 +102,8 @@ class _Worker:
     fresh_locks = False
     script: Known | None = None  # what the parent has of __main__
     running = 0  # the serial of the attempt whose call is under way, and may be interrupted
+    state: WorkerState  # before the first attempt
+    unfit = ""  # what the last one has left that fails others
 
 
 worker = _Worker()
@@ -183,6 +186,7 @@ def bootstrap(seat: Seat) -> None:
         if seat.before is not None:
             worker.script = prepare(seat.before.fd)
         worker.streams.keep(lambda fd: _duplicate_high(fd, lowest))
+        worker.state = WorkerState.take()
         worker.channel.send(Kind.READY)
     except ChannelLost as lost:
         end_process(CHANNEL_LOST_STATUS, str(lost))

@@ -157,6 +157,9 @@ def _attempt(serial: int, body: Any) -> None:
     about, call = bytes(rest[:about_size]), rest[about_size:]
     rest.release()
     body.release()
+    if worker.unfit:  # it was sent before that was known
+        worker.channel.send(Kind.SKIPPED, serial)
+        return
     if not _look_quickly(_USUAL_TIMERS):
         _put_in_order()
     if soft and SOFT_SIGNAL is not None:
@@ -184,6 +187,8 @@ def _attempt(serial: int, body: Any) -> None:
     _state.slow = ended - began > _QUICK
     if ended - began > _NO_CHILD or _state.children:
         _note_children(notes, raised=kind is not Kind.RETURNED)
+    if worker.unfit:
+        notes["unfit"] = worker.unfit
     packed = pickle.dumps(notes, 5) if notes else b""
     worker.channel.send(kind, serial, END.pack(began, ended, len(packed)), packed, answer)
     worker.register.end(serial)
@@ -252,6 +257,8 @@ def _call(serial: int, body: memoryview) -> object:
         return fn(*args, **kwargs)
     finally:
         worker.running = 0
+        worker.state.untrace()
+        worker.unfit = worker.state.compare(fn)
 
 
 def _forget_our_frames(error: BaseException) -> None:
@@ -305,6 +312,7 @@ def _set_backstop(memory_limit: int, mapped: int) -> None:
         tighter = wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
         resource.setrlimit(resource.RLIMIT_DATA, (tighter, hard))
         _state.backstop, _state.before = (memory_limit, mapped), (soft, hard)
+        worker.state.note_limits()
 
 
 def _lift_backstop() -> None:
@@ -314,3 +322,4 @@ def _lift_backstop() -> None:
             import resource
 
             resource.setrlimit(resource.RLIMIT_DATA, _state.before)
+            worker.state.note_limits()

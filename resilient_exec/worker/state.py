@@ -99,6 +99,10 @@ class WorkerState:
         """Of this process, now."""
         return cls()
 
+    def note_limits(self) -> None:
+        """We have changed this process's limits ourselves."""
+        self._limits = _limits()
+
     def untrace(self) -> None:
         """Take away a trace or profile function that a task has left: it would be called in our own code."""
         with contextlib.suppress(BaseException):  # it is called once more, and may raise

@@ -294,7 +294,7 @@ def test_a_worker_that_its_lane_calls_unfit_is_replaced() -> None:
     p = Play()
     p.running("a")
     p.submit("b")
-    assert p.tell(AttemptEnded(0, "a", 1, VALUE, unfit=True))[-1] == "StopWorker L0"
+    assert p.tell(AttemptEnded(0, "a", 1, VALUE, unfit="of what it left"))[-1] == "StopWorker L0"
     p.gone()
     assert p.ready()[-1] == "Send L0 b#1"
 

@@ -244,7 +244,7 @@ def work(value):
         return left and deep(left - 1)
 
     deep(200)
-    warnings.warn("nothing of note", RuntimeWarning, stacklevel=1)
+    warnings.warn("nothing of note", UserWarning, stacklevel=1)
     assert len(bytearray(10 << 20)) == 10 << 20
     with tempfile.TemporaryFile("w+") as file:
         file.write("x" * 10000)

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from state_tasks import HARMLESS, POISON
+from state_tasks import HARMLESS, POISON, TRACES, mask_everything, work
 
 import resilient_exec
+from resilient_exec import ResilientPool
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="what is looked at are Linux's limits, masks and signals"
@@ -49,3 +50,49 @@ def test_what_fails_others_is_found(function):
 @pytest.mark.parametrize("function", HARMLESS)
 def test_what_only_differs_is_left_alone(function):
     assert _left_by(function.__name__) == ""
+
+
+# -- in a pool ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[(), ("json",)], ids=["started", "forked"])
+def pool(request, make_pool):
+    return make_pool(1, timeout=60, preload=request.param)
+
+
+@pytest.mark.parametrize("function", [*POISON, *TRACES])
+def test_the_tasks_behind_one_that_poisons_its_worker_succeed_in_another(pool, function):
+    first = pool.submit(function)
+    others = [pool.submit(work, number) for number in range(3)]
+    assert [other.result() for other in others] == [0, 1, 2]
+    assert [other.attempts for other in others] == [1, 1, 1]
+    error = first.exception()
+    if function in TRACES:
+        assert error is None or isinstance(error, RuntimeError)
+        return
+    assert error is None
+    pids = {event.detail["pid"] for other in others for event in other.story if event.kind == "begun"}
+    assert len(pids) == 1
+    assert first.story[2].detail["pid"] not in pids
+
+
+def test_a_worker_is_kept_where_only_something_differs(pool):
+    futures = [pool.submit(function) for function in HARMLESS]
+    assert [future.exception() for future in futures] == [None] * len(HARMLESS)
+    assert pool.submit(work, 7).result() == 7
+    assert len({event.detail["pid"] for future in futures for event in future.story if event.kind == "begun"}) == 1
+
+
+def test_the_event_of_a_replaced_worker_says_why(make_pool):
+    told = []
+    with ResilientPool(1, observers=[told.append]) as pool:
+        pool.submit(mask_everything).result()
+    (stopping,) = [event for event in told if event.kind == "lane_stopping"]
+    assert "umask" in stopping.detail["why"]
+
+
+def test_a_memory_limit_is_nothing_that_a_task_has_left(make_pool):
+    pool = make_pool(1, memory_limit="1GiB")
+    futures = [pool.submit(work, number) for number in range(3)]
+    assert [future.result() for future in futures] == [0, 1, 2]
+    assert len({event.detail["pid"] for future in futures for event in future.story if event.kind == "begun"}) == 1

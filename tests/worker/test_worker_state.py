@@ -53,6 +53,7 @@ def test_of_our_own_package_a_worker_imports_only_what_it_needs(shared):
         "resilient_exec.worker.main",
         "resilient_exec.worker.random_streams",
         "resilient_exec.worker.serving",
+        "resilient_exec.worker.state",
         "resilient_exec.worker.streams",
         "resilient_exec.worker.terminal",
     }
