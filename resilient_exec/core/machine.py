@@ -511,10 +511,11 @@ class Core:
             return
         self._lanes.set(lane, LaneState.DOWN)
         self._tell_lane("lane_failed", lane, {"why": s.words})
-        self._count_failed_start(s.words)
+        self._count_failed_start(s.words, lasting=s.lasting)
 
-    def _count_failed_start(self, words: str) -> None:
-        broken = self._starts.failed(words, hopeless=bool(self._records) and not self._lanes.alive())
+    def _count_failed_start(self, words: str, *, lasting: bool = False) -> None:
+        hopeless = bool(self._records) and not self._lanes.alive()
+        broken = self._starts.failed(self._now, words, hopeless=hopeless, lasting=lasting)
         if broken is None:
             self._wake(self._starts, self._starts.wait())
             return

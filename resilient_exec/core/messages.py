@@ -97,10 +97,14 @@ class LaneReady:
 
 @dataclass(slots=True)
 class StartFailed:
-    """The lane's worker did not come up: ``words`` say why, the worker's own where it could speak."""
+    """The lane's worker did not come up: ``words`` say why, the worker's own where it could speak.
+
+    ``lasting``: another one would not, either.
+    """
 
     lane: int
     words: str
+    lasting: bool = False
 
 
 @dataclass(slots=True)

@@ -85,11 +85,12 @@ class Limits:
         begin_timeout: for a sent attempt to begin, since the last byte of its call was accepted.
         kill_timeout: for a lane to answer a kill, before the lane is given up.
         stop_timeout: for a worker to end in peace, before it is killed.
-        start_failures: in a row, with no other worker alive or on its way: then the pool is broken.
+        start_failures: in a row, with no other worker alive or on its way: the pool is broken (see start_patience).
         uncharged: attempts of one task in a row that were lost before they began, or evicted in all.
         first_start_wait, longest_start_wait: back-off between failed starts.
         max_memory_per_worker: bytes; a worker that holds more between two attempts is replaced; ``None``: never.
         kill_stalled: whether an attempt that has stalled is killed.
+        start_patience: failed starts that may pass must be spread over so long before they break the pool.
     """
 
     lanes: int = 1
@@ -111,6 +112,7 @@ class Limits:
     look_interval: float = 0.005
     policy_timeout: float = 10.0
     tell: bool = True
+    start_patience: float = 0.0
 
 
 @dataclass(slots=True, eq=False)

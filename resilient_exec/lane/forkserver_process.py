@@ -42,7 +42,9 @@ class ServerGone(OSError):
 
 
 class ServerFailed(RuntimeError):
-    """The forkserver never became ready; its own words."""
+    """The forkserver never became ready; its own words.  ``is_lasting``: another would not, either."""
+
+    is_lasting = False
 
 
 class ServerProcess:
@@ -104,7 +106,9 @@ class ServerProcess:
         if last[0] == "ready":
             return int(last[1])
         if last[0] == "failed":
-            raise ServerFailed(f"the forkserver could not preload: {last[1]}\n{last[2]}")
+            failed = ServerFailed(f"the forkserver could not preload: {last[1]}\n{last[2]}")
+            failed.is_lasting = bool(last[3])
+            raise failed
         if self.process.poll() is not None:
             code = self.process.returncode
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from resilient_exec.core.messages import Answered, Begun, LaneClosed, StartFailed, WorkerGone
 from resilient_exec.lane.lease import Lease, WorkerSettings, end_marked
+from resilient_exec.model.lasting import is_lasting
 from resilient_exec.model.task import Died
 from resilient_exec.supervisor.latch import mark_as_supervising
 from resilient_exec.wire.channel import ChannelLost, Kind
@@ -49,6 +50,7 @@ class Owner(Protocol):
     is_ready: bool
     is_closing: bool
     said: str
+    is_lasting: bool  # why it cannot start will fail others, too
     start_words: str
     ending: AttemptEnded | None
 
@@ -173,7 +175,8 @@ class Keeper:
             if opening is not None:
                 words += opening.said()
                 _end(opening)
-            self._loop.post(StartFailed(number, words))
+            lasting = is_lasting(root) or isinstance(root, FileNotFoundError) or getattr(root, "is_lasting", False)
+            self._loop.post(StartFailed(number, words, lasting))
             return
         self._kept, self._opening = lease, None
         self._loop.post(lambda: self._lane.listen(lease))
@@ -182,7 +185,7 @@ class Keeper:
         words += lease.said()
         _end(lease)
         self._kept = None
-        self._loop.post(StartFailed(self._lane.number, words))
+        self._loop.post(StartFailed(self._lane.number, words, self._lane.is_lasting))
 
     def _end_start(self, lease: Lease, order: int) -> None:
         lease.stop()

@@ -70,7 +70,7 @@ class LokyLane:
         self.start_words = "its interpreter did not come up"
         self._loop = loop
         self._serial = 0  # of the last attempt in this worker
-        self.said = ""  # the worker, of why it cannot start
+        self.said, self.is_lasting = "", False  # the worker, of why it cannot start, and whether others cannot, either
         self.ending: AttemptEnded | None = None  # of one that is over, while what it has started is ended
         self._late: list[int] = []  # orders to be answered when that is done
         self._end_start: int | None = None  # the order to end a start of which no process is there yet
@@ -84,7 +84,7 @@ class LokyLane:
     def start(self) -> None:
         """Start a worker; told by ``LaneReady`` or ``StartFailed``."""
         self.is_ready = self.is_stopping = False
-        self._serial, self._end_start, self.ending, self.said = 0, None, None, ""
+        self._serial, self._end_start, self.ending, self.said, self.is_lasting = 0, None, None, "", False
         self._measured, self._strangers = None, frozenset()
         self.held.clear()
         self.start_words = "its interpreter did not come up"
@@ -282,7 +282,7 @@ class LokyLane:
             self.is_ready = True
             self._loop.post(LaneReady(self.number, lease.pid or 0))
         elif kind is Kind.START_FAILED:
-            self.said = bytes(frame.body).decode(errors="replace")
+            self.said, self.is_lasting = bytes(frame.body).decode(errors="replace"), bool(frame.serial)
             if self.lease is lease:
                 self._keeper.bury(self._hand_over(lease), "")
         elif kind in _OUTCOMES:
@@ -322,9 +322,8 @@ class LokyLane:
             )
             outcome = failure_of(kind, data, notes, tails, measured)
         weight = memory.resident(lease.pid) if self.settings.weigh and lease.pid is not None else 0
-        fact = AttemptEnded(number, first.number, first.attempt, outcome, weight)
+        fact = AttemptEnded(number, first.number, first.attempt, outcome, weight, notes.get("unfit", ""))
         fact.began, fact.ended = began - self._loop.zero, ended - self._loop.zero
-        fact.unfit = notes.get("unfit", "")
         if notes.get("children"):
             self.ending = fact
             self._keeper.end_started(lease, identities(notes["strangers"]), fact)

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Event", "Row", "Story", "event_of", "render"]
 
-_NOTHING: dict[str, Any] = {}
-
 
 @dataclass(slots=True)
 class Event:
@@ -38,7 +36,7 @@ class Event:
     key: Hashable = None
     attempt: int = 0
     lane: int | None = None
-    detail: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    detail: Mapping[str, Any] = field(default_factory=dict)
     evidence: Evidence = NO_EVIDENCE
 
     def __str__(self) -> str:
@@ -59,7 +57,7 @@ def event_of(key: Hashable, row: Row) -> Event:
     """The event of a task that a row stands for."""
     if len(row) == 4:
         return Event(row[0], row[1], key, row[2], row[3])
-    return Event(row[0], row[1], key, row[2], row[3], row[4], row[5])
+    return Event(row[0], row[1], key, row[2], row[3], dict(row[4]), row[5])  # an observer may write into it
 
 
 class Story(Sequence[Event]):

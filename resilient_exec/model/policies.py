@@ -8,18 +8,20 @@ The delay, the stop condition and the choice among the user's exceptions are ten
 evaluated on a ``RetryCallState`` that is built here; tenacity's own loop, which sleeps, is not used.
 
 tenacity's random strategies draw from the global ``random``, which would change a seeded simulation in this
-process.  So the global generator is seeded from the task's key and attempt before a strategy runs, and its
-state is restored afterwards.  (Another thread that draws during those microseconds gets other numbers; the
-default strategy below uses no generator at all.)
+process.  So in a thread that evaluates one they draw from a generator of their own instead, which is seeded
+from the task's key and attempt.  The default strategy below uses no generator at all.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import math
 import random
+import threading
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resilient_exec.model.packed import Packed
@@ -160,12 +162,30 @@ def _call_state(failure: Failure) -> RetryCallState:
 def _evaluate(strategy: _Strategy, failure: Failure, delay: float = 0.0) -> Any:
     state = _call_state(failure)
     state.upcoming_sleep = delay  # read by stop_before_delay
-    saved = random.getstate()
-    random.seed(f"{named(failure.key)}/{failure.attempts}")
+    tenacitys: Any = importlib.import_module("tenacity.wait")
+    if tenacitys.random is random:
+        tenacitys.random = _Draws()
+    _here.generator = random.Random(f"{named(failure.key)}/{failure.attempts}")
     try:
         return strategy(state)
     finally:
-        random.setstate(saved)
+        _here.generator = None
+
+
+class _Here(threading.local):
+    """Of this thread: what strategies draw from, while one is evaluated."""
+
+    generator: random.Random | None = None
+
+
+_here = _Here()
+
+
+class _Draws:
+    """The module ``random`` as tenacity's strategies see it: in other threads, and otherwise, the real one."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_here.generator or random, name)
 
 
 def as_policy(retry: RetryPolicy | int) -> RetryPolicy:
@@ -177,8 +197,10 @@ def as_policy(retry: RetryPolicy | int) -> RetryPolicy:
     """
     if isinstance(retry, RetryPolicy):
         return retry
-    if isinstance(retry, bool) or not isinstance(retry, int):
+    number: Any = retry
+    if isinstance(number, bool) or not isinstance(number, Integral):
         raise TypeError(f"retry must be a RetryPolicy or a number of attempts in all; got {retry!r}")
+    retry = int(number)
     if retry < 1:
         raise ValueError(f"retry must be at least 1 (attempts in all; 1: none again); got {retry!r}")
     return RetryPolicy(deaths=retry - 1, timeouts=retry - 1, memory=retry - 1, total=retry)

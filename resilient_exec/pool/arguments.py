@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resilient_exec.core.states import Limits
+from resilient_exec.lane.interpreter import fill_standard_descriptors
+from resilient_exec.lane.loky_start import import_loky
 from resilient_exec.pool.options import as_tuple, choice, count, environment, seconds, size
 from resilient_exec.supervisor.callbacks import warn_of_stalls
 from resilient_exec.supervisor.memory_guard import Pressure
 from resilient_exec.wire.register import AHEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from resilient_exec.lane.forkserver_client import Forking
+    from resilient_exec.lane.lane import LokyLane
     from resilient_exec.model.ports import Observer
+    from resilient_exec.supervisor.event_loop import EventLoop
 
-__all__ = ["check_observers", "default_workers", "memory_guard", "pool_limits", "worker_variables"]
+__all__ = ["check_observers", "default_workers", "lane_maker", "memory_guard"]
+__all__ += ["pool_limits", "prepare_program", "worker_variables"]
 
 # Each library reads its own when it is loaded.  Those of the second line follow OMP_NUM_THREADS where they have none.
 _THREADS_OF_THEIR_OWN = ("OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS")
 _THREADS_AS_OPENMP = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+_TIMES = ("start_timeout", "start_patience", "stop_timeout")
 
 
 def default_workers() -> int:
@@ -53,25 +62,34 @@ def worker_variables(env: Mapping[str, str] | None, most_threads: int | str | No
 def pool_limits(
     lanes: int,
     max_tasks_per_worker: int | None,
-    start_timeout: float,
+    times: tuple[float, float, float],
     max_memory_per_worker: int | str | None,
     on_stall: str,
 ) -> Limits:
-    """What the core goes by, checked."""
-    start_seconds = seconds("start_timeout", start_timeout)
-    if start_seconds is None:
-        raise TypeError("start_timeout must be a number of seconds; a start without a limit could hang for ever")
+    """What the core goes by, checked; ``times`` are ``start_timeout``, ``start_patience`` and ``stop_timeout``."""
+    start_timeout, start_patience, stop_timeout = map(_time, _TIMES, times)
     if max_tasks_per_worker is not None:
         count("max_tasks_per_worker", max_tasks_per_worker)
     return Limits(
         lanes=lanes,
         max_tasks_per_worker=max_tasks_per_worker,
-        start_timeout=start_seconds,
+        start_timeout=start_timeout,
+        start_patience=start_patience,
+        stop_timeout=stop_timeout,
         max_memory_per_worker=size("max_memory_per_worker", max_memory_per_worker),
         kill_stalled=choice("on_stall", on_stall, ("report", "kill")) == "kill",
         depth=AHEAD,
         first_depth=1,
     )
+
+
+def _time(name: str, value: float) -> float:
+    if name == "start_patience" and value == 0:
+        return 0.0
+    checked = seconds(name, value)
+    if checked is None:
+        raise TypeError(f"{name} must be a number of seconds; without a limit a pool could hang for ever")
+    return checked
 
 
 def check_observers(given: Iterable[Observer], stall_timeout: float | None) -> tuple[Observer, ...]:
@@ -89,3 +107,22 @@ def memory_guard(reserve: int | str | None) -> Pressure | None:
         return Pressure()
     checked = size("memory_reserve", reserve)
     return Pressure(checked) if checked is not None else None
+
+
+def lane_maker(stall: float | None, weigh: bool, *worker: Any) -> Callable[[int, EventLoop], LokyLane]:  # noqa: FBT001
+    """What makes a lane.  The supervisor keeps it, so it refers to no pool, which could not be dropped then."""
+
+    def make_lane(number: int, loop: EventLoop) -> LokyLane:
+        from resilient_exec.lane.lane import LaneSettings, LokyLane
+        from resilient_exec.lane.lease import WorkerSettings
+
+        return LokyLane(number, loop, LaneSettings(WorkerSettings(*worker), stall, weigh))
+
+    return make_lane
+
+
+def prepare_program(forking: Forking | None) -> None:
+    """Make this process ready to start workers."""
+    fill_standard_descriptors()
+    if forking is None:
+        import_loky()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.model.policies import RetryPolicy, as_policy
@@ -97,23 +98,34 @@ def _text(name: str, value: Any) -> str:
     return str.__str__(value)  # one of a subclass has methods that are the user's code
 
 
-def _number(name: str, value: Any) -> Any:
-    if not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, larger goes first; got {value!r}")
-    if math.isnan(value):
+def _number(name: str, value: Any) -> int | float:
+    rule = f"{name} must be a number, larger goes first"
+    if not isinstance(value, Real):
+        raise TypeError(f"{rule}; got {value!r}")
+    number = int(value) if isinstance(value, Integral) else float(value)
+    if math.isnan(_as_float(number)):
         raise ValueError(f"{name} must be a number that can be compared; got {value!r}")
-    return value
+    return number
+
+
+def _as_float(value: Any) -> float:
+    """A number as a ``float``; what is too large for one is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def seconds(name: str, value: Any) -> float | None:
     """``value`` as a time, which is finite and more than 0, or ``None``."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number of seconds or None; got {value!r}")
-    if not 0 < value < LONGEST:
+    number = _as_float(value)
+    if not 0 < number < LONGEST:
         raise ValueError(f"{name} must be a finite number of seconds greater than 0, or None; got {value!r}")
-    return float(value)
+    return number
 
 
 def as_tuple(name: str, value: Iterable[T]) -> tuple[T, ...]:
@@ -126,11 +138,11 @@ def as_tuple(name: str, value: Iterable[T]) -> tuple[T, ...]:
 
 def count(name: str, value: Any) -> int:
     """``value`` as a whole number of 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number; got {value!r}")
     if value <= 0:
         raise ValueError(f"{name} must be greater than 0, got {value!r}")
-    return value
+    return int(value)
 
 
 def size(name: str, value: Any) -> int | None:
@@ -143,10 +155,10 @@ def size(name: str, value: Any) -> int | None:
         if match is None or match[2] not in _UNITS:
             raise ValueError(f"{rule}; got {value!r}")
         number = int(min(float(match[1]) * _UNITS[match[2]], 2.0 * _MOST_SIZE))
-    elif isinstance(value, bool) or not isinstance(value, int):
+    elif isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{rule}; got {value!r}")
     else:
-        number = value
+        number = int(value)
     if number < _LEAST_SIZE:
         raise ValueError(f"{rule}; got {value!r}")
     if number > _MOST_SIZE:

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.core.lane_port import Parcel
 from resilient_exec.core.messages import ShutdownAsked
-from resilient_exec.lane.interpreter import fill_standard_descriptors
-from resilient_exec.lane.loky_start import import_loky
 from resilient_exec.model.errors import PoolBroken, PoolClosed
 from resilient_exec.model.policies import RetryPolicy
 from resilient_exec.model.summary import named, summary
@@ -26,8 +24,10 @@ from resilient_exec.pool import keys
 from resilient_exec.pool.arguments import (
     check_observers,
     default_workers,
+    lane_maker,
     memory_guard,
     pool_limits,
+    prepare_program,
     worker_variables,
 )
 from resilient_exec.pool.cancellation import cancelling_task, cancels
@@ -41,7 +41,7 @@ from resilient_exec.pool.options import (
     module_names,
     seconds,
 )
-from resilient_exec.pool.refusals import check_program
+from resilient_exec.pool.refusals import check_program, refuse_unknown
 from resilient_exec.pool.seeding import seeded
 from resilient_exec.pool.snapshot import Snapshot, counts_of, in_words
 from resilient_exec.pool.submission import Front, label_of
@@ -54,12 +54,10 @@ from resilient_exec.wire.script import check_not_importing, find_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
-    from typing import Self
+    from typing import Never, Self
 
     from resilient_exec.lane.forkserver_client import Forking
-    from resilient_exec.lane.lane import LokyLane
     from resilient_exec.model.ports import Observer
-    from resilient_exec.supervisor.event_loop import EventLoop
     from resilient_exec.wire.script import Script
 
 __all__ = ["ResilientPool"]
@@ -88,6 +86,11 @@ class ResilientPool(Front, Executor):
         soft_timeout: seconds after which :class:`SoftTimeout` is raised inside the task, in its main thread, once in
             an attempt; it must be less than ``timeout``.  ``None``: never.
         start_timeout: seconds for a worker to start and to run ``initializer``.
+        start_patience: seconds; if for so long no worker could be started, the pool is broken, and all its tasks fail
+            with :class:`PoolBroken`.  A failure that would come again (an import that is not there, a mistake in
+            ``initializer``) is waited for no longer than three starts.
+        stop_timeout: seconds for a worker to end by itself when it is no longer needed: for what tasks have registered
+            with ``atexit``, and for threads that they have left.  Then it is killed, with a warning in the log.
         retry: who gets another attempt.  A number: so many attempts in all, where the worker dies, the ``timeout``
             strikes or the ``memory_limit`` is exceeded.  *It does not cover what the task itself raises*: an exception
             is the task's outcome, and final, unless a policy says otherwise, ``RetryPolicy(errors=2)`` (for some of
@@ -152,6 +155,8 @@ class ResilientPool(Front, Executor):
         timeout: float | None = None,
         soft_timeout: float | None = None,
         start_timeout: float = 120,
+        start_patience: float = 30,
+        stop_timeout: float = 5,
         retry: RetryPolicy | int = RetryPolicy(),  # noqa: B008  frozen
         memory_limit: int | str | None = None,
         memory_reserve: int | str | None = "auto",
@@ -169,14 +174,17 @@ class ResilientPool(Front, Executor):
         fresh_locks: bool = False,
         seed: int | None = None,
         observers: Iterable[Observer] = (),
+        **unknown: Never,
     ) -> None:
+        refuse_unknown(unknown, ResilientPool.__init__.__kwdefaults__ or ())
         check_program()
         self._options = Options().with_(
             timeout=timeout, soft_timeout=soft_timeout, retry=retry, memory_limit=memory_limit
         )
         self._max_workers = default_workers() if max_workers is None else count("max_workers", max_workers)
         stall = seconds("stall_timeout", stall_timeout)
-        limits = pool_limits(self._max_workers, max_tasks_per_worker, start_timeout, max_memory_per_worker, on_stall)
+        times = (start_timeout, start_patience, stop_timeout)
+        limits = pool_limits(self._max_workers, max_tasks_per_worker, times, max_memory_per_worker, on_stall)
         choice("output", output, ("inherit", "capture", "discard"))
         self._fresh_locks = fresh = bool(fresh_locks)
         observers = check_observers(observers, stall)
@@ -187,20 +195,13 @@ class ResilientPool(Front, Executor):
             initializer, initargs = self._seeded.set_up_of(initializer, initargs)
         variables = worker_variables(env, inner_max_num_threads, self._max_workers)
         forking = _forking(preload, variables, limits.start_timeout)
-        _prepare_program(forking)
+        prepare_program(forking)
         self._pid = os.getpid()
         self._numbers, self._keys = itertools.count(), keys.Keys()
         self._shut = False
-
-        # It is kept by the supervisor, so it must not refer to the pool, which could not be dropped then.
-        def make_lane(number: int, loop: EventLoop) -> LokyLane:
-            from resilient_exec.lane.lane import LaneSettings, LokyLane
-            from resilient_exec.lane.lease import WorkerSettings
-
-            worker = WorkerSettings(initializer, initargs, output, fresh, variables, forking, script)
-            return LokyLane(number, loop, LaneSettings(worker, stall, limits.max_memory_per_worker is not None))
-
         self._forking = forking
+        worker = (initializer, initargs, output, fresh, variables, forking, script)
+        make_lane = lane_maker(stall, limits.max_memory_per_worker is not None, *worker)
         self._supervisor = Supervisor(limits, make_lane, observers, memory_guard(memory_reserve))
         exit_hook.end_at_exit(self._supervisor)
         # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
@@ -325,17 +326,21 @@ class ResilientPool(Front, Executor):
             self.shutdown(kill=True, cancel_futures=True)
             return
         try:
-            task = cancelling_task()
-            if task is not None:
-                self.shutdown(wait=False)
-                while not self._supervisor.ended.wait(_LOOK_UP):
-                    if task.cancelling():
-                        self.shutdown(wait=False, kill=True, cancel_futures=True)
+            self._wait_beside(cancelling_task())
             self.shutdown()
         except BaseException as error:
             if cancels(type(error)):
                 self.shutdown(kill=True, cancel_futures=True)
             raise
+
+    def _wait_beside(self, task: Any) -> None:  # on Python 3.14 a Ctrl-C where a loop jumps back skips its `except`
+        """Wait for the end, and look meanwhile whether the asyncio task that does so, if one does, was cancelled."""
+        if task is None:
+            return
+        self.shutdown(wait=False)
+        while not self._supervisor.ended.wait(_LOOK_UP):
+            if task.cancelling():
+                self.shutdown(wait=False, kill=True, cancel_futures=True)
 
     def snapshot(self) -> dict[str, Any]:
         """The pool at this moment: counts of tasks, and for each lane what it is doing.  ``print`` it.
@@ -353,13 +358,6 @@ class ResilientPool(Front, Executor):
         broken = ", broken" if self._supervisor.core.broken is not None else ""
         ended = ", ended" if self._supervisor.ended.is_set() else ", ending" if self._shut else ""
         return f"<{type(self).__name__} {_workers(self._max_workers)}, {counts}{broken}{ended}>"
-
-
-def _prepare_program(forking: Forking | None) -> None:
-    """Make this process ready to start workers."""
-    fill_standard_descriptors()
-    if forking is None:
-        import_loky()
 
 
 def _initargs(

@@ -1,7 +1,8 @@
-"""Where no pool can work, said in words before its first process."""
+"""What is refused in words before a pool's first process: programs in which none can work, arguments that none has."""
 
 from __future__ import annotations
 
+import difflib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,9 @@ from resilient_exec.model.errors import PoolBroken
 from resilient_exec.process.executable import check_not_frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["check_program"]
+__all__ = ["check_program", "refuse_unknown"]
 
 _NEEDED = ("thread", "threading", "select", "socket", "queue", "subprocess", "os", "time")
 
@@ -37,3 +38,38 @@ def check_program() -> None:
                 "sockets and processes of the system's own.  Use it in a process that is not monkey-patched, "
                 f"or do without {name}'s monkey-patching"
             )
+
+
+_ELSEWHERE = {  # what pools of other kinds call it
+    "max_tasks_per_child": "max_tasks_per_worker",
+    "maxtasksperchild": "max_tasks_per_worker",
+    "max_tasks": "max_tasks_per_worker",
+    "worker_lifespan": "max_tasks_per_worker",
+    "processes": "max_workers",
+    "n_jobs": "max_workers",
+    "num_workers": "max_workers",
+    "mp_context": "",
+    "context": "",
+    "kill_workers": "",
+    "reuse": "",
+}
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse arguments that a pool does not have, with what it has for the same.
+
+    Args:
+        given: their names.
+        known: the names of those that it has.
+
+    Raises:
+        TypeError: there is one.
+    """
+    for name in given:
+        hint = ""
+        if name in _ELSEWHERE:
+            ours = _ELSEWHERE[name]
+            hint = f"; here it is called {ours}" if ours else "; that is for pools of other kinds: leave it out"
+        elif close := difflib.get_close_matches(name, list(known), 1):
+            hint = f"; did you mean {close[0]}?"
+        raise TypeError(f"ResilientPool() got an unexpected keyword argument {name!r}{hint}")

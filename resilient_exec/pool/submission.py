@@ -166,24 +166,32 @@ class Front:
         A task's failure is a value here: it is never raised.  The input may be endless: two calls per lane are
         submitted ahead.  When the iterator is closed, what still waits is cancelled.
         """
-        calls = zip(*iterables, strict=False)
-        ahead = _AHEAD * self._max_workers
         done: queue.SimpleQueue[ResilientFuture[T]] = queue.SimpleQueue()
         index_of: dict[ResilientFuture[T], int] = {}
-        numbers = itertools.count()
         try:
-            while True:
-                for args in itertools.islice(calls, ahead - len(index_of)):
-                    future = self.submit(fn, *args)
-                    index_of[future] = next(numbers)
-                    future._on_done(done)
-                    del args, future
-                if not index_of:
-                    return
-                yield _next_settled(done, index_of)
+            yield from self._settle_all(fn, zip(*iterables, strict=False), done, index_of)
         finally:
             for waiting in index_of:
                 waiting.cancel()
+
+    # Not inside that `try`: on Python 3.14 a Ctrl-C where a loop jumps back skips the `finally`.
+    def _settle_all(
+        self,
+        fn: Callable[..., T],
+        calls: Iterator[tuple[Any, ...]],
+        done: queue.SimpleQueue[ResilientFuture[T]],
+        index_of: dict[ResilientFuture[T], int],
+    ) -> Iterator[Settled[T]]:
+        ahead, numbers = _AHEAD * self._max_workers, itertools.count()
+        while True:
+            for args in itertools.islice(calls, ahead - len(index_of)):
+                future = self.submit(fn, *args)
+                index_of[future] = next(numbers)
+                future._on_done(done)
+                del args, future
+            if not index_of:
+                return
+            yield _next_settled(done, index_of)
 
 
 def _in_order(submissions: Iterator[ResilientFuture[T]], deadline: float | None, ahead: int | None) -> Iterator[T]:
@@ -193,16 +201,26 @@ def _in_order(submissions: Iterator[ResilientFuture[T]], deadline: float | None,
 
     def results() -> Iterator[T]:
         try:
-            while futures:
-                left = None if deadline is None else deadline - time.monotonic()
-                if ahead is not None:
-                    futures.extendleft(itertools.islice(submissions, 1))
-                yield _result(futures.pop(), left)  # not held here while the reader looks at it
+            yield from _each_result(futures, submissions, deadline, ahead)
         finally:
             for future in futures:
                 future.cancel()
 
     return results()
+
+
+# Not inside that `try`: on Python 3.14 a Ctrl-C where a loop jumps back skips the `finally`.
+def _each_result(
+    futures: deque[ResilientFuture[T]],
+    submissions: Iterator[ResilientFuture[T]],
+    deadline: float | None,
+    ahead: int | None,
+) -> Iterator[T]:
+    while futures:
+        left = None if deadline is None else deadline - time.monotonic()
+        if ahead is not None:
+            futures.extendleft(itertools.islice(submissions, 1))
+        yield _result(futures.pop(), left)  # not held here while the reader looks at it
 
 
 def _flattened(lists: Iterator[list[T]]) -> Iterator[T]:

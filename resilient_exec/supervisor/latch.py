@@ -63,17 +63,21 @@ class _Waiters:
 
     def sleep(self, lock: threading.Lock, timeout: float | None) -> bool:
         """Wait, at most ``timeout`` s, to be woken; whether that was so."""
-        deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            while True:
-                left = _LOOK_UP if deadline is None else min(_LOOK_UP, deadline - time.monotonic())
-                if lock.acquire(timeout=max(0.0, left)):
-                    return True
-                if left <= 0:
-                    return False
+            return self._look_up(lock, None if timeout is None else time.monotonic() + timeout)
         finally:
             with contextlib.suppress(ValueError):  # it has been woken
                 self._locks.remove(lock)
+
+    # Not inside that `try`: on Python 3.14 what a signal's handler raises where a loop jumps back skips the `finally`.
+    @staticmethod
+    def _look_up(lock: threading.Lock, deadline: float | None) -> bool:
+        while True:
+            left = _LOOK_UP if deadline is None else min(_LOOK_UP, deadline - time.monotonic())
+            if lock.acquire(timeout=max(0.0, left)):
+                return True
+            if left <= 0:
+                return False
 
     def wake(self) -> None:
         """Wake all."""
@@ -84,7 +88,7 @@ class _Waiters:
 
 # The functions of these hold a monitor, for moments; but not while they are asleep.
 _HOLDERS = {"concurrent.futures._base", "resilient_exec.supervisor.future", __name__}
-_ASLEEP = {_Waiters.sleep.__code__, threading.Condition.wait.__code__}
+_ASLEEP = {_Waiters.sleep.__code__, _Waiters._look_up.__code__, threading.Condition.wait.__code__}
 _OWNER = re.compile(r"owner=(\d+)")
 
 

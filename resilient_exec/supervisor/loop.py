@@ -75,6 +75,10 @@ if TYPE_CHECKING:
 __all__ = ["Supervisor"]
 
 _logger = logging.getLogger(__name__)
+_DID_NOT_END = (
+    "the worker of lane %d did not end within %g s of being asked to, and is killed: what tasks had registered with "
+    "atexit, or left to threads, may not be done; ResilientPool(stop_timeout=...) gives it more time"
+)
 
 _HEARTBEAT = 0.5  # s: the longest wait while a deadline runs, so that a stop of the parent is noticed
 _TURN = 500  # what is taken out of the inbox before the workers are listened to again
@@ -121,7 +125,7 @@ class Supervisor:
             RaiseSoftTimeout: lambda c: self._lanes[c.lane].raise_soft_timeout(c),
             Kill: lambda c: self._lanes[c.lane].kill(c),
             EndStart: lambda c: self._lanes[c.lane].end_start(c),
-            EndStop: lambda c: self._lanes[c.lane].end_stop(c),
+            EndStop: self._end_stop,
             StopWorker: lambda c: self._lanes[c.lane].stop(),
             CloseLane: self._close_lane,
             Abandon: self._abandon,
@@ -297,6 +301,10 @@ class Supervisor:
         except Exception as error:  # no descriptor or no thread to be had: a failed start like any other
             self._lanes.pop(command.lane, None)
             self.post(StartFailed(command.lane, f"the start of a lane raised {type(error).__name__}: {error}"))
+
+    def _end_stop(self, command: EndStop) -> None:
+        self._log.run(lambda: _logger.warning(_DID_NOT_END, command.lane, self.core.limits.stop_timeout))
+        self._lanes[command.lane].end_stop(command)
 
     def _close_lane(self, command: CloseLane) -> None:
         lane = self._lanes.get(command.lane)

@@ -75,7 +75,8 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str]) -> 
     except BaseException as error:
         import traceback
 
-        _say(log, "failed", f"{type(error).__name__}: {error}", traceback.format_exc())
+        is_lasting = not isinstance(error, OSError | MemoryError)
+        _say(log, "failed", f"{type(error).__name__}: {error}", traceback.format_exc(), is_lasting)
         os._exit(1)
     fast_exit.flush_before_fork()
     gc.collect()

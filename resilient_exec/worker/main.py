@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from resilient_exec.model.errors import SoftTimeout
+from resilient_exec.model.lasting import is_lasting
 from resilient_exec.wire.channel import ChannelLost, Kind, WorkerChannel
 from resilient_exec.wire.register import Register
 from resilient_exec.worker import context
@@ -195,7 +196,7 @@ def bootstrap(seat: Seat) -> None:
         words = f"the start of the worker raised {type(error).__name__}\n{traceback.format_exc()}"
         flush()
         with contextlib.suppress(ChannelLost):
-            worker.channel.send(Kind.START_FAILED, 0, words.encode(errors="replace"))
+            worker.channel.send(Kind.START_FAILED, int(is_lasting(error)), words.encode(errors="replace"))
         os._exit(1)
 
 

@@ -81,28 +81,31 @@ def serve() -> None:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_note_fork)
     try:
-        channel = worker.channel
-        _state.children = _children()
-        while True:
-            if _state.slow:
-                _put_in_order()
-            elif channel.is_idle:
-                if _look_quickly(_TIMERS):
-                    worker.streams.mend()
-                else:
-                    _put_in_order()
-            frame = channel.receive()
-            if frame.kind is not Kind.ATTEMPT:
-                return
-            _attempt(frame.serial, frame.body)
-            del frame
-            if _state.forked:
-                os._exit(0)
+        _serve()
     except ChannelLost as lost:
         end_process(CHANNEL_LOST_STATUS, str(lost))
     except BaseException:
         # No outcome of a task: what raises here is a signal handler or a thread that a task has left behind.
         end_process(STRAY_STATUS, traceback.format_exc())
+
+
+def _serve() -> None:
+    # Not inside that `try`: on Python 3.14 what a signal's handler raises where a loop jumps back skips the handlers.
+    channel = worker.channel
+    _state.children = _children()
+    while True:
+        if _state.slow or channel.is_idle:
+            _prepare_for_next()
+        frame = channel.receive()
+        if frame.kind is not Kind.ATTEMPT:
+            return
+        if worker.unfit:  # it was sent before that was known
+            channel.send(Kind.SKIPPED, frame.serial)
+        else:
+            _attempt(frame.serial, frame.body)
+        del frame
+        if _state.forked:
+            os._exit(0)
 
 
 def _note_fork() -> None:
@@ -118,6 +121,14 @@ def _put_in_order() -> None:
     arm()
     worker.streams.mend()
     _stop_timers()
+
+
+def _prepare_for_next() -> None:
+    """Behind an attempt that took its time, or while there is nothing to do."""
+    if _state.slow or not _look_quickly(_TIMERS):
+        _put_in_order()
+    else:
+        worker.streams.mend()
 
 
 def _look_quickly(timers: list[Any]) -> bool:
@@ -157,9 +168,6 @@ def _attempt(serial: int, body: Any) -> None:
     about, call = bytes(rest[:about_size]), rest[about_size:]
     rest.release()
     body.release()
-    if worker.unfit:  # it was sent before that was known
-        worker.channel.send(Kind.SKIPPED, serial)
-        return
     if not _look_quickly(_USUAL_TIMERS):
         _put_in_order()
     if soft and SOFT_SIGNAL is not None:
@@ -187,8 +195,6 @@ def _attempt(serial: int, body: Any) -> None:
     _state.slow = ended - began > _QUICK
     if ended - began > _NO_CHILD or _state.children:
         _note_children(notes, raised=kind is not Kind.RETURNED)
-    if worker.unfit:
-        notes["unfit"] = worker.unfit
     packed = pickle.dumps(notes, 5) if notes else b""
     worker.channel.send(kind, serial, END.pack(began, ended, len(packed)), packed, answer)
     worker.register.end(serial)
@@ -213,7 +219,7 @@ def _run(serial: int, call: memoryview) -> tuple[Kind, dict[str, Any], bytes]:
     try:
         value = _call(serial, call)
         flush()
-        return Kind.RETURNED, {}, payload.pack_value(value, fresh_locks=fresh_locks, script=worker.script)
+        return Kind.RETURNED, _left(), payload.pack_value(value, fresh_locks=fresh_locks, script=worker.script)
     except payload.Unsendable as error:
         return Kind.NOT_SENDABLE, _evidence(), str(error).encode(errors="replace")
     except BaseException as error:
@@ -236,7 +242,12 @@ def _is_soft(error: BaseException) -> bool:
 def _evidence() -> dict[str, Any]:
     """What the parent could not find out any more when the next attempt has begun."""
     out, err = worker.streams.tails(_TAIL)
-    return {"note": worker.register.noted(), "stdout": out, "stderr": err, "held": _statm()[0]}
+    return {"note": worker.register.noted(), "stdout": out, "stderr": err, "held": _statm()[0], **_left()}
+
+
+def _left() -> dict[str, Any]:
+    """What the attempt has left in this process that fails others."""
+    return {"unfit": worker.unfit} if worker.unfit else {}
 
 
 def _call(serial: int, body: memoryview) -> object:

@@ -260,7 +260,7 @@ def test_a_lane_that_ends_by_itself_gives_back_what_it_held() -> None:
 
 
 def test_a_broken_pool_stays_broken_whatever_its_lanes_still_say() -> None:
-    p = Play(2, start_failures=2)
+    p = Play(2, start_failures=1)
     p.submit("a")
     p.submit("b")
     p.start_failed(0)

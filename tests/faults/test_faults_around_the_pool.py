@@ -37,7 +37,7 @@ PROGRAM = """
 
     if __name__ == "__main__":
         {before}
-        with ResilientPool(2, timeout=30, retry=1{options}) as pool:
+        with ResilientPool(2, timeout=30, retry=1, start_patience=1{options}) as pool:
             {during}
 """
 
@@ -226,11 +226,11 @@ import fault_script as faults, fault_tasks as tasks
 
 if __name__ == "__main__":
     try:
-        with faults.few_processes({more}), ResilientPool(2, timeout=30, retry=1) as pool:
+        with faults.few_processes({more}), ResilientPool(2, timeout=30, retry=1, start_patience=1) as pool:
             faults.well_or_broken(pool)
     except RuntimeError as error:
         assert "thread" in str(error), error
-    with ResilientPool(2, timeout=30, retry=1) as pool:
+    with ResilientPool(2, timeout=30, retry=1, start_patience=1) as pool:
         faults.all_is_well(pool)
 """
     script = start_script(text, under=as_another_user())

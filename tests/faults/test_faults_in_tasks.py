@@ -231,7 +231,9 @@ def test_without_a_limit_a_hang_stays_a_hang_beside_which_all_goes_on_and_which_
 def test_an_initializer_that_always_fails_breaks_the_pool_and_every_task_is_told_why(make_pool, tmp_path, fault):
     path = str(tmp_path / "executed")
     start_timeout = 1 if fault.says == TOO_LONG else DEADLINE
-    pool = make_pool(2, timeout=fault.limit, start_timeout=start_timeout, retry=1, **options_of(fault, tmp_path))
+    pool = make_pool(
+        2, timeout=fault.limit, start_timeout=start_timeout, start_patience=0, retry=1, **options_of(fault, tmp_path)
+    )
     futures = [*submit_healthy(pool, path, range(BESIDE)).values(), pool.submit(*fault.call(tmp_path))]
     for future in futures:
         error = future.exception(DEADLINE)

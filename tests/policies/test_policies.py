@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 from collections import Counter
 
 import pytest
@@ -176,10 +177,13 @@ def test_a_random_wait_depends_on_key_and_attempt_alone(wait: object) -> None:
     assert len(set(first)) == len(first)
 
 
-def test_the_generator_is_put_back_when_a_strategy_raises() -> None:
-    def wait(_: object) -> float:
-        random.random()
-        raise ZeroDivisionError
+def test_a_strategy_that_raises_leaves_the_generator_as_it_was() -> None:
+    class Raises(tenacity.wait_random):
+        def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+            super().__call__(retry_state)
+            raise ZeroDivisionError
+
+    wait = Raises(0, 1)
 
     before = random.getstate()
     RetryPolicy(wait=wait).next_delay(failure())
@@ -336,3 +340,26 @@ def test_failures_of_other_causes_make_the_wait_longer(cause: str) -> None:
 def test_the_strategies_for_wait_and_stop_are_asked_whatever_the_cause(cause: str) -> None:
     assert RetryPolicy(9, 9, 9, 9, wait=tenacity.wait_fixed(7)).next_delay(failure(cause)) == 7
     assert RetryPolicy(9, 9, 9, 9, stop=tenacity.stop_after_attempt(1)).next_delay(failure(cause)) is None
+
+
+def test_other_threads_draw_on_from_the_global_generator_while_a_strategy_is_evaluated() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Slow(tenacity.wait_random):
+        def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+            inside.set()
+            go_on.wait()
+            return super().__call__(retry_state)
+
+    random.seed(42)
+    expected = [random.random() for _ in range(3)]
+    random.seed(42)
+    thread = threading.Thread(target=RetryPolicy(wait=Slow(0, 10)).next_delay, args=(failure(),))
+    drawn = [random.random()]
+    thread.start()
+    inside.wait()
+    drawn.append(random.random())
+    go_on.set()
+    thread.join()
+    drawn.append(random.random())
+    assert drawn == expected

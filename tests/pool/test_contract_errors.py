@@ -235,7 +235,7 @@ def test_a_failing_initializer_breaks_the_pool_after_three_starts_and_in_its_own
     make_pool, tmp_path, fn, args, said
 ):
     path = tmp_path / "starts"
-    pool = make_pool(1, initializer=fn, initargs=(str(path), *args))
+    pool = make_pool(1, initializer=fn, initargs=(str(path), *args), start_patience=0)
     futures = [pool.submit(tasks.same, number) for number in range(4)]
     for future in futures:
         error = future.exception(60)
@@ -251,7 +251,7 @@ def test_a_failing_initializer_breaks_the_pool_after_three_starts_and_in_its_own
 
 def test_an_initializer_that_hangs_breaks_the_pool_and_shows_where(make_pool, tmp_path):
     path = tmp_path / "starts"
-    pool = make_pool(1, initializer=tasks.hang_in_initializer, initargs=(str(path),), start_timeout=1)
+    pool = make_pool(1, initializer=tasks.hang_in_initializer, initargs=(str(path),), start_timeout=1, start_patience=0)
     error = pool.submit(tasks.same, 1).exception(60)
     assert isinstance(error, PoolBroken)
     assert "took too long" in str(error)
@@ -259,7 +259,7 @@ def test_an_initializer_that_hangs_breaks_the_pool_and_shows_where(make_pool, tm
 
 
 def test_an_initializer_that_does_not_unpickle_breaks_the_pool(make_pool):
-    pool = make_pool(1, initializer=tasks.echo, initargs=(odd.CannotBeUnpickled(),))
+    pool = make_pool(1, initializer=tasks.echo, initargs=(odd.CannotBeUnpickled(),), start_patience=0)
     error = pool.submit(tasks.same, 1).exception(60)
     assert isinstance(error, PoolBroken)
     assert "not to be unpickled" in str(error)

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -341,6 +342,8 @@ def test_an_argument_exists_only_where_it_works():
         "timeout",
         "soft_timeout",
         "start_timeout",
+        "start_patience",
+        "stop_timeout",
         "retry",
         "memory_limit",
         "memory_reserve",
@@ -358,6 +361,7 @@ def test_an_argument_exists_only_where_it_works():
         "fresh_locks",
         "seed",
         "observers",
+        "unknown",  # is refused, with what was meant
     ]
     assert list(inspect.signature(ResilientPool.options).parameters)[1:] == [
         "timeout",
@@ -419,3 +423,35 @@ def test_keys_that_cannot_be_compared_any_more_end_the_pool_and_hang_nobody(make
 
 def test_a_retry_policy_says_what_it_grants():
     assert RetryPolicy() == RetryPolicy(deaths=2, timeouts=1, memory=1, errors=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("max_tasks_per_child", "here it is called max_tasks_per_worker"),
+        ("processes", "here it is called max_workers"),
+        ("mp_context", "leave it out"),
+        ("timout", "did you mean timeout?"),
+        ("something_else_altogether", "argument 'something_else_altogether'"),
+    ],
+)
+def test_an_argument_of_another_pool_is_refused_with_the_name_that_it_has_here(name, hint):
+    with pytest.raises(TypeError, match=re.escape(hint)):
+        ResilientPool(1, **{name: 1})
+
+
+def test_numbers_of_numpy_are_numbers(make_pool):
+    numpy = pytest.importorskip("numpy")
+    pool = make_pool(
+        numpy.int64(1),
+        timeout=numpy.float32(60),
+        retry=numpy.int32(2),
+        memory_limit=numpy.int64(1 << 30),
+        max_tasks_per_worker=numpy.int8(5),
+    )
+    assert pool.options(priority=numpy.int64(3), timeout=numpy.int16(7)).submit(abs, -4).result() == 4
+    assert pool.options(priority=10**400).submit(abs, -5).result() == 5
+    with pytest.raises(ValueError, match="priority"):
+        pool.options(priority=numpy.float64("nan"))
+    with pytest.raises(ValueError, match="timeout"):
+        pool.options(timeout=10**400)

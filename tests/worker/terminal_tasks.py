@@ -11,7 +11,8 @@ UNTIL_INTERRUPTED = """
 import time
 try:
     print("up", flush=True)
-    time.sleep(1000)
+    while True:
+        time.sleep(0.1)
 except KeyboardInterrupt:
     print("bye")
 """
