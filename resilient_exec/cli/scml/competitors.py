@@ -23,7 +23,7 @@ from resilient_exec.cli.parsing import CommandError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Look", "Named", "classes_of", "look", "look_at", "parse", "refuse", "scml_agents_named"]
+__all__ = ["Look", "Named", "classes_of", "fate_of_import", "look", "look_at", "parse", "refuse", "scml_agents_named"]
 
 _SHOWN = 12  # names in a list of what there is
 _FRAME = re.compile(r'File "(?P<file>.+?)", line (?P<line>\d+),? in (?P<function>\S+)')
@@ -248,12 +248,16 @@ def look(named: Iterable[Named], start_timeout: float, memory_limit: int | None 
         }
         for module, future in futures.items():
             error = future.exception()
-            looks = future.result() if error is None else [Look(error=_fate(module, error))] * len(by_module[module])
+            looks = (
+                future.result()
+                if error is None
+                else [Look(error=fate_of_import(module, error))] * len(by_module[module])
+            )
             found.update(zip(by_module[module], looks, strict=True))
     return found
 
 
-def _fate(module: str, error: BaseException) -> str:
+def fate_of_import(module: str, error: BaseException) -> str:
     """What the import of a module did to its worker."""
     from resilient_exec.model.errors import MemoryLimitExceeded, TaskTimeout, WorkerDied
 

@@ -43,7 +43,7 @@ class Health:
             held too much memory, while it was on stage.
         steps: steps of its agents that were measured.
         cpu_median, cpu_p95, cpu_worst: CPU seconds of a step of one agent.
-        wall_worst: seconds of its longest step.
+        wall_median, wall_p95, wall_worst: seconds of a step of one agent, waiting included.
         slow_steps: steps that took longer than ``step_timeout``.
         peak_memory: the most bytes that a worker held when it left the stage, or when it was killed with it there.
         grown: the most bytes by which a worker grew in one world while one agent of it was on stage.
@@ -64,6 +64,8 @@ class Health:
     cpu_median: float = 0.0
     cpu_p95: float = 0.0
     cpu_worst: float = 0.0
+    wall_median: float = 0.0
+    wall_p95: float = 0.0
     wall_worst: float = 0.0
     slow_steps: int = 0
     peak_memory: int = 0
@@ -102,6 +104,7 @@ class Book:
     def __init__(self, competitors: Iterable[str], step_timeout: float | None) -> None:
         self._rows = {name: Health(name) for name in sorted(competitors)}
         self._cpu: dict[str, list[float]] = {}
+        self._wall: dict[str, list[float]] = {}
         self._step_timeout = math.inf if step_timeout is None else step_timeout
 
     def row(self, competitor: str) -> Health:
@@ -113,9 +116,9 @@ class Book:
         row = self.row(competitor)
         for agent in agents:
             self._cpu.setdefault(competitor, []).extend(agent.cpu)
+            self._wall.setdefault(competitor, []).extend(agent.wall)
             row.steps += len(agent.cpu)
             row.exceptions += agent.exceptions
-            row.wall_worst = max(row.wall_worst, *agent.wall, 0.0)
             row.slow_steps += sum(took > self._step_timeout for took in agent.wall)
             row.peak_memory = max(row.peak_memory, agent.peak)
             row.grown = max(row.grown, agent.grown)
@@ -125,6 +128,9 @@ class Book:
         for name, samples in self._cpu.items():
             row, ordered = self._rows[name], sorted(samples)
             row.cpu_median, row.cpu_p95, row.cpu_worst = (percentile(ordered, share) for share in (0.5, 0.95, 1.0))
+        for name, samples in self._wall.items():
+            row, ordered = self._rows[name], sorted(samples)
+            row.wall_median, row.wall_p95, row.wall_worst = (percentile(ordered, share) for share in (0.5, 0.95, 1.0))
         return tuple(self._rows.values())
 
 

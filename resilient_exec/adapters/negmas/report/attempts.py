@@ -168,4 +168,4 @@ def _reason(error: BaseException, attempts: Sequence[AttemptReport]) -> str:
 
 
 def _words(attempt: AttemptReport) -> str:
-    return attempt.reason.removeprefix("died with it: ")  # where it is told of the task, and not of its worker
+    return attempt.reason.removeprefix("failed because ")  # where it is told of the task, and not of its worker
