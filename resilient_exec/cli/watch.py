@@ -35,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         ),
         examples=(
             "resilient-exec watch -- python tournament.py",
-            "resilient-exec watch --every 1m --log night.jsonl --report hang.md -- python -m its.module --fast",
+            "resilient-exec watch --every 1m --report hang.md -- python -m its.module",
             "resilient-exec watch --stall 2m --exit-on-stall -- pytest",
             "resilient-exec watch 4711",
         ),
