@@ -29,7 +29,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters import places
+from resilient_exec.adapters import places, signals
 from resilient_exec.adapters.negmas import checks, compatibility, folder_lock, settings
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _run_tournament(tournaments: Any, original: Callable[..., Any], call: inspec
         call.arguments["parallelism"] = f"parallel:{wanted}"
     _complete_arguments(tournaments, path, call, chosen.seed)
     before = report.last_report()
-    with folder_lock.claim(path, take_over=chosen.take_over):
+    with signals.with_report(), folder_lock.claim(path, take_over=chosen.take_over):
         if call.arguments["override_ran_worlds"]:
             for world in tournaments.get_world_paths(tournament_path=path):
                 (world.parent / tournaments.RESULTS_FILE).unlink(missing_ok=True)

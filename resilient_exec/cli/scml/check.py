@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.cli import signals
+from resilient_exec.adapters import signals
 from resilient_exec.cli.parsing import CommandError, new_parser, whole
 from resilient_exec.cli.pool_options import add_pool_options, variables
 from resilient_exec.cli.scml import competitors, verdict

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.cli import doctor, signals
+from resilient_exec.adapters import signals
+from resilient_exec.cli import doctor
 from resilient_exec.cli.parsing import CommandError
 from resilient_exec.cli.pool_options import variables
 from resilient_exec.cli.scml import competitors, dry_run, saved, summary

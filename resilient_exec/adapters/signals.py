@@ -5,6 +5,7 @@ A cluster that takes a job's node away, ``docker stop`` and a terminal that is c
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["Terminated", "as_interrupts", "status_of"]
+__all__ = ["Terminated", "as_interrupts", "status_of", "with_report"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -49,6 +50,22 @@ def as_interrupts() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def with_report() -> Iterator[None]:
+    """In a script: let the block end as after a Ctrl-C when such a signal comes, then end the process by that signal.
+
+    Does nothing where the script has a handler of its own for the signal.
+    """
+    try:
+        with as_interrupts():
+            yield
+    except Terminated as ended:
+        if signal.getsignal(ended.number) != signal.SIG_DFL:
+            raise  # the command line has its own end
+        os.kill(os.getpid(), ended.number)
+        raise
 
 
 def status_of(error: KeyboardInterrupt) -> int:
