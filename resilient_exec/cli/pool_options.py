@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.cli.parsing import memory, not_negative, seconds, whole
+from resilient_exec.model.policies import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["add_pool_options", "flags_of", "variables"]
+__all__ = ["add_pool_options", "flags_of", "pool_arguments", "variables"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,16 @@ def variables(arguments: argparse.Namespace) -> dict[str, str]:
         for flag in flags
         if (value := getattr(arguments, flag.dest, None)) is not None
     }
+
+
+def pool_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those that were given and mean something to any pool, as arguments of ``ResilientPool``."""
+    names = {"workers": "max_workers", "tasks_per_worker": "max_tasks_per_worker"}
+    names |= {name: name for name in ("timeout", "memory_limit", "start_timeout")}
+    given = {name: getattr(arguments, flag) for flag, name in names.items() if getattr(arguments, flag) is not None}
+    if arguments.retries is not None:
+        given["retry"] = RetryPolicy(deaths=arguments.retries, timeouts=0, memory=min(1, arguments.retries))
+    return given
 
 
 def flags_of(given: Mapping[str, Any]) -> list[str]:

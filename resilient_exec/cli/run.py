@@ -2,14 +2,17 @@
 
 What the script can see of it is kept to what it asked for: ``sys.argv``, ``sys.path[0]``, ``__main__`` and its
 ``__file__``, ``__spec__`` and ``__builtins__`` are as without us, its exceptions and ``sys.exit`` pass through to the
-interpreter (which makes the exit status of them, a SIGINT's included), and nothing is printed.  Tracebacks begin
-with the script's own frames.
+interpreter (which makes the exit status of them, a SIGINT's included), and nothing is printed but one line at the end
+of a script with process pools of its own through which nothing of ours went.  Tracebacks begin with the script's own
+frames.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import builtins
+import contextlib
 import importlib.util
 import io
 import os
@@ -18,8 +21,9 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.adapters import executors
 from resilient_exec.cli.parsing import new_parser
-from resilient_exec.cli.pool_options import add_pool_options, variables
+from resilient_exec.cli.pool_options import add_pool_options, pool_arguments, variables
 from resilient_exec.pool.options import WrongSetting
 
 if TYPE_CHECKING:
@@ -45,11 +49,17 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
             "resilient-exec run tournament.py --its --own --arguments",
             "resilient-exec run --timeout 5m --memory-limit 2GiB --workers 4 tournament.py",
             "resilient-exec run -m its.module",
+            "resilient-exec run --executors --timeout 5m --retries 2 simulate.py",
         ),
     )
     command.add_argument("-m", dest="is_module", action="store_true", help="TARGET is a module, as in python -m")
     command.add_argument("target", metavar="TARGET", help="the script's path, or with -m the module's name")
     command.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="the script's own arguments")
+    command.add_argument(
+        "--executors",
+        action="store_true",
+        help="also put the pool under concurrent.futures.ProcessPoolExecutor and joblib",
+    )
     add_pool_options(command)
     command.set_defaults(run=run)
 
@@ -57,6 +67,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Install the adapter, then become the script."""
     _install(arguments)
+    _install_executors(arguments)
     _hide_our_frames()
     load = _load_module if arguments.is_module else _load_script
     code, main = load(arguments.target)
@@ -78,6 +89,34 @@ def _install(arguments: argparse.Namespace) -> None:
         if error.name is None or error.name.partition(".")[0] != "negmas":
             raise
         return  # a script that has no negmas has no tournaments either
+
+
+def _install_executors(arguments: argparse.Namespace) -> None:
+    """Put the pool under the script's executors, or tell at its end that it could have been there."""
+    use = executors.Use()
+    if arguments.executors:
+        executors.put_in_place(pool_arguments(arguments), use)
+    else:
+        executors.count_stock_pools(use)
+    atexit.register(_tell_what_was_not_used, use, has_executors=arguments.executors, program=os.getpid())
+
+
+def _tell_what_was_not_used(use: executors.Use, *, has_executors: bool, program: int) -> None:
+    if os.getpid() != program or sys.stderr is None:
+        return  # a child that was forked, and ends as a program does
+    report = sys.modules.get("resilient_exec.adapters.negmas.report.report")
+    if use.ours or (report is not None and report.last_report() is not None):
+        return
+    with contextlib.suppress(OSError, ValueError):
+        if has_executors:
+            sys.stderr.write(
+                "resilient-exec: nothing went through the pool: no tournament, executor or joblib was used\n"
+            )
+        elif use.stock:
+            sys.stderr.write(
+                "resilient-exec: nothing went through the pool: the script's process pools are the standard library's; "
+                "put the resilient pool under them with: resilient-exec run --executors ...\n"
+            )
 
 
 def _fail(text: str) -> SystemExit:

@@ -16,6 +16,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # importing all of scml says this and that about other libraries
     pytest.importorskip("scml.utils")
 
+from test_report_schema import SCHEMA, misfits
+
 from resilient_exec.cli import main
 from resilient_exec.cli.scml import competitors
 
@@ -169,6 +171,7 @@ def test_the_report_names_worlds_by_their_folders_and_has_the_evidence(played):
         assert folder.is_dir()
         assert task["start"] < task["end"]
         assert task["duration"] > 0
+    assert list(misfits(played.report, SCHEMA)) == []
     (lost,) = (task for task in played.report["tasks"] if task["status"] == "failed")
     (attempt,) = lost["failed_attempts"]
     assert (attempt["number"], attempt["outcome"], attempt["exitcode"]) == (1, "died", 7)
