@@ -46,17 +46,17 @@ def test_each_kind_of_failure_is_told_once_with_a_count():
     ]
 
 
-def test_other_places_and_other_causes_are_other_failures():
+def test_other_causes_are_other_failures_and_a_hang_is_one_wherever_it_was_seen():
     tasks = [
         lost("a.A", "timed_out", "timed out after 8 s", place="a.py:1"),
+        lost("a.A", "timed_out", "timed out after 8 s", place="a.py:9"),
         lost("a.A", "timed_out", "timed out after 8 s", place="a.py:9"),
         lost("a.A", "died", "died: SIGSEGV", signal="SIGSEGV", exitcode=-11),
         lost("a.A", "died", "died: exit code 1", exitcode=1),
         lost("", "died", "died: SIGKILL", signal="SIGKILL", exitcode=-9),
     ]
     assert words(tasks) == [
-        "A: 1 world, hung (timed out after 8 s) in step (a.py:1)",
-        "A: 1 world, hung (timed out after 8 s) in step (a.py:9)",
+        "A: 3 worlds, hung (timed out after 8 s) in step (a.py:9)",
         "A: 1 world, killed by SIGSEGV in step",
         "A: 1 world, exited with status 1 in step",
         "nobody known: 1 world, killed by SIGKILL",

@@ -76,7 +76,15 @@ def test_a_negotiation_that_fails_becomes_negmas_own_record(sick, timeout, words
     for task in report.missing:
         assert any(sick.__name__ in name for name in task.competitors)
         assert words in f"{task.reason} {task.signal} {task.history}"
-    assert err.count(f"{sick.__name__}") <= 4, "each kind of failure is told once"
+    told = [line for line in err.splitlines() if " negotiation, " in line or " negotiations, " in line]
+    assert told
+    for line in told:  # it is asked for an offer at the beginning, or after its answer
+        assert line.startswith(f"  negmas_negotiators.{sick.__name__}: ")
+        assert " in propose" in line or " in respond" in line
+    health = {row.competitor.rpartition(".")[2]: row for row in report.health}
+    assert (health[sick.__name__].spoiled, health[sick.__name__].worlds) == (2, 2)
+    assert health["AspirationNegotiator"].spoiled == 0
+    assert (path / "resilient" / "health.csv").exists()
     assert json.loads((path / "resilient" / "report.json").read_text())["counts"]["failed"] == 2
 
 

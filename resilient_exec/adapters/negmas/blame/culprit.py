@@ -37,7 +37,7 @@ FAULTS = {"raised", "died", "timed_out", "out_of_memory", "not_sent"}
 """Outcomes of an attempt that an agent may have caused."""
 _FRAME = re.compile(r'File "(?P<file>.+?)", line (?P<line>\d+),? in (?P<function>.+)')
 _NOT_THEIRS = (*NOT_THEIRS, "builtins.")
-_TASK_THREAD = " in run_world_set"
+_TASK_THREADS = (" in run_world_set", " in run_watched")
 # Files of which a frame shows that negmas calls a negotiator in that thread: negmas' own, in newer versions, or ours.
 _NEGOTIATORS_THREAD = (
     os.path.join("negmas", "helpers", "timeout.py"),
@@ -205,7 +205,7 @@ def _owners(frame: _Frame, sources: Sequence[Source]) -> list[str]:
 def _split_threads(stacks: str) -> tuple[list[_Frame], list[_Frame]]:
     """The frames of the threads in which the world runs, and those of all other threads; innermost first."""
     blocks = stacks.split("\n\n")
-    world = [block for block in blocks if _TASK_THREAD in block]
+    world = [block for block in blocks if any(name in block for name in _TASK_THREADS)]
     world += [block for block in blocks if block not in world and any(path in block for path in _NEGOTIATORS_THREAD)]
     rest = [block for block in blocks if block not in world]
     return _frames("\n".join(world)), _frames("\n".join(rest))

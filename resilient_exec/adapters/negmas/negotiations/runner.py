@@ -17,18 +17,15 @@ import queue
 import sys
 import time
 from concurrent.futures import Future
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from resilient_exec.adapters.negmas import checks, preloading, settings, travel
+from resilient_exec.adapters.negmas import checks
 from resilient_exec.adapters.negmas.negotiations import seeding as negotiation_seeds
-from resilient_exec.adapters.negmas.report import attempts, report
-from resilient_exec.adapters.negmas.report.task_report import TaskReport
+from resilient_exec.adapters.negmas.negotiations.session import Session, record_of, shortest_limit
+from resilient_exec.adapters.negmas.negotiations.watched import watched
 from resilient_exec.adapters.negmas.worlds import seeding
-from resilient_exec.adapters.worker_output import WorkerOutput, redirect_output
-from resilient_exec.model.errors import AttemptError, NotSendable, PoolBroken, TaskTimeout
-from resilient_exec.pool.pool import ResilientPool
+from resilient_exec.model.errors import NotSendable, TaskTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,112 +37,6 @@ __all__ = ["NegotiationPool", "run_isolated_tasks"]
 
 _TASKS_PER_WORKER = 50  # negmas' own DEFAULT_MAX_TASKS_PER_WORKER, since 0.15.7
 _LONGEST_WAIT = 60.0  # s between two readings of the clock
-
-
-def _prepare(output_folder: str) -> None:
-    """Initializer of a worker."""
-    redirect_output(output_folder)
-    travel.name_as_serial_runs_do()
-
-
-class _Session:
-    """A pool for one tournament, with its output and its report."""
-
-    def __init__(self, max_workers: int, timeout: float | None, max_tasks: int | None) -> None:
-        chosen = settings.current()
-        self.timeout = _shortest_limit(timeout, chosen.timeout)
-        self.lanes = chosen.max_workers or max_workers
-        self.seeds = negotiation_seeds.current()
-        with ExitStack() as stack:
-            output = stack.enter_context(WorkerOutput(chosen.output_limit))
-            self.pool = ResilientPool(
-                self.lanes,
-                timeout=self.timeout,
-                start_timeout=chosen.start_timeout,
-                memory_limit=chosen.memory_limit,
-                retry=chosen.retry,
-                max_tasks_per_worker=chosen.max_tasks_per_worker or max_tasks or None,
-                initializer=_prepare,
-                initargs=(output.folder,),
-                preload=preloading.NEGOTIATIONS if chosen.preload else (),
-                observers=chosen.observers,
-                env=self.seeds.environment if self.seeds is not None else None,
-            )
-            self._stack = stack.pop_all()
-        self.recorder: report.Recorder | None = None
-        self._known: set[Any] = set()
-
-    def check(self, competitors: Iterable[Any]) -> None:
-        """Refuse, before the first negotiation, competitors that cannot be unpickled in a worker.
-
-        One that cannot be pickled here is not refused, since negmas handles that itself.
-
-        Raises:
-            CheckFailed: names the competitors, with the remedy.
-            PoolBroken: no worker could be started.
-        """
-        new = {kind for kind in competitors if isinstance(kind, type) and kind not in self._known}
-        self._known |= new
-        view = self.pool.options(timeout=settings.current().start_timeout, retry=1, label="import of a competitor")
-        asked = {f"{kind.__module__}.{kind.__qualname__}": view.submit(checks.receive_type, kind) for kind in new}
-        why = {}
-        for name, future in asked.items():
-            error = future.exception()
-            if isinstance(error, PoolBroken):
-                raise error
-            if error is not None and not (isinstance(error, NotSendable) and not future.attempts):
-                why[name] = str(error) if isinstance(error, AttemptError) else f"{type(error).__name__}: {error}"
-        checks.refuse_unusable(why)
-
-    def record_settled(self, future: ResilientFuture[Any], info: dict[str, Any], planned: int) -> BaseException | None:
-        """Report a negotiation that has settled; returns its error, or ``None`` if it has a result.
-
-        Raises:
-            PoolBroken: no worker could be started.
-        """
-        error = future.exception()
-        if isinstance(error, PoolBroken):
-            raise error
-        fields: dict[str, Any] = {"attempts": future.attempts, "history": attempts.history(future.story)}
-        if error is not None:
-            fields |= {"status": "failed", **attempts.failure(error, future.story)}
-        self.report_task(info, planned, **fields)
-        return error
-
-    def report_task(self, info: dict[str, Any], planned: int, **fields: Any) -> None:
-        """Add a negotiation to the report, which is made with the first one."""
-        if self.recorder is None:
-            path = info.get("path")
-            folder = Path(path) if path else None
-            name = folder.name if folder is not None else "cartesian_tournament"
-            self.recorder = report.Recorder("negotiations", name, folder, planned, self.lanes)
-        scenario = getattr(getattr(info.get("s"), "outcome_space", None), "name", None)
-        competitors = report.named(info.get("partner_names") or info.get("partners") or ())
-        name = str(info.get("run_id", ""))
-        worlds = (str(scenario),) if scenario else ()
-        self.recorder.add(TaskReport(name=name, worlds=worlds, competitors=competitors, **fields))
-
-    def close(self, *, kill: bool, ended_by: str = "") -> None:
-        """Shut the pool down and write the report.
-
-        Args:
-            kill: whether to kill negotiations that run.
-            ended_by: what ended the tournament early: the name of an exception, or ``"total_timeout"``.
-        """
-        try:
-            self.pool.shutdown(wait=True, cancel_futures=kill, kill=kill)
-        finally:
-            self._stack.close()
-            if self.recorder is not None:
-                self.recorder.ended_by = ended_by
-                told = self.recorder.finish()
-        if self.recorder is not None and ended_by in {"", "total_timeout"}:
-            report.warn(told)
-
-
-def _shortest_limit(timeout: float | None, given: object) -> float | None:
-    limits = [limit for limit in (timeout, given) if isinstance(limit, int | float) and 0 < limit < math.inf]
-    return min(limits, default=None)
 
 
 # -- negmas 0.15.7 and later
@@ -175,8 +66,8 @@ def run_isolated_tasks(
     negotiations = run.negotiations()
     if path := next((info["path"] for info in negotiations if info.get("path")), None):
         checks.check_begun(Path(path), negotiations)
-    limit = _shortest_limit(total_timeout, None)
-    session = _Session(max(1, max_workers), timeout, max_tasks)
+    limit = shortest_limit(total_timeout, None)
+    session = Session(max(1, max_workers), timeout, max_tasks)
     ended_by = ""
     try:
         session.check(run.competitors())
@@ -225,7 +116,7 @@ class _IsolatedTasks:
         """The competitors of all tasks that are negotiations; with repetitions."""
         return [kind for info in self.negotiations() for kind in info["partners"] or ()]
 
-    def steps(self, session: _Session, deadline: float) -> Iterator[None]:
+    def steps(self, session: Session, deadline: float) -> Iterator[None]:
         """Run the tasks, and yield after each task that has settled.
 
         Args:
@@ -247,14 +138,14 @@ class _IsolatedTasks:
             self._submit(session)
         self.is_complete = True
 
-    def _submit(self, session: _Session) -> None:
+    def _submit(self, session: Session) -> None:
         while len(self._running) < self._window and (i := next(self._waiting, None)) is not None:
             _, _, args, kwargs = self.tasks[i]
             future = session.pool.submit(self._seeded(i), *args, **kwargs)
             self._running[future] = i
             future.add_done_callback(self._inbox.put)
 
-    def _report_not_run(self, session: _Session) -> None:
+    def _report_not_run(self, session: Session) -> None:
         for i in [*self._running.values(), *self._waiting]:
             session.report_task(self._info(i), len(self.tasks), status="not run", reason="total_timeout was over")
 
@@ -262,7 +153,7 @@ class _IsolatedTasks:
         info = self.tasks[i][0]
         return info if isinstance(info, dict) else {}
 
-    def _record_settled(self, session: _Session, future: ResilientFuture[Any]) -> None:
+    def _record_settled(self, session: Session, future: ResilientFuture[Any]) -> None:
         i = self._running.pop(future)
         info, n = self.tasks[i][0], len(self.tasks)
         unsent = future.exception()
@@ -272,7 +163,7 @@ class _IsolatedTasks:
             return
         error = session.record_settled(future, self._info(i), n)
         if error is None:
-            self._on_result(info, future.result(), i, n)
+            self._on_result(info, record_of(future.result()), i, n)
         elif isinstance(error, TaskTimeout):
             self._on_timeout(info, i, n)
         else:
@@ -280,7 +171,7 @@ class _IsolatedTasks:
 
     def _seeded(self, i: int) -> Callable[..., Any]:
         """The function of a task, with its seed: that of the options, or else that of negmas' own setting."""
-        fn, seeds = self.tasks[i][1], negotiation_seeds.current()
+        fn, seeds = watched(self.tasks[i][1], self._info(i)), negotiation_seeds.current()
         if seeds is not None:
             return seeds.task(fn, self._info(i))
         seed = seeding.negmas_seed(i)
@@ -336,21 +227,22 @@ class NegotiationPool:
         self._cartesian = cartesian
         self._planned = 0
         max_tasks = max_tasks_per_child and max(max_tasks_per_child, _TASKS_PER_WORKER)
-        self._session = _Session(max_workers or loky.cpu_count(), limit, max_tasks)
+        self._session = Session(max_workers or loky.cpu_count(), limit, max_tasks)
 
     def submit(self, fn: Callable[..., Any], /, **info: Any) -> Future[Any]:
         """Submit a negotiation; a failure record is made from its arguments."""
         self._session.check(info.get("partners") or ())
         self._planned += 1
         seeds = self._session.seeds
-        call = fn if seeds is None else seeds.task(fn, info)
+        call = watched(fn, info)
+        call = call if seeds is None else seeds.task(call, info)
         return _Negotiation(self, self._session.pool.submit(call, **info), info)
 
     def record(self, future: ResilientFuture[Any], info: dict[str, Any]) -> Any:
         """The record of a negotiation that has settled: its result, or a failure record."""
         error = self._session.record_settled(future, info, self._planned)
         if error is None:
-            return future.result()
+            return record_of(future.result())
         accepted = inspect.signature(self._cartesian.failed_run_record).parameters
         fields = {name: value for name, value in info.items() if name in accepted}
         return self._cartesian.failed_run_record(**fields, timeout=self._session.timeout or 0.0, error=str(error))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Failure", "failures"]
 
 _LONGEST = 160  # characters of an exception's message
+_SAMPLED = {"timed_out", "out_of_memory"}
+"""Faults whose place is where the agent was when it was killed, another one each time: the most frequent is told."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Failure:
         competitor: whose code was running; ``""``: nobody knows, or nobody's.
         cause: what happened.
         method: of the competitor's, in which it happened; ``""`` where that is not known.
-        place: file and line there, such as ``my_agents.py:41``; ``""`` where that is not known.
+        place: file and line there, such as ``my_agents.py:41``; ``""`` where that is not known.  Of a hang, and where
+            memory ran out: the most frequent method and place.
         count: how many.
         first: one of them.
     """
@@ -59,16 +62,20 @@ def failures(tasks: Iterable[TaskReport]) -> list[Failure]:
     """Of the tasks without a score: those of competitors first, the most frequent first."""
     counts: Counter[tuple[str, ...]] = Counter()
     first: dict[tuple[str, ...], tuple[TaskReport, str]] = {}
+    places: dict[tuple[str, ...], Counter[tuple[str, str]]] = {}
     for task in tasks:
         if task.is_scored or task.status == "left to negmas":
             continue
         key, cause = _kind(task)
         counts[key] += 1
+        who = task.culprit
+        where = (plain(who.method), who.place) if who is not None and task.status == "failed" else ("", "")
+        places.setdefault(key, Counter())[where] += 1
         first.setdefault(key, (task, cause))
     ranks = {"failed": 0, "interrupted": 1, "not run": 2}
     ordered = sorted(counts, key=lambda key: (ranks.get(key[0], 0), not key[1], -counts[key]))
     return [
-        Failure(key[0], key[1], first[key][1], key[3], key[4], counts[key], first[key][0])  # key[2] is the bare kind
+        Failure(key[0], key[1], first[key][1], *places[key].most_common(1)[0][0], counts[key], first[key][0])
         for key in ordered
     ]
 
@@ -82,6 +89,8 @@ def _kind(task: TaskReport) -> tuple[tuple[str, ...], str]:
     kind, cause = _cause(task)
     if who is None:
         return (task.status, "", kind, "", ""), cause
+    if who.fault in _SAMPLED:
+        return (task.status, who.competitor, kind, "", ""), cause
     return (task.status, who.competitor, kind, plain(who.method), who.place), cause
 
 
