@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.adapters.negmas.blame import health
+from resilient_exec.adapters.negmas.blame import growth, health
 from resilient_exec.adapters.negmas.blame.culprit import Source, on_stage, source_of
 from resilient_exec.adapters.negmas.blame.disqualify import Disqualification
 from resilient_exec.adapters.negmas.blame.history import ConductLog, Line, load_measured
@@ -35,6 +35,18 @@ class _WorldSetState:
     scored: bool = False
     culprit: OnStage | None = None  # who was on stage in the last attempt, if the world set has failed for good
     final: bool = False  # whether the world set has failed for good
+
+
+def _by_growth(folder: Path, attempts: Sequence[AttemptReport], stage: tuple[OnStage, ...]) -> tuple[OnStage, ...]:
+    """The same, but for a lack of memory the competitor that has taken it."""
+    seen = {who.attempt: who for who in stage}
+    found: list[OnStage | None] = []
+    for attempt in attempts:
+        who = seen.get(attempt.number)
+        if attempt.outcome == "out_of_memory":
+            who = growth.blame(folder, who, attempt.number, attempt.peak_memory)
+        found.append(who)
+    return tuple(who for who in found if who is not None)
 
 
 class Conduct:
@@ -77,6 +89,7 @@ class Conduct:
         """Record who was on stage in the failed attempts of the task ``key`` (each attempt once), and return all."""
         types = dict.fromkeys(kind for kind in own_types(world_set.worlds) if isinstance(kind, str))
         stage = on_stage(attempts, [self._source(kind) for kind in types])
+        stage = _by_growth(world_set.folder, attempts, stage)
         held = {attempt.number: attempt.peak_memory for attempt in attempts}
         new = [who for who in stage if (key, who.attempt) not in self._recorded]
         self._recorded.update((key, who.attempt) for who in new)

@@ -29,7 +29,8 @@ class OnStage:
         agent: its id in the world; ``""`` while it is being made, or if it is known by the stack alone.
         method: the method of the agent that was called.
         step: of the world; -1 while the world was being made, ``None`` if it is known by the stack alone.
-        known_by: ``stack`` (the innermost frame of a competitor is one of its) or ``register`` (noted by the worker).
+        known_by: ``stack`` (the innermost frame of a competitor is one of its) ``register`` (noted by the worker),
+            or ``growth`` (its code has taken the memory that ran out, whoever was running at the end).
         attempt: the number of the attempt that failed.
         fault: the outcome of the attempt: ``raised died timed_out out_of_memory not_sent``.
         place: file and line of its innermost frame, such as ``my_agents.py:41``; ``""`` if there is no stack.
@@ -39,7 +40,7 @@ class OnStage:
     agent: str = ""
     method: str = ""
     step: int | None = None
-    known_by: Literal["stack", "register"] = "register"
+    known_by: Literal["stack", "register", "growth"] = "register"
     attempt: int = 0
     fault: str = ""
     place: str = ""

@@ -45,6 +45,8 @@ from resilient_exec.worker.context import notes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from resilient_exec.adapters.negmas.blame.growth import Growth
+
 __all__ = ["Measured", "Watch"]
 
 _SAMPLE_INTERVAL = 0.005  # s between two calls of Watch.sample, at least
@@ -185,6 +187,7 @@ class Watch:
         self._statm = _open_statm()
         self._page = os.sysconf("SC_PAGE_SIZE")
         self._resident = 0
+        self.growth: Growth | None = None  # set where growth is to be known after the worker was killed
         self.notes.number(BEFORE)
         self.notes.hold(self._nobody)
 
@@ -252,7 +255,10 @@ class Watch:
             held = int(os.pread(self._statm, 64, 0).split()[1]) * self._page
             measured = actor.measured
             measured.peak = max(measured.peak, held)
-            measured.grown += max(0, held - self._resident)
+            grown = max(0, held - self._resident)
+            measured.grown += grown
+            if grown and self._resident and self.growth is not None:
+                self.growth.add(actor.name, self.activity.method, grown, held)
             self._resident = held
 
     def begin_step(self, step: int) -> None:

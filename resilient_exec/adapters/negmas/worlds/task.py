@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resilient_exec.adapters import places
 from resilient_exec.adapters.negmas import travel
 from resilient_exec.adapters.negmas.blame import entries, history
+from resilient_exec.adapters.negmas.blame.growth import Growth
 from resilient_exec.adapters.negmas.blame.notes import own_types
 from resilient_exec.adapters.negmas.worlds import markers, results, seeding
 from resilient_exec.adapters.task_output import flush_output, printing_to
@@ -105,7 +106,11 @@ def _run(worlds: list[dict[str, Any]], folder: Path, *, seed: int | None, **how:
     if seed is not None:
         seeding.reseed(seed)
     try:
-        with entries.watch([kind for kind in own_types(worlds) if isinstance(kind, str)]) as watch:
+        with (
+            contextlib.ExitStack() as stack,
+            entries.watch([kind for kind in own_types(worlds) if isinstance(kind, str)]) as watch,
+        ):
+            watch.growth = stack.enter_context(contextlib.closing(_growth(folder)))
             result = negmas._run_worlds(
                 worlds,
                 _shared["world_generator"],
@@ -130,6 +135,11 @@ def _run(worlds: list[dict[str, Any]], folder: Path, *, seed: int | None, **how:
         # negmas leaves it when a world raises, and would then refuse that world for ever.
         markers.clear_own_marker(folder)
     return Played(result, measured)
+
+
+def _growth(folder: Path) -> Growth:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Growth(folder, task_context().attempt)
 
 
 def _show_in_ps(name: str) -> None:
