@@ -30,9 +30,9 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         title="look at the environment before a long run",
         usage="[OPTION ...] [MODULE:CLASS ...]",
         description=(
-            "Look at Python, negmas and its companions, limits, memory, disks, clock and streams,\n"
-            "and say what would go wrong in a long run, with the remedy.  Competitors that are\n"
-            "named are imported in a worker.  Exit status: 0, or 1 if something is bad."
+            "Look at Python, negmas and its companions, limits, memory, disks, clock and\n"
+            "streams, and say what would go wrong in a long run, with the remedy.\n"
+            "Competitors that are named are imported in a worker.  Exit status: 0, or 1 if something is bad."
         ),
         examples=(
             "resilient-exec doctor",

@@ -24,8 +24,8 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         description=(
             "Show the Python stacks of a program and of all its processes, and of pools of\n"
             "resilient_exec each lane with its task, attempt, time, last note and last lines.\n"
-            "Nothing is stopped for it.  Without a PID: list the programs of this user (root: of\n"
-            "all) that have a ResilientPool at work.\n"
+            "Nothing is stopped for it.  Without a PID: list the programs of this user\n"
+            "(root: of all) that have a ResilientPool at work.\n"
             "Exit status: 0; 1 if there is no such pool, or no stack could be taken."
         ),
         examples=("resilient-exec dump", "resilient-exec dump 4711"),

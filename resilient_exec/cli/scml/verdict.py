@@ -133,6 +133,8 @@ def _lost(name: str, tasks: Sequence[TaskReport], report: Report, timeout: float
 
 def _evidence(task: TaskReport) -> tuple[str, ...]:
     """The traceback from the agent's own innermost line on, or the stack up to it."""
+    if task.culprit is not None and task.culprit.known_by == "growth":
+        return ()  # the stack shows who was running, not who has taken the memory
     file = task.culprit.place.rpartition(":")[0] if task.culprit is not None else ""
     lines = plain(task.traceback or task.stacks).strip().splitlines()
     own = [i for i, line in enumerate(lines) if file and f'{file}"' in line]
@@ -150,9 +152,8 @@ def figures(row: Health, report: Report) -> list[tuple[str, str]]:
             ("CPU time a step", _times(row.cpu_median, row.cpu_p95, row.cpu_worst)),
         ]
     if row.peak_memory:
-        shown.append(
-            ("memory", f"its worker held {row.peak_memory / _MIB:.0f} MiB, {row.grown / _MIB:.0f} MiB of it its own")
-        )
+        own = f", {row.grown / _MIB:.0f} MiB of it its own" if row.grown >= _MIB else ""
+        shown.append(("memory", f"its worker held {row.peak_memory / _MIB:.0f} MiB{own}"))
     if report.verified:
         again = len(report.verified)
         shown.append(
