@@ -32,7 +32,8 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         description=(
             "Look at Python, negmas and its companions, limits, memory, disks, clock and\n"
             "streams, and say what would go wrong in a long run, with the remedy.\n"
-            "Competitors that are named are imported in a worker.  Exit status: 0, or 1 if something is bad."
+            "Competitors that are named are imported in a worker.\n"
+            "Exit status: 0, or 1 if something is bad."
         ),
         examples=(
             "resilient-exec doctor",
