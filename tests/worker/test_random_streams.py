@@ -12,6 +12,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ids import stable
 
 from resilient_exec.worker.random_streams import canonical, derived, key_of_item
 
@@ -72,7 +73,7 @@ def test_it_is_what_the_documents_say():
         (Decimal("1.5"), "Decimal('1.5')"),
         (uuid.UUID(int=1), "UUID('00000000-0000-0000-0000-000000000001')"),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_a_key_counts_as_what_it_says(key, plain):
     assert canonical(key) == plain
