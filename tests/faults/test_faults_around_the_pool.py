@@ -143,7 +143,7 @@ BREAKING = {
     "files may have no byte": ({"before": "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"}, "File too large"),
     "the program's folder is gone": (
         {"before": "os.mkdir('gone')\nos.chdir('gone')\nos.rmdir('../gone')"},
-        "No such file or directory",
+        "the working directory of this process has been removed",
     ),
     "there is no interpreter": (
         {"before": "import multiprocessing; multiprocessing.set_executable('/no/such/python')"},
