@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.core.states import Limits
 from resilient_exec.lane.interpreter import fill_standard_descriptors
 from resilient_exec.lane.loky_start import import_loky
-from resilient_exec.pool.options import as_tuple, choice, count, environment, seconds, size
+from resilient_exec.pool.options import as_tuple, choice, count, environment, module_names, seconds, size
 from resilient_exec.supervisor.callbacks import warn_of_stalls
 from resilient_exec.supervisor.memory_guard import Pressure
 from resilient_exec.wire.register import AHEAD
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
     from resilient_exec.lane.forkserver_client import Forking
     from resilient_exec.lane.lane import LokyLane
     from resilient_exec.model.ports import Observer
+    from resilient_exec.pool.log_receiver import LogReceiver
+    from resilient_exec.pool.seeding import Seeded
     from resilient_exec.supervisor.event_loop import EventLoop
+    from resilient_exec.wire.script import Script
 
-__all__ = ["check_observers", "default_workers", "lane_maker", "memory_guard"]
-__all__ += ["pool_limits", "prepare_program", "worker_variables"]
+__all__ = ["check_initargs", "check_observers", "default_workers", "forkserver", "in_front_of", "lane_maker"]
+__all__ += ["memory_guard", "pool_limits", "prepare_program", "receiver", "worker_variables"]
+
+_logger = logging.getLogger(__name__)
 
 # Each library reads its own when it is loaded.  Those of the second line follow OMP_NUM_THREADS where they have none.
 _THREADS_OF_THEIR_OWN = ("OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS")
@@ -83,6 +89,35 @@ def pool_limits(
     )
 
 
+def receiver(logs: str | None) -> LogReceiver | None:
+    """What takes the records of tasks, where they are wanted here."""
+    if logs is None:
+        return None
+    choice("logs", logs, ("forward",))
+    from resilient_exec.pool.log_receiver import LogReceiver
+
+    return LogReceiver()
+
+
+def in_front_of(
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    seed: Seeded | None,
+    logs: LogReceiver | None,
+) -> tuple[Callable[..., object] | None, tuple[Any, ...]]:
+    """What each worker calls at its start: the user's initializer, with what the pool has to set up in front of it."""
+    if seed is None and logs is None:
+        return initializer, initargs
+    from resilient_exec.worker.setup import set_up
+
+    return set_up, (
+        seed.seed if seed is not None else None,
+        logs.forwarding if logs is not None else None,
+        initializer,
+        initargs,
+    )
+
+
 def _time(name: str, value: float) -> float:
     if name == "start_patience" and value == 0:
         return 0.0
@@ -119,6 +154,33 @@ def lane_maker(stall: float | None, weigh: bool, *worker: Any) -> Callable[[int,
         return LokyLane(number, loop, LaneSettings(WorkerSettings(*worker), stall, weigh))
 
     return make_lane
+
+
+def check_initargs(
+    initializer: Callable[..., object] | None, given: tuple[Any, ...], script: Script | None
+) -> tuple[Any, ...]:
+    """The initializer's arguments, checked with it."""
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be a callable, got {initializer!r}")
+    initargs = as_tuple("initargs", given)
+    if initializer is not None:
+        from resilient_exec.lane.initializer import check_initializer
+
+        check_initializer(initializer, initargs, script)
+    return initargs
+
+
+def forkserver(preload: Iterable[str], env: Mapping[str, str], start_timeout: float) -> Forking | None:
+    """What forks the workers, where something is to be preloaded."""
+    modules = module_names("preload", preload)
+    if not modules:
+        return None
+    from resilient_exec.lane.forkserver_client import Forking, can_fork
+
+    if can_fork():
+        return Forking(modules, env, start_timeout)
+    _logger.warning("preload: there is no forkserver on this system; each worker imports what it needs by itself")
+    return None
 
 
 def prepare_program(forking: Forking | None) -> None:

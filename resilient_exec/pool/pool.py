@@ -22,12 +22,16 @@ from resilient_exec.model.summary import named, summary
 from resilient_exec.model.task import NotSent, Task
 from resilient_exec.pool import keys
 from resilient_exec.pool.arguments import (
+    check_initargs,
     check_observers,
     default_workers,
+    forkserver,
+    in_front_of,
     lane_maker,
     memory_guard,
     pool_limits,
     prepare_program,
+    receiver,
     worker_variables,
 )
 from resilient_exec.pool.cancellation import cancelling_task, cancels
@@ -35,10 +39,8 @@ from resilient_exec.pool.live import register
 from resilient_exec.pool.options import (
     UNSET,
     Options,
-    as_tuple,
     choice,
     count,
-    module_names,
     seconds,
 )
 from resilient_exec.pool.refusals import check_program, refuse_unknown
@@ -56,9 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
     from typing import Never, Self
 
-    from resilient_exec.lane.forkserver_client import Forking
     from resilient_exec.model.ports import Observer
-    from resilient_exec.wire.script import Script
 
 __all__ = ["ResilientPool"]
 
@@ -130,6 +130,10 @@ class ResilientPool(Front, Executor):
         output: what becomes of what workers print.  ``"inherit"``: it goes where this process's output goes, and a
             worker stands still while nobody reads that.  ``"capture"``: the last lines of a failed attempt are in its
             dossier.  ``"discard"``: nothing is kept.  With these two nobody ever waits.
+        logs: ``"forward"``: what tasks log reaches this process's loggers and their handlers, by their levels, from a
+            thread of the pool's, with ``task_key``, ``task_attempt`` and ``task_label`` in each record; exceptions
+            are text.  No task waits for a handler: what handlers are too slow for is dropped, and counted.  ``None``:
+            records go to whatever handlers there are in the workers (see ``initializer``).
         fresh_locks: let ``threading`` locks in arguments and results travel, as new locks that nobody holds.
         seed: a whole number, from which each task's own random numbers follow, ``task_context().rng`` and
             ``.seed_sequence``: from it and from the task's key, so that they are the same in each attempt, in whatever
@@ -171,6 +175,7 @@ class ResilientPool(Front, Executor):
         inner_max_num_threads: int | str | None = "auto",
         preload: Iterable[str] = (),
         output: str = "inherit",
+        logs: str | None = None,
         fresh_locks: bool = False,
         seed: int | None = None,
         observers: Iterable[Observer] = (),
@@ -181,29 +186,28 @@ class ResilientPool(Front, Executor):
         self._options = Options().with_(
             timeout=timeout, soft_timeout=soft_timeout, retry=retry, memory_limit=memory_limit
         )
-        self._max_workers = default_workers() if max_workers is None else count("max_workers", max_workers)
+        lanes = self._max_workers = default_workers() if max_workers is None else count("max_workers", max_workers)
         stall = seconds("stall_timeout", stall_timeout)
+        observers, guard = check_observers(observers, stall), memory_guard(memory_reserve)
         times = (start_timeout, start_patience, stop_timeout)
-        limits = pool_limits(self._max_workers, max_tasks_per_worker, times, max_memory_per_worker, on_stall)
+        limits = pool_limits(lanes, max_tasks_per_worker, times, max_memory_per_worker, on_stall)
         choice("output", output, ("inherit", "capture", "discard"))
         self._fresh_locks = fresh = bool(fresh_locks)
-        observers = check_observers(observers, stall)
         self._script = script = find_script(choice("main", main, ("auto", "import", "value")))
-        initargs = _initargs(initializer, initargs, script)
-        self._seeded = seeded(seed)
-        if self._seeded is not None:
-            initializer, initargs = self._seeded.set_up_of(initializer, initargs)
-        variables = worker_variables(env, inner_max_num_threads, self._max_workers)
-        forking = _forking(preload, variables, limits.start_timeout)
+        initargs = check_initargs(initializer, initargs, script)
+        variables = worker_variables(env, inner_max_num_threads, lanes)
+        self._forking = forking = forkserver(preload, variables, limits.start_timeout)
+        self._seeded, self._logs = seeded(seed), receiver(logs)
+        initializer, initargs = in_front_of(initializer, initargs, self._seeded, self._logs)
         prepare_program(forking)
-        self._pid = os.getpid()
+        self._pid, self._shut = os.getpid(), False
         self._numbers, self._keys = itertools.count(), keys.Keys()
-        self._shut = False
-        self._forking = forking
         worker = (initializer, initargs, output, fresh, variables, forking, script)
         make_lane = lane_maker(stall, limits.max_memory_per_worker is not None, *worker)
-        self._supervisor = Supervisor(limits, make_lane, observers, memory_guard(memory_reserve))
+        self._supervisor = Supervisor(limits, make_lane, observers, guard)
         exit_hook.end_at_exit(self._supervisor)
+        if self._logs is not None:
+            self._logs.start(self._supervisor)
         # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
         self._finalizer = register(self, _end_dropped, self._supervisor, self._pid)
 
@@ -227,6 +231,8 @@ class ResilientPool(Front, Executor):
         future._most = options.retry.total
         if options.key is not UNSET:
             self._keys.claim(key, parcel)
+        if self._logs is not None:
+            self._logs.labels.add(future)
         self._supervisor.submit(
             Task(
                 number,
@@ -294,6 +300,8 @@ class ResilientPool(Front, Executor):
         if wait and not is_supervising():  # a finalizer may run in a thread of a pool's, which cannot wait for itself
             self._supervisor.ended.wait()
             self._supervisor.join()
+            if self._logs is not None:
+                self._logs.join()
 
     def preloaded(self) -> tuple[str, ...] | None:
         """Have ``preload`` done now, rather than with the first task, and wait for it.
@@ -347,44 +355,18 @@ class ResilientPool(Front, Executor):
 
         Returns:
             ``pending`` (queued), ``running`` (sent or begun), ``backing_off``, ``done``, ``failed``, ``cancelled``,
-            ``dropped_events`` (that observers were too slow for), and ``lanes``: for each its ``lane`` number,
+            ``dropped_events`` (that observers were too slow for), ``dropped_logs`` (records that handlers were too slow
+            for, with ``logs="forward"``), and ``lanes``: for each its ``lane`` number,
             ``state``, ``pid``, and the ``key``, ``attempt`` and ``elapsed`` (s) of the task it runs; with psutil's
             figures ``rss`` (bytes) and ``cpu`` (s) of its worker, ``None`` where there is none.
         """
-        return Snapshot.of(self._supervisor)
+        return Snapshot.of(self._supervisor, self._logs.dropped if self._logs is not None else 0)
 
     def __repr__(self) -> str:
         counts = in_words(counts_of(self._supervisor))
         broken = ", broken" if self._supervisor.core.broken is not None else ""
         ended = ", ended" if self._supervisor.ended.is_set() else ", ending" if self._shut else ""
         return f"<{type(self).__name__} {_workers(self._max_workers)}, {counts}{broken}{ended}>"
-
-
-def _initargs(
-    initializer: Callable[..., object] | None, given: tuple[Any, ...], script: Script | None
-) -> tuple[Any, ...]:
-    """The initializer's arguments, checked with it."""
-    if initializer is not None and not callable(initializer):
-        raise TypeError(f"initializer must be a callable, got {initializer!r}")
-    initargs = as_tuple("initargs", given)
-    if initializer is not None:
-        from resilient_exec.lane.initializer import check_initializer
-
-        check_initializer(initializer, initargs, script)
-    return initargs
-
-
-def _forking(preload: Iterable[str], env: Mapping[str, str], start_timeout: float) -> Forking | None:
-    """What forks the workers, where something is to be preloaded."""
-    modules = module_names("preload", preload)
-    if not modules:
-        return None
-    from resilient_exec.lane.forkserver_client import Forking, can_fork
-
-    if can_fork():
-        return Forking(modules, env, start_timeout)
-    _logger.warning("preload: there is no forkserver on this system; each worker imports what it needs by itself")
-    return None
 
 
 def _workers(number: int) -> str:

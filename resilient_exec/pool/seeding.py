@@ -20,17 +20,9 @@ class Seeded:
     """A pool's seed, and the numbers of its tasks: a chunk takes as many of them as it has calls."""
 
     def __init__(self, seed: int) -> None:
-        self._seed = seed
+        self.seed = seed
         self._next = 0
         self._lock = threading.RLock()  # a signal handler may submit in between
-
-    def set_up_of(
-        self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
-    ) -> tuple[Callable[..., object], tuple[Any, ...]]:
-        """The initializer that tells each worker the seed before it runs the user's."""
-        from resilient_exec.worker.setup import set_up
-
-        return set_up, (self._seed, initializer, initargs)
 
     def key_of(self, options: Options, fn: Callable[..., Any], args: tuple[Any, ...]) -> Hashable:
         """The task's key, which must be the same in each run; without one, its number.

@@ -23,10 +23,11 @@ class Snapshot(dict[str, Any]):
     """What ``pool.snapshot()`` returns: a dictionary, which prints as a line of counts and a line for each lane."""
 
     @classmethod
-    def of(cls, supervisor: Supervisor) -> Snapshot:
+    def of(cls, supervisor: Supervisor, dropped_logs: int) -> Snapshot:
         """Of a pool, by its supervisor."""
         lanes = [{**lane, **_usage(lane["pid"])} for lane in supervisor.core.lanes(supervisor.now())]
-        return cls(counts_of(supervisor), dropped_events=supervisor.dropped_events, lanes=lanes)
+        dropped = supervisor.dropped_events
+        return cls(counts_of(supervisor), dropped_events=dropped, dropped_logs=dropped_logs, lanes=lanes)
 
     def __str__(self) -> str:
         return "\n".join([in_words(self), *map(_line, self["lanes"])])

@@ -185,6 +185,7 @@ _current: TaskContext | None = None
 _given: tuple[Any, ...] | None = None  # what the attempt under way was sent with: its context is made when asked for
 _outside = TaskContext()
 _seed: int | None = None  # of the pool
+_after_attempt: Callable[[], object] | None = None
 
 
 def task_context() -> TaskContext:
@@ -232,11 +233,18 @@ def _in_turn(calls: Iterable[T]) -> Iterator[T]:
         yield call
 
 
+def is_running() -> bool:
+    """Whether an attempt is under way in this process."""
+    return _given is not None
+
+
 def leave() -> None:
     """Called by the worker when the attempt is over and told: removing a large scratch directory takes its time."""
     global _given, _current
     given, _given, _current = _given, None, None
     if given is not None:
+        if _after_attempt is not None:
+            _after_attempt()
         _place.clear(given[0])
 
 
@@ -252,6 +260,12 @@ def set_scratch(mark: str, known: str, note: Callable[[str], object], noted: Cal
     _place.mark, _place.known, _place.note, _place.noted = mark, known, note, noted
     with contextlib.suppress(OSError):
         _place.home = os.getcwd()
+
+
+def set_after_attempt(call: Callable[[], object]) -> None:
+    """Called by the worker at its start: what is to be called behind each attempt."""
+    global _after_attempt  # noqa: PLW0603  a process is one worker
+    _after_attempt = call
 
 
 def set_seed(seed: int) -> None:

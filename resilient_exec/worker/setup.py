@@ -12,8 +12,16 @@ if TYPE_CHECKING:
 __all__ = ["set_up"]
 
 
-def set_up(seed: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-    """Called in each worker, of a pool that has a seed, when it starts."""
-    context.set_seed(seed)
+def set_up(
+    seed: int | None,
+    forward_logs: Callable[[], object] | None,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+) -> None:
+    """Called in each worker when it starts, where the pool has a seed or takes the records of its tasks."""
+    if seed is not None:
+        context.set_seed(seed)
+    if forward_logs is not None:
+        forward_logs()
     if initializer is not None:
         initializer(*initargs)

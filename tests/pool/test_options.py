@@ -299,6 +299,7 @@ POOL_ONLY = [
     ({"seed": "7"}, TypeError, "seed must be a whole number, or None; got '7'"),
     ({"seed": True}, TypeError, "seed .* got True"),
     ({"seed": 1.5}, TypeError, "seed .* got 1.5"),
+    ({"logs": "here"}, ValueError, "logs must be one of 'forward'; got 'here'"),
     ({"on_stall": "ask"}, ValueError, "on_stall must be one of 'report', 'kill'; got 'ask'"),
     ({"output": "print"}, ValueError, "output must be one of 'inherit', 'capture', 'discard'; got 'print'"),
 ]
@@ -358,6 +359,7 @@ def test_an_argument_exists_only_where_it_works():
         "inner_max_num_threads",
         "preload",
         "output",
+        "logs",
         "fresh_locks",
         "seed",
         "observers",
