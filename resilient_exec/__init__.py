@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerDied,
     )
-    from resilient_exec.model.events import Event
+    from resilient_exec.model.events import Event, TaskStory
     from resilient_exec.model.policies import RetryPolicy
     from resilient_exec.pool.pool import ResilientPool
     from resilient_exec.pool.reusable import get_reusable_pool
@@ -51,6 +51,7 @@ _HOME = {
     "SoftTimeout": "model.errors",
     "TaskContext": "worker.context",
     "TaskKilled": "model.errors",
+    "TaskStory": "model.events",
     "TaskTimeout": "model.errors",
     "WorkerDied": "model.errors",
     "get_reusable_pool": "pool.reusable",
@@ -75,6 +76,7 @@ __all__ = [
     "SoftTimeout",
     "TaskContext",
     "TaskKilled",
+    "TaskStory",
     "TaskTimeout",
     "WorkerDied",
     "get_reusable_pool",

@@ -34,6 +34,7 @@ DOOR = [
     "SoftTimeout",
     "TaskContext",
     "TaskKilled",
+    "TaskStory",
     "TaskTimeout",
     "WorkerDied",
     "get_reusable_pool",

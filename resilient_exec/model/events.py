@@ -11,7 +11,9 @@ from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
-__all__ = ["Event", "Row", "Story", "event_of", "render"]
+__all__ = ["Event", "Row", "Story", "TaskStory", "event_of", "render"]
+
+_MOST_KINDS = 10  # of the last events, in the repr of a story
 
 
 @dataclass(slots=True)
@@ -84,6 +86,23 @@ class Story(Sequence[Event]):
         if isinstance(index, slice):
             return tuple(event_of(self.key, row) for row in self.rows[index])
         return event_of(self.key, self.rows[index])
+
+
+class TaskStory(tuple[Event, ...]):
+    """The events of one task, in order: a tuple, which prints as one line for each."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return render(self)
+
+    def __repr__(self) -> str:
+        kinds = [event.kind for event in self[-_MOST_KINDS:]]
+        earlier = [f"{len(self) - _MOST_KINDS} earlier"] if len(self) > _MOST_KINDS else []
+        return f"<TaskStory of {len(self)} events: {', '.join([*earlier, *kinds])}>"
+
+
+TaskStory.__module__ = "resilient_exec"  # as Event's
 
 
 def render(story: Iterable[Event]) -> str:

@@ -21,7 +21,7 @@ from resilient_exec.model.errors import (
     TaskTimeout,
     WorkerDied,
 )
-from resilient_exec.model.events import render
+from resilient_exec.model.events import TaskStory, render
 from resilient_exec.model.packed import Packed
 from resilient_exec.model.summary import named
 
@@ -49,7 +49,7 @@ def error_of(settle: Settle, dossier: Dossier | None = None) -> BaseException:
     if isinstance(outcome, outcomes.Raised):
         error = _unpacked(outcome.exception)
         if isinstance(error, NotSendable):
-            error.complete(settle.task.key, settle.attempts, tuple(settle.story), dossier)
+            error.complete(settle.task.key, settle.attempts, TaskStory(settle.story), dossier)
         return error
     if isinstance(outcome, ResilientError):
         return outcome
@@ -60,7 +60,7 @@ def error_of(settle: Settle, dossier: Dossier | None = None) -> BaseException:
         _message(settle, outcome, remedy),
         key=settle.task.key,
         attempt=settle.attempts,
-        story=tuple(settle.story),
+        story=TaskStory(settle.story),
         stacks=outcomes.evidence_of(outcome).stacks,
         dossier=dossier,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from resilient_exec.model.dossier import Dossier, as_html
+from resilient_exec.model.events import TaskStory
 from resilient_exec.model.packed import Packed
 from resilient_exec.model.progress import progress, span
 from resilient_exec.model.summary import named, summary
@@ -98,13 +99,13 @@ class ResilientFuture(Future[T]):
         return sum(event.kind == "begun" for event in self.story)
 
     @property
-    def story(self) -> tuple[Event, ...]:
-        """The events of the task so far, in order."""
+    def story(self) -> TaskStory:
+        """The events of the task so far, in order.  ``print`` it."""
         if self._story is None:
             live = self._overseer.story(self.number)
             if self._story is None:  # else it has just settled
-                return live
-        return tuple(self._story)
+                return TaskStory(live)
+        return TaskStory(self._story)
 
     @property
     def dossier(self) -> Dossier:
