@@ -61,7 +61,7 @@ def failure_of(
     """
     samples, peak = measured
     trace = payload.trace_of(data) if kind is Kind.RAISED else ""
-    evidence = Evidence("", *tails, samples, max(peak, notes["held"]), trace, "", notes["note"])
+    evidence = Evidence("", *tails, samples, max(peak, notes["held"]), trace, notes.get("remark", ""), notes["note"])
     if kind is not Kind.RAISED:
         return NotSent(bytes(data).decode(errors="replace"), None, evidence)
     packed = Packed(data, payload.unpack_exception)

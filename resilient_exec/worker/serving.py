@@ -49,6 +49,11 @@ _BACKSTOP = 2  # times its memory limit: what a process may map, however fast it
 _BACKSTOP_LEAST = 1 << 30  # ... and at least so many bytes beyond it: the stack of each thread counts with 8 MiB
 _SHIFT = 64 << 20  # bytes: by how much the backstop may be off before it is set anew
 _CROWDED = 2  # a worker that still holds more than one part in so many of an attempt's limit is not to run it
+_NO_THREAD = "can't start new thread"
+_BACKSTOP_WORDS = (
+    "behind memory_limit stands RLIMIT_DATA, at twice as much (and 1 GiB more at least), on what a process maps: it "
+    "counts the stack of each thread in full (8 MiB as a rule), used or not; threading.stack_size() makes it less"
+)
 _TAIL = 16 << 10  # bytes of captured output that travel with an exception
 _TIMERS = [getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_PROF", "ITIMER_VIRTUAL") if hasattr(signal, name)]
 _USUAL_TIMERS = _TIMERS[:2]  # the third is hardly ever used: it is looked for when there is nothing to do
@@ -229,7 +234,14 @@ def _run(serial: int, call: memoryview) -> tuple[Kind, dict[str, Any], bytes]:
         notes = _evidence()
         notes["name"], notes["ordinary"] = str(type(error).__qualname__), issubclass(type(error), Exception)
         notes["soft"] = _is_soft(error)
+        notes["remark"] = _remark(error)
         return Kind.RAISED, notes, payload.pack_exception(error, fresh_locks=fresh_locks, script=worker.script)
+
+
+def _remark(error: BaseException) -> str:
+    """What may have been the reason, where the error is what the kernel's limit brings about."""
+    refused = issubclass(type(error), MemoryError) or (type(error) is RuntimeError and _NO_THREAD in error.args)
+    return _BACKSTOP_WORDS if refused and _state.backstop[0] else ""
 
 
 def _is_soft(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,21 @@ def test_a_memory_limit_is_nothing_that_a_task_has_left(make_pool):
     futures = [pool.submit(work, number) for number in range(3)]
     assert [future.result() for future in futures] == [0, 1, 2]
     assert len({event.detail["pid"] for future in futures for event in future.story if event.kind == "begun"}) == 1
+
+
+def start_idle_threads(count):
+    event = threading.Event()
+    threads = [threading.Thread(target=event.wait, daemon=True) for _ in range(count)]
+    try:
+        for thread in threads:
+            thread.start()
+    finally:
+        event.set()
+
+
+def test_the_error_says_that_the_limit_behind_memory_limit_counts_the_stacks_of_threads(make_pool):
+    pool = make_pool(1, memory_limit="200MiB", retry=1)
+    future = pool.submit(start_idle_threads, 400)
+    assert isinstance(future.exception(), RuntimeError)
+    assert "counts the stack of each thread" in str(future.dossier)
+    assert pool.options(memory_limit=None).submit(start_idle_threads, 400).exception() is None
