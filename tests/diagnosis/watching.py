@@ -50,16 +50,16 @@ class Watched:
     def err(self):
         return (self.folder / "err").read_text()
 
-    def wait_for(self, wanted, what):
+    def wait_for(self, wanted, what, seconds=PATIENCE):
         """The first event that is wanted."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             found = next(filter(wanted, self.events), None)
             if found is not None:
                 return found
             assert self.process.poll() is None or self.events, f"it has ended: {self.err}"
             time.sleep(0.05)
-        raise AssertionError(f"no {what} in {PATIENCE} s; said: {self.err[-3000:]}")
+        raise AssertionError(f"no {what} in {seconds} s; said: {self.err[-3000:]}")
 
     def end(self):
         """Kill all that runs in its folder: the watcher first, which would report the death of the others."""
