@@ -90,9 +90,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_writable(option: str, path: Path | None) -> None:
     if path is None:
         return
+    is_new = not path.exists()
     try:
         with path.open("a", encoding="utf-8"):
             pass
+        if is_new:
+            path.unlink()  # it comes with something to say
     except OSError as error:
         raise CommandError(
             f"--{option} {path}: cannot be written: {error.strerror}; name a file in a folder of yours"

@@ -341,8 +341,9 @@ class _PebblePool:
 
     def __init__(self, manager: "Any") -> None:
         self.manager = manager
+        self.submitted = 0
         self.max_workers = manager.context.workers
-        self.max_tasks = manager.context.worker_parameters[0] or None
+        self.max_tasks = manager.context.worker_parameters.max_tasks or None
 
     def processes(self) -> "Any":
         return list(self.manager.worker_manager.workers.values())
@@ -350,10 +351,10 @@ class _PebblePool:
     def tell(self, _: "Any") -> "Any":
         context = self.manager.context
         tasks = list(self.manager.task_manager.tasks.values())
-        submitted = _number_in(context.task_counter)
+        self.submitted = max([self.submitted, *(task.id + 1 for task in tasks)])
         running = [task for task in tasks if task.timestamp > 0]
         told = _counts(self, None, running=len(running), pending=len(tasks) - len(running) + context.task_queue.qsize())
-        told["done"] = max(0, submitted - told["running"] - told["pending"])
+        told["done"] = max(0, self.submitted - len(tasks))
         told["workers"] = list(self.manager.worker_manager.workers)
         told["shut"] = context._status not in (1, 2) or None
         if running:

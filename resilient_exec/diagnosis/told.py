@@ -51,13 +51,16 @@ class Folder:
             oldest = told.get("oldest")
             pool = Pool(pid=pid, identity=told.get("id", 0), oldest=oldest, more=more, **plain)
             found.append(pool)
-        executors = [at for at, pool in enumerate(found) if pool.kind.endswith("Executor")]
+        executors = [at for at, pool in enumerate(found) if pool.kind.endswith("Executor") or pool.kind == "loky"]
         if cancelled and len(executors) == 1:  # whose they were is known only if there is one
             from dataclasses import replace
 
             pool = found[executors[0]]
-            done = None if pool.done is None else max(0, pool.done - max(0, cancelled - pool.cancelled))
-            found[executors[0]] = replace(pool, cancelled=cancelled, done=done)
+            # Those that its table does not show: still in the queue of a thread pool, or taken out and dropped.
+            unseen = max(0, cancelled - pool.cancelled)
+            queued = min(unseen, pool.pending) if pool.kind == "ThreadPoolExecutor" else 0
+            done = None if pool.done is None else max(0, pool.done - (unseen - queued))
+            found[executors[0]] = replace(pool, cancelled=cancelled, done=done, pending=pool.pending - queued)
         return tuple(found)
 
     def problems(self, pid: int) -> list[str]:

@@ -223,7 +223,7 @@ def test_a_tournament_is_named_with_the_command_that_goes_on():
 
 def test_a_report_has_its_parts_and_no_personal_paths(monkeypatch):
     monkeypatch.setenv("HOME", "/home/alice")
-    frame = Frame("/home/alice/work/script.py", 7, "simulate", text="lock.acquire()")
+    frame = Frame("/home/alice/project/script.py", 7, "simulate", text="lock.acquire()")
     process = replace(ROOT, threads=(Thread(1, wait=Wait("futex"), frames=(frame,)),))
     seen = scene(process, pools=(STUCK,))
     finding = Finding("stall", seen, diagnose(seen))
@@ -234,7 +234,7 @@ def test_a_report_has_its_parts_and_no_personal_paths(monkeypatch):
         "### What to do",
         "### Pools",
         "```text",
-        "~/work/script.py",
+        "~/project/script.py",
         "simulate: lock.acquire()",
     ):
         assert part in text
