@@ -33,7 +33,8 @@ _TICK = 1.0  # s, at most, between two looks
 _HOOKS = Path(__file__).parent / "hooks"
 _FORWARDED = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 _GRACE = 5.0  # s between two ways of ending the program
-_AGAIN = 4.0  # times as long until a program that is still is examined again
+_AGAIN = 1.5  # times as long until a program that is still is examined again: evidence may come with time
+_SAY_AGAIN = 4.0  # times as long until the same is said again of a program that does not hang
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,16 @@ class _Told:
         self.progress = -1.0
         self.due = stall
         self.is_reported = False
+        self._said: tuple[str, float] = ("", 0.0)
+
+    def is_news(self, finding: Finding) -> bool:
+        """Whether it is worth a word: a stall, another kind of finding than the last, or much later."""
+        scene = finding.scene
+        seconds = scene.still if scene.unfinished else scene.idle
+        if finding.kind == self._said[0] and self._said[1] <= seconds < self._said[1] * _SAY_AGAIN:
+            return False
+        self._said = (finding.kind, seconds)
+        return True
 
     def is_due(self, scene: Scene) -> bool:
         """Whether the program has stood still long enough to be examined, again or for the first time."""
@@ -162,7 +173,8 @@ def _follow(follower: Follower, settings: Settings, log: contextlib.ExitStack, h
             _tell(follower, scene, settings, file)
         if told.is_due(scene):
             finding = follower.examine(scene, settings.stall)
-            _report(finding, follower, settings, file)
+            if told.is_news(finding) or finding.kind == "stall":
+                _report(finding, follower, settings, file)
             told.later(scene)
             if finding.kind == "stall":
                 told.is_reported = True

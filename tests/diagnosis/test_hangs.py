@@ -34,7 +34,10 @@ def test_what_was_done_before_the_hang_is_counted(watched):
     program = watched(NAMES["gh-115634"][0])
     stall = program.wait_for(lambda event: event["event"] == "stall", "stall")
     (pool,) = stall["pools"]
-    assert (pool["kind"], pool["done"], pool["running"], pool["pending"]) == ("ProcessPoolExecutor", 6, 3, 11)
+    # Three for each worker; a busy machine may have started only one of them before the first was done with a task.
+    assert pool["done"] in (3, 6)
+    assert (pool["kind"], pool["running"]) == ("ProcessPoolExecutor", 3)
+    assert pool["done"] + pool["running"] + pool["pending"] == 20
     assert (pool["max_workers"], pool["max_tasks"]) == (2, 3)
     assert pool["oldest"][0] == "__main__.work"
     assert "max_tasks_per_child=3" in " ".join(stall["evidence"])
