@@ -14,7 +14,7 @@ class Parcel:
     """What the shell needs of a task, beside what the core knows: its :attr:`Task.cargo`.
 
     Attributes:
-        call: the pickled call.
+        call: the pickled call (:func:`resilient_exec.wire.payload.pack_call`).
         future: the task's.
         packed_key: the user's key, pickled; ``None``: it is the task's number, or does not pickle.
         pids: of the workers in which earlier attempts have begun.
@@ -22,7 +22,7 @@ class Parcel:
 
     __slots__ = ("__weakref__", "call", "future", "packed_key", "pids")
 
-    def __init__(self, call: bytes, packed_key: bytes | None = None) -> None:
+    def __init__(self, call: Any, packed_key: bytes | None = None) -> None:
         self.call, self.packed_key = call, packed_key
         self.future: Any = None
         self.pids: tuple[int, ...] = ()

@@ -216,7 +216,8 @@ class ResilientPool(Front, Executor):
     ) -> ResilientFuture[T]:
         self._check_open()
         check_not_importing()
-        call, problem = b"", None
+        call: Any = b""
+        problem = None
         try:
             call = pack_call(fn, args, kwargs, fresh_locks=self._fresh_locks, script=self._script)
         except Unsendable as unsendable:

@@ -58,8 +58,10 @@ class Front:
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> ResilientFuture[T]:
         """Have ``fn(*args, **kwargs)`` run in a worker; its future.
 
-        The call is pickled now.  Where that fails the error (``NotSendable``) is in the future.  All keywords are the
-        task's own: options are set with :meth:`options`.
+        The call is pickled now.  Where that fails the error (``NotSendable``) is in the future.  Large arrays among the
+        arguments (numpy's, of 64 KiB and more) are not copied, but read when an attempt is sent: do not change them
+        before the task has settled.  (The standard library reads all arguments later than this, too.)  All keywords
+        are the task's own: options are set with :meth:`options`.
 
         Raises:
             PoolClosed: the pool takes no more tasks.

@@ -21,6 +21,8 @@ from collections import deque
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from resilient_exec.wire.buffers import Pieces, views
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -205,22 +207,21 @@ class Outbox:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._small: list[bytes] = []  # behind the pieces
+        self._small: list[bytes | memoryview] = []  # behind the pieces
         self._pieces: list[memoryview] = []
 
     def __bool__(self) -> bool:
         return bool(self._pieces or self._small)
 
-    def put(self, kind: Kind, serial: int, *parts: bytes) -> None:
+    def put(self, kind: Kind, serial: int, *parts: bytes | Pieces) -> None:
         """Queue a frame whose body is the parts, the last of which may be large."""
         length = sum(map(len, parts))
         small = self._small
         small.append(_HEADER.pack(_MAGIC, kind, serial, length))
         if length < _CHUNK:
-            small += parts
+            small += views(parts)
             return
-        small += parts[:-1]
-        self._pieces += [memoryview(b"".join(small)), memoryview(parts[-1])]
+        self._pieces += [memoryview(b"".join(small)), *views(parts)]
         small.clear()
 
     def pump(self) -> int:
@@ -284,17 +285,18 @@ class WorkerChannel:
             pass
         raise ChannelLost("the task closed descriptors that belong to the pool")
 
-    def send(self, kind: Kind, serial: int = 0, *parts: bytes | memoryview) -> None:
+    def send(self, kind: Kind, serial: int = 0, *parts: bytes | memoryview | Pieces) -> None:
         """Send one frame, whose body is the parts, however long it takes."""
         self._check()
         length = sum(map(len, parts))
         head = _HEADER.pack(_MAGIC, kind, serial, length)
         try:
             if length < _CHUNK:
-                self._socket.sendall(b"".join((head, *parts)))
-            else:
-                self._socket.sendall(b"".join((head, *parts[:-1])))
-                self._socket.sendall(parts[-1])
+                self._socket.sendall(b"".join((head, *views(parts))))
+                return
+            self._socket.sendall(head)
+            for view in views(parts):
+                self._socket.sendall(view)
         except OSError as error:
             raise ChannelLost("the parent has closed the channel") from error
 

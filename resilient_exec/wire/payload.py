@@ -24,7 +24,8 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.model.errors import NotSendable
-from resilient_exec.wire import pickling
+from resilient_exec.wire import buffers, pickling
+from resilient_exec.wire.buffers import Pieces, pieces
 from resilient_exec.wire.explanation import Rules, blame, reason_of, text_of, type_name
 from resilient_exec.wire.pickling import PROTOCOL
 from resilient_exec.wire.script import MAIN_NAMES
@@ -76,8 +77,8 @@ def pack_call(
     *,
     fresh_locks: bool = False,
     script: Known | None = None,
-) -> bytes:
-    """The call as bytes.
+) -> bytes | Pieces:
+    """The call as a message, in which large buffers are still where the caller has them.
 
     Args:
         fn: what to call.
@@ -103,7 +104,8 @@ def pack_call(
     if data is not None and not _by_value_wanted():
         return data
     try:
-        return _dumps_by_value(call, rules)
+        found: list[memoryview] = []
+        return pieces(pickling.dumps_by_value(call, **rules._asdict(), buffers=found), found)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -115,18 +117,15 @@ def _is_plainly_of_main(parts: tuple[Any, ...]) -> bool:
     return any(type(part) is FunctionType and part.__module__ in MAIN_NAMES for part in parts)
 
 
-def _dumps_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]], rules: Rules) -> bytes | None:
+def _dumps_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]], rules: Rules) -> bytes | Pieces | None:
     """Pickle plainly, the short way where nothing in it can have a reducer; ``None``: it may name what is not there."""
     fn, args, kwargs = call
     is_short = type(fn) is FunctionType and not kwargs and all(type(arg) in _ATOMS for arg in args)
     if is_short and (fn.__module__ not in MAIN_NAMES or (rules.script is not None and rules.script.has(fn))):
         return pickle.dumps(call, PROTOCOL)
-    data = pickling.dumps(call, **rules._asdict())
-    return data if rules.script is not None or _MAIN not in data else None
-
-
-def _dumps_by_value(value: object, rules: Rules) -> bytes:
-    return pickling.dumps_by_value(value, fresh_locks=rules.fresh_locks, script=rules.script)
+    found: list[memoryview] = []
+    data = pickling.dumps(call, **rules._asdict(), buffers=found)
+    return pieces(data, found) if rules.script is not None or _MAIN not in data else None
 
 
 def _by_value_wanted() -> bool:
@@ -137,21 +136,23 @@ def _by_value_wanted() -> bool:
     return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 
-def unpack_call(data: bytes | memoryview) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """The call again, in the worker."""
-    call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] = pickle.loads(data)
+def unpack_call(data: bytes | memoryview | Pieces) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """The call again, in the worker; its large buffers are those of the message."""
+    call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] = buffers.loads(data)
     return call
 
 
-def _dumps(value: object, rules: Rules) -> bytes:
+def _dumps(value: object, rules: Rules, found: list[memoryview] | None = None) -> bytes:
     try:
-        return pickling.dumps(value, fresh_locks=rules.fresh_locks)
+        return pickling.dumps(value, fresh_locks=rules.fresh_locks, buffers=found)
     except Exception:
-        return _dumps_by_value(value, rules)  # carries local classes and functions back
+        if found:
+            found.clear()
+        return pickling.dumps_by_value(value, **rules._asdict(), buffers=found)  # local classes and functions, too
 
 
-def pack_value(value: object, *, fresh_locks: bool = False, script: Known | None = None) -> bytes:
-    """A result as bytes, proven to unpickle.
+def pack_value(value: object, *, fresh_locks: bool = False, script: Known | None = None) -> bytes | Pieces:
+    """A result as a message, proven to unpickle, in which large buffers are still where the task has them.
 
     Args:
         value: the result.
@@ -165,42 +166,48 @@ def pack_value(value: object, *, fresh_locks: bool = False, script: Known | None
         return pickle.dumps(value, PROTOCOL)
     rules = Rules(fresh_locks, script)
     try:
-        data = _dumps(value, rules)
+        found: list[memoryview] = []
+        data = pieces(_dumps(value, rules, found), found)
     except Exception as error:
         why = reason_of(value, "result", error, rules, returned=True)
         raise Unsendable(f"the result, of type {type_name(value)}, cannot be pickled: {why}") from error
     if not _is_plain(value):
         try:
-            pickle.loads(data)
+            _prove(data)
         except Exception as error:
             text = f"the result, of type {type_name(value)}, pickles but cannot be unpickled: {text_of(error)}"
             raise Unsendable(text) from error
     return data
 
 
-def _is_plain(value: object) -> bool:
+def _prove(data: bytes | Pieces) -> None:
+    if isinstance(data, Pieces):
+        with contextlib.suppress(Exception):  # what writes into its buffers, as it may, is to do so to a copy
+            buffers.loads_readonly(data)
+            return
+    buffers.loads(data)
+
+
+def _is_plain(value: Any) -> bool:
     """Whether unpickling ``value`` runs nothing but the unpickler's and numpy's own code."""
     kind = type(value)
-    if kind in _ATOMS:
-        return True
     if kind in _CONTAINERS:
-        return _all_atoms(value)
+        return len(value) <= _LOOK_AT and (
+            all(map(_is_atom, value)) and (kind is not dict or all(map(_is_atom, value.values())))
+        )
+    return _is_atom(value)
+
+
+def _is_atom(value: object) -> bool:
+    kind = type(value)
     if kind.__module__ == "numpy":
         return not getattr(getattr(value, "dtype", None), "hasobject", True)
-    return False
+    return kind in _ATOMS
 
 
-def _all_atoms(value: Any) -> bool:
-    if len(value) > _LOOK_AT:
-        return False
-    if type(value) is dict:
-        return all(type(k) in _ATOMS and type(v) in _ATOMS for k, v in value.items())
-    return all(type(item) in _ATOMS for item in value)
-
-
-def unpack_value(data: bytes | memoryview) -> Any:
-    """A result again, in the parent."""
-    return pickle.loads(data)
+def unpack_value(data: bytes | memoryview | Pieces) -> Any:
+    """A result again, in the parent; its large buffers are those of the message."""
+    return buffers.loads(data)
 
 
 def pack_exception(error: BaseException, *, fresh_locks: bool = False, script: Known | None = None) -> bytes:

@@ -4,8 +4,8 @@
 users have registered there).  *By value* is cloudpickle's, for what plain pickling refuses and for what lives in
 ``__main__``: unless the workers import the script (:mod:`script`), and have it.
 
-What can be given as a buffer (protocol 5: numpy's arrays, and what is made of them) is not copied into the pickle if
-the caller takes buffers: those of some size stay references to the memory that they are in.
+Large buffers (protocol 5: numpy's arrays, and what is made of them) are not copied into the pickle, if the caller asks
+for that, but stay references to the memory that they are in (:mod:`buffers`).
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ from resilient_exec.worker.main import (
 from resilient_exec.worker.streams import flush
 
 if TYPE_CHECKING:
+    from resilient_exec.wire.buffers import Pieces
     from resilient_exec.worker.main import Seat
 
 __all__ = ["run", "serve"]
@@ -218,7 +219,7 @@ def _note_children(notes: dict[str, Any], *, raised: bool) -> None:
     _state.children = children
 
 
-def _run(serial: int, call: memoryview) -> tuple[Kind, dict[str, Any], bytes]:
+def _run(serial: int, call: memoryview) -> tuple[Kind, dict[str, Any], bytes | Pieces]:
     """Run the call and pack what comes of it, whatever that is; with what else is to be said of it."""
     fresh_locks = worker.fresh_locks
     try:

@@ -42,6 +42,7 @@ def test_of_our_own_package_a_worker_imports_only_what_it_needs(shared):
         "resilient_exec.model.errors",
         "resilient_exec.model.exit_status",
         "resilient_exec.model.lasting",
+        "resilient_exec.wire.buffers",
         "resilient_exec.wire.channel",
         "resilient_exec.wire.explanation",
         "resilient_exec.wire.payload",
