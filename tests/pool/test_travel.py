@@ -6,10 +6,12 @@ import multiprocessing
 import pickle
 import sys
 import tracemalloc
+import weakref
 from multiprocessing import shared_memory
 
 import pool_tasks as tasks
 import pytest
+from pool_wait import until
 
 from resilient_exec import NotSendable
 
@@ -170,3 +172,13 @@ def test_a_task_that_is_tried_again_is_sent_its_array_again(make_pool, tmp_path)
     np = pytest.importorskip("numpy")
     pool = make_pool(1)
     assert pool.submit(tasks.die_first, str(tmp_path / "died"), np.ones(1_000_000)).result(60) == 1_000_000
+
+
+def test_the_callers_array_is_free_when_its_task_has_settled(warm):
+    np = pytest.importorskip("numpy")
+    array = np.zeros(1_000_000)
+    gone = weakref.ref(array)
+    future = warm.submit(tasks.first_and_sum, array, 1)
+    del array
+    assert future.result(60) == (1, 0.0)
+    until(lambda: gone() is None)
