@@ -13,6 +13,8 @@ to do.  It sends each outcome at once, before it begins anything else: what is d
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import socket
 import struct
@@ -32,7 +34,7 @@ _HEADER = struct.Struct("<BBIQ")
 _MAGIC = 0xA7
 _CHUNK = 1 << 16  # bytes, read at once; and a shorter body is joined to its header, a longer one goes by itself
 _LARGEST = 1 << 40  # a length beyond this is not a length
-_STEP = 16 << 20  # bytes: what is taken for a body at first, whatever its header says; then twice as much each time
+_LAZY = 1 << 20  # bytes: a body longer than this has memory of its own
 CALL = struct.Struct("<IQIddq")
 """In front of an attempt's call: length of what else is said of it, number, attempt, limits (s), memory limit (bytes).
 
@@ -105,21 +107,32 @@ class _Body:
         self.filled = len(start)
         if length > _memory():
             raise ChannelLost(f"a message of {length} bytes does not fit in this machine's memory")
-        self._data = bytearray(max(min(length, _STEP), len(start)))
+        try:
+            self._data = memoryview(_lazy(length) if length > _LAZY else bytearray(length))
+        except (MemoryError, OSError) as error:
+            raise ChannelLost(f"a message of {length} bytes does not fit in the memory") from error
         self._data[: len(start)] = start
 
     def room(self) -> memoryview:
         """Where the next bytes go; empty once it is whole."""
-        data = self._data
-        if self.filled == len(data) < self.length:
-            try:
-                data.extend(bytes(min(len(data), self.length - len(data))))
-            except MemoryError as error:
-                raise ChannelLost(f"a message of {self.length} bytes does not fit in the memory") from error
-        return memoryview(data)[self.filled :]
+        return self._data[self.filled :]
 
     def frame(self) -> Frame:
-        return Frame(self.kind, self.serial, memoryview(self._data))
+        return Frame(self.kind, self.serial, self._data)
+
+
+def _lazy(length: int) -> mmap.mmap:
+    """Memory of this process's own, which the kernel gives page by page as it is written: by large pages where it can.
+
+    A page costs some microseconds when it is first written, whatever its size.
+    """
+    if not hasattr(mmap, "MAP_ANONYMOUS"):
+        return mmap.mmap(-1, length)
+    memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 class Framer:

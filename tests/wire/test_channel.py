@@ -95,6 +95,19 @@ def test_a_frame_that_no_memory_can_hold_is_told_as_such(pair):
         list(framer.frames())
 
 
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_long_body_takes_memory_as_its_bytes_come(pair):
+    framer, theirs = pair
+    before = resident()
+    theirs.sendall(header(Kind.RETURNED, 1, 4 << 30) + b"\xa7" * 100_000)
+    assert list(framer.frames()) == []
+    assert resident() - before < 64 << 20
+
+
 def test_half_a_frame_waits_for_the_other_half_without_blocking(pair):
     framer, theirs = pair
     message = header(Kind.RETURNED, 7, 5) + b"hello"
