@@ -116,7 +116,8 @@ class ResilientPool(Front, Executor):
             travels by value.  ``"value"``: it is not imported, and whatever lives in it travels by value, with the
             globals that it uses.  ``"auto"``: imported, if it is a script or module (``-m``) with a guard at its top
             level, ``if __name__ == "__main__":``, behind which all pools are made; else (a notebook, an interactive
-            session, ``-c``, a script without a guard) by value.
+            session, ``-c``, a script without a guard) by value.  If its import raises, tasks of modules go on, and
+            those of the script fail with its words; with ``"import"`` no worker starts then.
         env: variables that the workers' environment is to have besides this process's own, or instead of it.
         inner_max_num_threads: threads that numerical libraries (OpenMP, OpenBLAS, MKL, BLIS, Accelerate, numba,
             numexpr) start in each worker.  ``"auto"``: the CPUs divided by the lanes, at least 1, so that all workers

@@ -19,7 +19,7 @@ import importlib.util
 import os
 import sys
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -96,15 +96,17 @@ class Script:
         module: its name for ``import``, where it was started with ``-m``; else empty.
         path: its file.
         source: its text.
+        is_required: whether a worker in which its import raises is of no use; else tasks of modules go on there.
     """
 
     module: str
     path: str
     source: str = field(repr=False)
+    is_required: bool = False
     _known: dict[int, tuple[Any, bool]] = field(default_factory=dict, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Script, (self.module, self.path, self.source)
+        return Script, (self.module, self.path, self.source, self.is_required)
 
     @property
     def shown(self) -> str:
@@ -143,7 +145,7 @@ def find_script(mode: str) -> Script | None:
     from resilient_exec.wire.outline import outline_of  # workers do without it
 
     try:
-        script = _script_of(main)
+        script = replace(_script_of(main), is_required=mode == "import")
         outline = outline_of(script.source, script.path)
     except (LookupError, OSError, ValueError, SyntaxError, ImportError) as error:
         if mode == "import":

@@ -82,8 +82,7 @@ def prepare(fd: int) -> Known | None:
         if script is not None:
             from resilient_exec.worker.script import import_script
 
-            import_script(script)
-            known = OF_THE_WORKER
+            known = OF_THE_WORKER if import_script(script) else None
         fn, args = pickle.load(file)
     if fn is not None:
         fn(*args)

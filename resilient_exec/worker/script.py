@@ -2,6 +2,9 @@
 
 The module is there under both names, ``__main__`` and ``__mp_main__``, before its code runs: what it pickles or looks
 up meanwhile is found, and functions that it defines have the very names that tasks see.
+
+With ``main="auto"`` a script whose import raises costs the tasks that need it, and no others: the worker goes on
+without it, says why on its stderr, and calls of the script's functions fail with these words.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import linecache
 import sys
+import traceback
 from multiprocessing import process
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,13 +22,41 @@ from resilient_exec.wire.script import IMPORTED, importing
 if TYPE_CHECKING:
     from resilient_exec.wire.script import Script
 
-__all__ = ["import_script"]
+__all__ = ["failed", "import_script"]
 
 _former_mains: list[ModuleType] = []  # code in them may still run, and needs their globals
 
 
-def import_script(script: Script) -> None:
-    """Run the script's text as the module ``__mp_main__``; raises what it raises."""
+class _Failed:
+    """Why the script is not here; ``""``: it is, or is not wanted."""
+
+    words = ""
+
+
+failed = _Failed()
+
+
+def import_script(script: Script) -> bool:
+    """Run the script's text as the module ``__mp_main__``; whether it is there now.
+
+    Raises:
+        BaseException: what the script raises, if it is required.
+    """
+    try:
+        _import(script)
+    except BaseException as error:
+        if script.is_required:
+            raise
+        sys.modules["__main__"] = _former_mains.pop()
+        del sys.modules[IMPORTED]
+        text = " ".join(str(error).split())
+        failed.words = f"the script {script.shown} could not be imported there: {type(error).__name__}: {text}"
+        sys.stderr.write(f"resilient_exec: {failed.words}\n{traceback.format_exc()}")
+        return False
+    return True
+
+
+def _import(script: Script) -> None:
     main = ModuleType(IMPORTED)
     main.__file__ = script.path
     main.__dict__.update(__cached__=None, __loader__=None, __package__="", __spec__=None)

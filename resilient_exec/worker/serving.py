@@ -17,6 +17,7 @@ import contextlib
 import os
 import pickle
 import signal
+import sys
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -268,9 +269,7 @@ def _call(serial: int, body: memoryview) -> object:
         fn, args, kwargs = payload.unpack_call(body)
     except Exception as error:
         text = f"the call cannot be unpickled in the worker: {payload.text_of(error)}"
-        if worker.script is not None and isinstance(error, AttributeError):
-            text += '; what is defined behind `if __name__ == "__main__":` is not there: define it above'
-        raise payload.Unsendable(text) from error
+        raise payload.Unsendable(text + _why_no_script(error)) from error
     # The raw pickle must not lie beside what it was made into for as long as the task runs.
     with contextlib.suppress(BufferError):  # something unpickled is a view of it
         body.release()
@@ -283,6 +282,16 @@ def _call(serial: int, body: memoryview) -> object:
         worker.running = 0
         worker.state.untrace()
         worker.unfit = worker.state.compare(fn)
+
+
+def _why_no_script(error: Exception) -> str:
+    """What to say about the script where a call did not find something: it may be the script's."""
+    if not isinstance(error, AttributeError):
+        return ""
+    if worker.script is not None:
+        return '; what is defined behind `if __name__ == "__main__":` is not there: define it above'
+    loaded = sys.modules.get("resilient_exec.worker.script")
+    return f"; {loaded.failed.words}" if loaded is not None and loaded.failed.words else ""
 
 
 def _forget_our_frames(error: BaseException) -> None:

@@ -310,7 +310,7 @@ def test_main_import_needs_no_guard_but_a_script_that_starts_work_at_its_top_is_
         ("import os; os._exit(3)", "exit code 3"),
     ],
 )
-def test_a_script_that_fails_to_be_imported_fails_the_start_in_its_own_words(run, top, words):
+def test_a_script_that_fails_to_be_imported_fails_its_tasks_in_its_own_words(run, top, words):
     text = f"""
         def work(): return 1
         if __name__ != "__main__":
@@ -322,6 +322,33 @@ def test_a_script_that_fails_to_be_imported_fails_the_start_in_its_own_words(run
     out = "\n".join(run(text))
     assert words in out
     assert "script.py" in out
+
+
+def test_a_script_that_must_be_imported_and_fails_to_be_breaks_the_pool(run):
+    text = """
+        def work(): return 1
+        if __name__ != "__main__":
+            raise ValueError("not in a worker")
+        else:
+            with ResilientPool(1, main="import") as pool:
+                error = pool.submit(work).exception()
+                print(type(error).__name__, "ValueError: not in a worker" in str(error))
+    """
+    assert run(text) == ["PoolBroken True"]
+
+
+def test_a_script_that_fails_to_be_imported_costs_no_task_of_a_module(run):
+    text = """
+        import math
+        def work(): return 1
+        if __name__ != "__main__":
+            raise ValueError("not in a worker")
+        else:
+            with ResilientPool(1) as pool:
+                print(pool.submit(math.sqrt, 9).result(), type(pool.submit(work).exception()).__name__)
+                print(pool.submit(math.sqrt, 16).result())
+    """
+    assert run(text) == ["3.0 NotSendable", "4.0"]
 
 
 def test_a_script_whose_import_hangs_is_named_after_the_start_timeout(run):
