@@ -53,11 +53,15 @@ def hashed_fraction(*parts: object) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
+def _name(failure: Failure) -> str:
+    return failure.name or named(failure.key)
+
+
 def default_wait(failure: Failure) -> float:
     """Seconds before the next attempt: 0.1, 0.2, 0.4 … 30 by the number of failures, less up to half by a hash."""
     failures = sum(failure.counts.values())
     longest: float = min(_FIRST_WAIT * 2 ** min(failures - 1, 20), _LONGEST_WAIT)
-    return longest * (1 - hashed_fraction(failure.name or named(failure.key), failures) / 2)
+    return longest * (1 - hashed_fraction(_name(failure), failures) / 2)
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class RetryPolicy:
             return self._ask_strategies(failure)
         except Exception:
             # An exception of a user's strategy must neither replace the task's outcome nor end the supervisor.
-            _logger.exception("a retry strategy raised; task %s is not tried again", named(failure.key))
+            _logger.exception("a retry strategy raised; task %s is not tried again", _name(failure))
             return None
 
     def _ask_strategies(self, failure: Failure) -> float | None:
@@ -165,7 +169,7 @@ def _evaluate(strategy: _Strategy, failure: Failure, delay: float = 0.0) -> Any:
     tenacitys: Any = importlib.import_module("tenacity.wait")
     if tenacitys.random is random:
         tenacitys.random = _Draws()
-    _here.generator = random.Random(f"{named(failure.key)}/{failure.attempts}")
+    _here.generator = random.Random(f"{_name(failure)}/{failure.attempts}")
     try:
         return strategy(state)
     finally:

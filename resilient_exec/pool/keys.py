@@ -38,7 +38,10 @@ class _Key:
         return self.hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and (self.key is other.key or bool(self.key == other.key))
+        try:
+            return isinstance(other, _Key) and (self.key is other.key or bool(self.key == other.key))
+        except Exception:  # another task's key, which need not know what to do with this one
+            return False
 
 
 class Keys:
@@ -88,4 +91,9 @@ def packed(key: Any) -> bytes | None:
         raise
     except BaseException:  # a SystemExit in its __reduce__ is no reason to exit
         return None
-    return data if b"main__" not in data else None
+    return data if b"main__" not in data or _is_plain(key) else None
+
+
+def _is_plain(key: Any) -> bool:
+    """Whether it is made of built-in values alone, so that what it mentions is a text and no name in a module."""
+    return type(key) in _PLAIN or (type(key) in (tuple, frozenset) and all(map(_is_plain, key)))

@@ -176,6 +176,10 @@ class Harness:
                 if not lane.join(10):
                     self.do(lane.abandon)
             assert lane.join(PATIENCE), "the lane's thread does not end"
+        self.end_loop()
+
+    def end_loop(self) -> None:
+        """End the thread of the loop."""
         self.loop.stop = True
         self.loop.wake()
         self.loop.thread.join(PATIENCE)

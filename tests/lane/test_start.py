@@ -240,6 +240,7 @@ def test_a_lane_closed_with_an_idle_worker_ends_in_peace():
     harness = Harness()
     pid = harness.start()
     harness.close()
+    harness.end_loop()
     assert not alive(pid)
 
 
