@@ -44,6 +44,17 @@ def traced(count: int) -> dict[str, Any]:
     return {"value": futexes, **each, "most": most}
 
 
+def tournament(rounds: int) -> dict[str, Any]:
+    """CPU and wall time of a clean tournament in terms of stock negmas's, which runs at the same time."""
+    command = [sys.executable, str(Path(__file__).with_name("tournament.py")), "--parts", "clean"]
+    command += ["--rounds", str(rounds), "--who", "stock", "ours"]
+    out = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"ours / stock.*wall time ([\d.]+), CPU time ([\d.]+)", out)
+    if found is None:
+        raise RuntimeError((out.strip().splitlines() or ["benchmarks/tournament.py said nothing"])[-1])
+    return {"value": float(found[2]), "wall_time": float(found[1])}
+
+
 def run(count: int) -> None:
     """Run the tasks between two marks in the trace; print the threads of this process."""
     from resilient_exec import ResilientPool

@@ -8,7 +8,8 @@ Each figure is measured in a process of its own.  In each round all sides of a r
 other order in every second round, so that a machine whose speed drifts is as unfair to one as to the other; what
 counts is the ratio within a round, of which the median is told.  A side that is not installed is left out (`pip install
 pebble deadpool-executor joblib mpire billiard` brings the peers).  A budget that is missed is printed as missed; the
-exit status is the number of those.  `--json FILE` keeps all that was measured, `--chart FILE` draws it (matplotlib).
+exit status is the number of those.  `--json FILE` keeps all that was measured, `--table FILE` writes it in Markdown,
+`--chart FILE` draws it (matplotlib).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -24,10 +26,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import _speed_table
 from _speed_sides import OURS, PROTECTED, SIDES
 
 HERE = Path(__file__).resolve().parent
-CELL = 150.0  # s for one measurement
+CELL = 100.0  # s for one measurement ...
+LONGEST = {"tournament": 900.0}  # ... of other rows
 _EXEC = "resilient_exec, by exec"
 _ALL = [name for name in SIDES if name != "joblib" and not name.endswith((", protected", ", timeout"))]
 _MAPS = [OURS, "joblib", "mp.Pool", "stdlib", "pebble", "mpire"]
@@ -108,22 +112,50 @@ ROWS: dict[str, Row] = {
     "counts": Row("futexes/task", [OURS], (400, 200), False,
                   [Budget(4), Budget(4, figure="parent"), Budget(6, figure="worker")], 1),
 }  # fmt: skip
-AT_MOST = {"of_ideal", "innocents_repeated", "threads_awake", "descriptors", "parent", "worker", "bytes_a_task"}
+ROWS |= {
+    "core": Row("us/decision", [OURS], (1_000_000, 100_000), False,
+                [Budget(5), Budget(1.5, figure="times_that_of_a_tenth")], 1),
+    "tournament": Row("x stock's CPU", [OURS], (1, 0), False, [Budget(1.02), Budget(1.02, figure="wall_time")], 1),
+}  # fmt: skip
+ALONE = {  # rows that are measured by a program of their own
+    "counts": "import json, _speed_counts as c; print(json.dumps(c.traced({size})))",
+    "core": "import json, _speed_core as c; print(json.dumps(c.measure({size})))",
+    "tournament": "import json, _speed_counts as c; print(json.dumps(c.tournament({size})))",
+}
+AT_MOST = {
+    "of_ideal",
+    "innocents_repeated",
+    "threads_awake",
+    "descriptors",
+    "parent",
+    "worker",
+    "bytes_a_task",
+    "wall_time",
+    "times_that_of_a_tenth",
+}
 
 
 def measure(row: str, side: str, size: int) -> dict[str, Any]:
     """Have it measured once, in a process of its own; ``words`` in place of a figure where that failed."""
     command = [sys.executable, "-W", "ignore", str(HERE / "_speed_rows.py"), row, side, str(size)]
-    if row == "counts":
-        command = [sys.executable, "-c", f"import json, _speed_counts as c; print(json.dumps(c.traced({size})))"]
+    if row in ALONE:
+        command = [sys.executable, "-c", ALONE[row].format(size=size)]
+    # Where compiled modules are not kept, this package, unlike installed ones, would be compiled in each process.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with subprocess.Popen(
-        command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=HERE,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         try:
-            out, error = process.communicate(timeout=CELL)
+            out, error = process.communicate(timeout=LONGEST.get(row, CELL))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            return {"words": f"not finished after {CELL:.0f} s"}
+            os.killpg(process.pid, signal.SIGKILL)
+            return {"words": f"not finished after {LONGEST.get(row, CELL):.0f} s"}
     try:
         return dict(json.loads(out.strip().splitlines()[-1]))
     except (ValueError, IndexError):
@@ -224,6 +256,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=[*ROWS], metavar="ROW", help="; ".join(ROWS))
     parser.add_argument("--rounds", type=int, help="for every row")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all that was measured")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="where to write it as a table in Markdown")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="where to draw it")
     return parser.parse_args(argv)
 
@@ -255,6 +288,8 @@ def main(argv: list[str]) -> int:
         print(f"MISSED: {verdict['row']}: {verdict['what']} (asked: {verdict['asked']})")
     if args.json:
         args.json.write_text(json.dumps(data, indent=1))
+    if args.table:
+        args.table.write_text(_speed_table.table(data))
     if args.chart:
         import _speed_chart
 

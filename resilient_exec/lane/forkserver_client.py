@@ -12,6 +12,8 @@ where there is no forkserver.
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import pickle
 import select
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 
     from resilient_exec.worker.main import Seat
 
-__all__ = ["ForkedWorker", "Forking", "can_fork"]
+__all__ = ["ForkedWorker", "Forking", "can_fork", "tell_that_there_is_none"]
 
+_logger = logging.getLogger(__name__)
 _LOOK = 0.01  # s between two looks at whether the server is still wanted
 _REPLY_TIMEOUT = 10.0  # s for a fork, which takes milliseconds
 _STATUS_TIMEOUT = 1.0  # s for an exit status, once the process is dead
@@ -50,6 +53,19 @@ def can_fork() -> bool:
         return bool(os.listdir("/proc/self/fd"))
     except OSError:
         return False
+
+
+def tell_that_there_is_none(modules: tuple[str, ...]) -> None:
+    """Say in the log that there can be no forkserver: for each pool that was to preload, else once, and on Linux."""
+    if modules:
+        _logger.warning("preload: there is no forkserver on this system; each worker imports what it needs by itself")
+    elif ON_LINUX:
+        _tell_once("there can be no forkserver here (no pidfds, or no /proc)")
+
+
+@functools.cache
+def _tell_once(why: str) -> None:
+    _logger.warning("%s: workers are started by exec, which takes longer; forkserver=False says so, too", why)
 
 
 class Forking:
@@ -69,25 +85,39 @@ class Forking:
         self._holders = 0
         self._is_warm = False  # started before the first lane, which then takes it over
         self._was_killed = False  # before it was ready: that may happen once
+        self.has_begun = self._is_closed = False
+        self._has_worked = False
+        self.is_given_up = False  # workers are to be started by exec
 
     def begin(self) -> None:
         """Start it, and do not wait: a lane will come, or :meth:`cool` is called.
 
         What fails is told when a worker is started.
         """
+        self.has_begun = True
         self._warm()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):
             self._present()
+        if self._is_closed:  # meanwhile
+            self.cool()
 
-    def warm(self, is_wanted: Callable[[], bool]) -> tuple[str, ...]:
-        """Have it started and ready before there is a lane; the modules that it has left out.
+    def warm(self, is_wanted: Callable[[], bool]) -> tuple[str, ...] | None:
+        """Have it started and ready before there is a lane; the modules that it has left out, ``None``: it is given up.
 
         Raises:
             ServerFailed, OSError: as :meth:`ready`.
         """
         self._warm()
-        server, _ = self.ready(is_wanted)
-        return server.left_out
+        try:
+            server, _ = self.ready(is_wanted)
+            return server.left_out
+        except ServerFailed as failed:
+            if not self.may_do_without(failed):
+                raise
+        finally:
+            if self._is_closed or self.is_given_up:
+                self.cool()
+        return None
 
     def _warm(self) -> None:
         with self._lock:
@@ -100,6 +130,20 @@ class Forking:
             was_warm, self._is_warm = self._is_warm, False
         if was_warm:
             self.release()
+
+    def close(self) -> None:
+        """No lane will come any more, nor is there one."""
+        self._is_closed = True
+        self.cool()
+
+    def may_do_without(self, why: ServerFailed) -> bool:
+        """Whether workers may be started by exec in place of it: where nothing is preloaded, and it never worked."""
+        with self._lock:
+            if self.modules or self._has_worked or not why.is_final:
+                return False
+            self.is_given_up = True
+        _tell_once(f"the forkserver does not start: {why}")
+        return True
 
     def hold(self) -> None:
         """A lane begins."""
@@ -137,19 +181,20 @@ class Forking:
                 self._drop(server, str(error))
                 raise
             if base is not None:
-                self._was_killed = False
+                self._was_killed, self._has_worked = False, True
                 return server, base
             age = time.monotonic() - server.began
             if age > self._start_timeout or not is_wanted():
                 words = f"the forkserver was still {server.doing} after {age:.1f} s"
                 if age > self._start_timeout or not self._holders:  # or it was started behind its release
                     self._drop(server, words)
-                raise ServerFailed(words)
+                raise ServerFailed(words, is_final=False)
 
     def _may_try_again(self, server: ServerProcess) -> bool:
+        """Whether another server takes its place: it was killed, for the first time; or another lane has seen that."""
         with self._lock:
             if self._server is not server:
-                return self._server is not None  # another lane was quicker
+                return server.was_killed
             if self._was_killed or not server.was_killed:
                 return False
             self._was_killed = True

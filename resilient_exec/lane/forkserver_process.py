@@ -42,9 +42,18 @@ class ServerGone(OSError):
 
 
 class ServerFailed(RuntimeError):
-    """The forkserver never became ready; its own words.  ``is_lasting``: another would not, either."""
+    """The forkserver never became ready; its own words.
+
+    Attributes:
+        is_final: it ended by itself, and was neither late nor ended by us.
+        is_lasting: another would not become ready, either.
+    """
 
     is_lasting = False
+
+    def __init__(self, words: str, *, is_final: bool = True) -> None:
+        super().__init__(words)
+        self.is_final = is_final
 
 
 class ServerProcess:
@@ -54,6 +63,7 @@ class ServerProcess:
         self.began = time.monotonic()
         self.circumstances = circumstances(env)
         self.workers = 0  # that it has forked, and that have not been let go of
+        self.was_killed = False  # before it was ready, and not by us
         self._base: int | None = None
         self._told = 0
         self._lock = threading.RLock()  # so that nobody reads what has been closed
@@ -93,7 +103,8 @@ class ServerProcess:
             if self._ended:
                 return
             poller = select.poll()
-            poller.register(self.control, select.POLLIN)
+            with contextlib.suppress(ValueError):  # it was replaced, or a signal handler has just ended it
+                poller.register(self.control, select.POLLIN)
         poller.poll(timeout * 1000)
 
     def _read(self) -> int | None:
@@ -111,6 +122,7 @@ class ServerProcess:
             raise failed
         if self.process.poll() is not None:
             code = self.process.returncode
+            self.was_killed = code < 0
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise ServerFailed(f"the forkserver died ({how}) while {' '.join(map(str, last))}")
         return None
@@ -125,16 +137,12 @@ class ServerProcess:
         """What it was doing last."""
         return " ".join(map(str, (self._lines() or [["starting"]])[-1]))
 
-    @property
-    def was_killed(self) -> bool:
-        """Whether it is dead by a signal."""
-        return (self.process.poll() or 0) < 0
-
     def _lines(self) -> list[list[Any]]:
         with self._lock:
-            if self._ended:
-                raise ServerFailed(self._ended)
-            return [json.loads(line) for line in read_text(self.log).split("\n")[:-1]]
+            if not self._ended:
+                with contextlib.suppress(OSError):  # a signal handler has just ended it
+                    return [json.loads(line) for line in read_text(self.log).split("\n")[:-1]]
+            raise ServerFailed(self._ended, is_final=False)
 
     def ask(self, fds: list[int]) -> None:
         """Ask for a worker that gets these descriptors; not by two threads at once.

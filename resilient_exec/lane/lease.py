@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_exec.lane.capture import Capture
 from resilient_exec.lane.forkserver_client import ForkedWorker
-from resilient_exec.lane.forkserver_process import new_mark
+from resilient_exec.lane.forkserver_process import ServerFailed, new_mark
 from resilient_exec.lane.loky_start import StartedWorker
 from resilient_exec.lane.stacks import Stacks
 from resilient_exec.process import orphan_guard
@@ -94,7 +93,7 @@ class Lease:
     """A worker process with its channel, its evidence and its descendants."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        self.mark = new_mark(secrets.token_hex(8))
+        self.mark = new_mark(os.urandom(8).hex())
         self._process: StartedWorker | ForkedWorker | None = None
         self._kin: set[Identity] = set()  # descendants seen so far
         self.is_watched_for_room = False  # in its socket
@@ -141,14 +140,37 @@ class Lease:
         Blocks for as long as the system takes to start a process; before that, while ``is_wanted()``, for as long as
         the forkserver takes to be ready.  Raises whatever these raise.
         """
+        try:
+            self._process = self._start(is_wanted)
+            self.watch = Watch(self._process.pid)
+        finally:
+            self._far_socket.close()  # only the worker may have the far end
+            os.close(self._register)  # the view of it stays
+            self._register = -1
+            if self._before is not None:
+                os.close(self._before.fd)
+            for fd in self._nowhere:
+                os.close(fd)
+
+    def _start(self, is_wanted: Callable[[], bool]) -> StartedWorker | ForkedWorker:
         forking = self._settings.forking
+        env = {**self._settings.env, self.mark: "1"}
+        if forking is not None and not forking.is_given_up:
+            try:
+                return ForkedWorker(forking, self._seat(parent=0), env, is_wanted)
+            except ServerFailed as failed:
+                if not forking.may_do_without(failed):
+                    raise
+        return StartedWorker(self._seat(parent=os.getpid()), env)
+
+    def _seat(self, parent: int) -> Seat:
         captured = self.capture.fds if self.capture is not None else []
         output = [Inherited(fd) for fd in captured or self._nowhere]
-        seat = Seat(
+        return Seat(
             channel=Inherited(self._far_socket.fileno()),
             register=Inherited(self._register),
             stacks=Inherited(self._stacks),
-            parent=os.getpid() if forking is None else 0,
+            parent=parent,
             mark=f"{self.mark}_",
             temporary=self._temporary,
             before=self._before,
@@ -156,19 +178,6 @@ class Lease:
             captured=bool(captured),
             fresh_locks=self._settings.fresh_locks,
         )
-        env = {**self._settings.env, self.mark: "1"}
-        try:
-            if forking is None:
-                self._process = StartedWorker(seat, env)
-            else:
-                self._process = ForkedWorker(forking, seat, env, is_wanted)
-            self.watch = Watch(self._process.pid)
-        finally:
-            self._far_socket.close()  # only the worker may have the far end
-            if self._before is not None:
-                os.close(self._before.fd)
-            for fd in self._nowhere:
-                os.close(fd)
 
     @property
     def pid(self) -> int | None:
@@ -323,7 +332,7 @@ class Lease:
         for sock in (self.socket, self._far_socket):
             sock.close()
         for fd in (self._register, self._stacks):
-            with contextlib.suppress(OSError):
+            if fd >= 0:
                 os.close(fd)
         if self.watch is not None:
             self.watch.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from resilient_exec.core.states import Limits
 from resilient_exec.lane.interpreter import fill_standard_descriptors
 from resilient_exec.lane.loky_start import import_loky
 from resilient_exec.pool.options import as_tuple, choice, count, environment, module_names, seconds, size
+from resilient_exec.process.cpus import usable_cpus
 from resilient_exec.supervisor.callbacks import warn_of_stalls
 from resilient_exec.supervisor.memory_guard import Pressure
 from resilient_exec.wire.register import AHEAD
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from resilient_exec.supervisor.event_loop import EventLoop
     from resilient_exec.wire.script import Script
 
-__all__ = ["check_initargs", "check_observers", "default_workers", "forkserver", "in_front_of", "lane_maker"]
-__all__ += ["memory_guard", "pool_limits", "prepare_program", "receiver", "worker_variables"]
-
-_logger = logging.getLogger(__name__)
+__all__ = ["check_initargs", "check_observers", "default_workers", "ends_with", "forkserver_of", "in_front_of"]
+__all__ += ["lane_maker", "memory_guard", "pool_limits", "receiver", "worker_variables"]
 
 # Each library reads its own when it is loaded.  Those of the second line follow OMP_NUM_THREADS where they have none.
 _THREADS_OF_THEIR_OWN = ("OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS")
@@ -40,9 +38,7 @@ _TIMES = ("start_timeout", "start_patience", "stop_timeout")
 
 def default_workers() -> int:
     """The CPUs that this process may use, by affinity and cgroups."""
-    import loky
-
-    return int(loky.cpu_count())
+    return usable_cpus()
 
 
 def worker_variables(env: Mapping[str, str] | None, most_threads: int | str | None, lanes: int) -> dict[str, str]:
@@ -170,21 +166,39 @@ def check_initargs(
     return initargs
 
 
-def forkserver(preload: Iterable[str], env: Mapping[str, str], start_timeout: float) -> Forking | None:
-    """What forks the workers, where something is to be preloaded."""
-    modules = module_names("preload", preload)
-    if not modules:
-        return None
-    from resilient_exec.lane.forkserver_client import Forking, can_fork
+def forkserver_of(
+    wanted: bool,  # noqa: FBT001  the pool's argument
+    preload: Iterable[str],
+    env: Mapping[str, str],
+    start_timeout: float,
+) -> Forking | None:
+    """What forks the workers of a pool; ``None``: they are started by exec.  This process is made ready for either.
 
-    if can_fork():
+    Args:
+        wanted: the pool's ``forkserver=``.
+        preload: the pool's ``preload=``.
+        env: variables of the workers' environment.
+        start_timeout: s, for it to be ready.
+    """
+    if not isinstance(wanted, bool):
+        raise TypeError(f"forkserver must be True or False, got {wanted!r}")
+    modules = module_names("preload", preload)
+    if modules and not wanted:
+        raise ValueError(
+            f"preload={modules!r} is imported by the forkserver, and forkserver=False says that there is to be none: "
+            "leave one of the two out"
+        )
+    from resilient_exec.lane.forkserver_client import Forking, can_fork, tell_that_there_is_none
+
+    fill_standard_descriptors()
+    if wanted and can_fork():
         return Forking(modules, env, start_timeout)
-    _logger.warning("preload: there is no forkserver on this system; each worker imports what it needs by itself")
+    if wanted:
+        tell_that_there_is_none(modules)
+    import_loky()
     return None
 
 
-def prepare_program(forking: Forking | None) -> None:
-    """Make this process ready to start workers."""
-    fill_standard_descriptors()
-    if forking is None:
-        import_loky()
+def ends_with(forking: Forking | None) -> Callable[[], object]:
+    """What is to be called when the last lane of a pool has ended."""
+    return (lambda: None) if forking is None else forking.close

@@ -25,12 +25,12 @@ from resilient_exec.pool.arguments import (
     check_initargs,
     check_observers,
     default_workers,
-    forkserver,
+    ends_with,
+    forkserver_of,
     in_front_of,
     lane_maker,
     memory_guard,
     pool_limits,
-    prepare_program,
     receiver,
     worker_variables,
 )
@@ -124,10 +124,13 @@ class ResilientPool(Front, Executor):
             together do not have more threads than CPUs; a limit that stands in this process's environment, such as
             ``OMP_NUM_THREADS``, or in ``env``, counts instead.  A number: so many, whatever this process's environment
             says.  ``None``: nothing is set.  (The number may show in the last bits of what they compute.)
-        preload: names of modules that a private forkserver imports once; workers are then forked from it in some ten
-            milliseconds, in place of importing them for seconds each (Linux; elsewhere they are started as without
-            it, and a warning in the log says so).  A module that leaves a thread running is refused.  One with a
-            ``?`` behind its name is left out, with a warning in the log, if importing it fails or starts threads.
+        forkserver: start workers by forking them from a small private process that has what a worker needs, which
+            takes some ten milliseconds; it is there from the first worker (or the first look of :meth:`preloaded`) on.
+            ``False``: each is started by exec.  Where there can be no forkserver (other systems than Linux, sandboxes
+            without pidfds or ``/proc``) that is done anyway, and the log says so once.
+        preload: names of modules that the forkserver imports, too, in place of each worker for seconds.  A module that
+            leaves a thread running is refused.  One with a ``?`` behind its name is left out, with a warning in the
+            log, if importing it fails or starts threads.
         output: what becomes of what workers print.  ``"inherit"``: it goes where this process's output goes, and a
             worker stands still while nobody reads that.  ``"capture"``: the last lines of a failed attempt are in its
             dossier.  ``"discard"``: nothing is kept.  With these two nobody ever waits.
@@ -148,9 +151,9 @@ class ResilientPool(Front, Executor):
             nothing to import); the text names it.
         NotSendable: ``initializer`` or one of ``initargs`` does not pickle; the text names it.
 
-    Workers are started by exec, never by fork, and only when there is work.  They see the parent's ``sys.path``,
-    directory and environment.  SIGINT does nothing in them, and each is in a process group of its own.  A worker never
-    outlives this process.
+    Workers are never forked from this process, and are started only when there is work.  They see the parent's
+    ``sys.path``, directory and environment.  SIGINT does nothing in them, and each is in a process group of its own.  A
+    worker never outlives this process.
     """
 
     def __init__(
@@ -174,6 +177,7 @@ class ResilientPool(Front, Executor):
         main: str = "auto",
         env: Mapping[str, str] | None = None,
         inner_max_num_threads: int | str | None = "auto",
+        forkserver: bool = True,
         preload: Iterable[str] = (),
         output: str = "inherit",
         logs: str | None = None,
@@ -197,15 +201,14 @@ class ResilientPool(Front, Executor):
         self._script = script = find_script(choice("main", main, ("auto", "import", "value")))
         initargs = check_initargs(initializer, initargs, script)
         variables = worker_variables(env, inner_max_num_threads, lanes)
-        self._forking = forking = forkserver(preload, variables, limits.start_timeout)
+        forking = self._forking = forkserver_of(forkserver, preload, variables, limits.start_timeout)
         self._seeded, self._logs = seeded(seed), receiver(logs)
         initializer, initargs = in_front_of(initializer, initargs, self._seeded, self._logs)
-        prepare_program(forking)
         self._pid, self._shut = os.getpid(), False
         self._numbers, self._keys = itertools.count(), keys.Keys()
         worker = (initializer, initargs, output, fresh, variables, forking, script)
         make_lane = lane_maker(stall, limits.max_memory_per_worker is not None, *worker)
-        self._supervisor = Supervisor(limits, make_lane, observers, guard)
+        self._supervisor = Supervisor(limits, make_lane, observers, guard, ends_with(forking))
         exit_hook.end_at_exit(self._supervisor)
         if self._logs is not None:
             self._logs.start(self._supervisor)
@@ -217,6 +220,8 @@ class ResilientPool(Front, Executor):
     ) -> ResilientFuture[T]:
         self._check_open()
         check_not_importing()
+        if self._forking is not None and not self._forking.has_begun:
+            self._forking.begin()  # it imports what it needs while this process goes on with the first task
         call: Any = b""
         problem = None
         try:
@@ -295,8 +300,6 @@ class ResilientPool(Front, Executor):
         if self._pid != os.getpid():
             return  # in a forked child there is nothing of this pool
         self._finalizer.detach()
-        if self._forking is not None:
-            self._forking.cool()
         why = "shutdown(kill=True)" if kill else "shutdown(cancel_futures=True)" if cancel_futures else "shutdown()"
         self._supervisor.post(ShutdownAsked(cancel=cancel_futures, kill=kill, why=why))
         if wait and not is_supervising():  # a finalizer may run in a thread of a pool's, which cannot wait for itself
@@ -306,7 +309,7 @@ class ResilientPool(Front, Executor):
                 self._logs.join()
 
     def preloaded(self) -> tuple[str, ...] | None:
-        """Have ``preload`` done now, rather than with the first task, and wait for it.
+        """Have the forkserver started, and ``preload`` done, now, rather than with the first task, and wait for it.
 
         Returns:
             The modules with a ``?`` that had to be left out; ``None``: this pool has no forkserver.

@@ -19,9 +19,8 @@ def interpreter() -> str:
 
     In a program that embeds Python ``sys.executable`` is that program.
     """
-    from multiprocessing import spawn
-
-    named = spawn.get_executable()
+    spawn = sys.modules.get("multiprocessing.spawn")  # not imported: nobody has named one
+    named = getattr(spawn, "get_executable", lambda: None)()
     return os.fsdecode(named) if named is not None else sys.executable or ""
 
 

@@ -88,7 +88,7 @@ _JOIN_TIMEOUT = 5.0  # s, for threads to end that have been told to
 
 
 class Supervisor:
-    """Runs one core.  ``make_lane(number, loop)`` makes its lanes."""
+    """Runs one core.  ``make_lane(number, loop)`` makes its lanes; ``at_end()`` is called when all have ended."""
 
     def __init__(
         self,
@@ -96,7 +96,9 @@ class Supervisor:
         make_lane: Callable[[int, EventLoop], Lane],
         observers: Iterable[Observer] = (),
         pressure: Pressure | None = None,
+        at_end: Callable[[], object] = lambda: None,
     ) -> None:
+        self._at_end = at_end
         observers = tuple(observers)
         self.core = Core(replace(limits, tell=bool(observers)))
         self.ended = Latch()
@@ -386,6 +388,7 @@ class Supervisor:
         for lane in self._parted:
             lane.join(max(0.0, deadline - time.monotonic()))
         self._parted.clear()
+        self._at_end()
         for observer in self._observers:
             observer.close()
         self._notifier.close()

@@ -23,7 +23,6 @@ import errno
 import mmap
 import os
 import struct
-import tempfile
 import threading
 import zlib
 
@@ -72,6 +71,8 @@ def anonymous_file(name: str, size: int = 0) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create(name)
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     if size:

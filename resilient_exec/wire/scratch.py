@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import secrets
-import shutil
 import stat
 
 __all__ = ["make", "parent_mark", "remove_all", "remove_tree", "tell_where"]
 
-_TOKEN = secrets.token_hex(8)
+_TOKEN = os.urandom(8).hex()
 _ELSEWHERE = "elsewhere"  # behind a mark: a link to the folder where the scratch directories are
 
 _ROUNDS = 100_000  # of moving folders up; each takes one level away
@@ -68,6 +66,8 @@ def remove_tree(path: str) -> None:
 
     A link is removed, and not what it leads to: a task may have put one in the folder's place.
     """
+    import shutil
+
     with contextlib.suppress(Exception):  # what resists is left
         if not _is_folder(path):
             os.unlink(path)

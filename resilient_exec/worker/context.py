@@ -7,11 +7,9 @@ import errno
 import math
 import os
 import pickle
-import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.wire import scratch
@@ -21,6 +19,7 @@ from resilient_exec.worker.random_streams import derived, key_of_item
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Hashable, Iterable, Iterator
+    from pathlib import Path
 
     from numpy.random import SeedSequence
 
@@ -74,6 +73,8 @@ class TaskContext:
         Raises:
             OSError: the folder for temporary files is missing, full or not writable.
         """
+        from pathlib import Path
+
         return Path(_place.get(self._serial))
 
     @cached_property
@@ -141,6 +142,8 @@ class _Place:
         return scratch.make(self._folder(), f"{self.mark}{serial}")
 
     def _choose(self, note: Callable[[str], object]) -> None:
+        import tempfile
+
         wanted = os.path.abspath(tempfile.gettempdir())
         for folder in (wanted, self.known, *_SHORT):
             note(os.path.join(folder, self.mark))
@@ -158,6 +161,7 @@ class _Place:
     def _get_outside(self) -> str:
         if not self._outside:
             import atexit
+            import tempfile
 
             self._outside = tempfile.mkdtemp(prefix="resilient-exec-")
             atexit.register(scratch.remove_tree, self._outside)

@@ -45,7 +45,6 @@ __all__ = ["main"]
 
 _OWN = ("cloudpickle", "resilient_exec.worker.serving", "resilient_exec.worker.script")
 _PART = 250  # descriptors in one datagram, at most
-_ROOM = 16  # between the highest descriptor of the server and the lowest that a worker is given
 _PROBE_TIMEOUT = 60.0  # s, for a module with a "?" to be imported on trial
 
 
@@ -61,6 +60,7 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str]) -> 
     """
     leave_group()
     disregard_interrupts()
+    control, log = _lowest(control), _lowest(log)  # they have the parent's numbers, and limits may be tight
     watch = os.pidfd_open(parent)
     if os.getppid() != parent:
         os._exit(1)
@@ -81,7 +81,7 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str]) -> 
     fast_exit.flush_before_fork()
     gc.collect()
     gc.freeze()  # the collector of a child would else write to, and so copy, every page
-    base = max(map(int, os.listdir("/proc/self/fd"))) + _ROOM
+    base = max(map(int, os.listdir("/proc/self/fd"))) + 1
     _say(log, "ready", base)
     requests = socket.socket(fileno=control)
     requests.send(b"ready")  # nobody takes it: all who wait see it
@@ -91,6 +91,15 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str]) -> 
 
 def _say(log: int, *words: object) -> None:
     os.write(log, f"{json.dumps(words)}\n".encode())
+
+
+def _lowest(fd: int) -> int:
+    low = os.dup(fd)
+    if low > fd:
+        os.close(low)
+        return fd
+    os.close(fd)
+    return low
 
 
 def _take_all_descriptors() -> None:

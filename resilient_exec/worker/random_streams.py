@@ -7,7 +7,6 @@ published must come out again (tests/worker/test_random_streams.py holds its val
 
 from __future__ import annotations
 
-import hashlib
 import operator
 from typing import Any
 
@@ -21,6 +20,8 @@ def derived(seed: int, key: object, purpose: str) -> int:
         TypeError: the key has no text of its own (see :func:`canonical`).
     """
     text = ascii((seed, canonical(key)))
+    import hashlib  # it takes as long as all else of this module, and most tasks ask for no numbers
+
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=32, person=purpose.encode()).digest(), "big")
 
 

@@ -98,7 +98,8 @@ all_is_well(pool)
 """.strip()
     },
     "the main module cannot be imported in a worker": {
-        "first": "if os.environ.get('IMPORTED_ONCE'):\n    import no_such_module\nos.environ['IMPORTED_ONCE'] = 'yes'"
+        "options": "main='value'",
+        "first": "if os.environ.get('IMPORTED_ONCE'):\n    import no_such_module\nos.environ['IMPORTED_ONCE'] = 'yes'",
     },
     "descriptor 2 is closed, as a daemon's may be": {"before": "sys.stderr = None\nos.close(2)"},
     "the standard streams are closed": {"before": "sys.stdin.close()\nsys.stdout.close()"},

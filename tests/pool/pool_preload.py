@@ -44,7 +44,8 @@ def daemon(path):
                 time.sleep(600)
         os._exit(0)
     os.wait()
-    pool_tasks.wait_for(path)
+    while not (os.path.exists(path) and os.path.getsize(path)):
+        time.sleep(0.005)
 
 
 def die_with_a_daemon(path):

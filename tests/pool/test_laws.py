@@ -259,7 +259,7 @@ def test_law_7_after_shutdown_no_file_and_no_semaphore_is_left(start_script):
     """Threads, processes and descriptors are looked at by the check behind every test of this suite."""
     script = start_script("""
         import os, tempfile
-        os.mkdir("tmp")
+        os.makedirs("tmp", exist_ok=True)  # workers import this script
         os.environ["TMPDIR"] = tempfile.tempdir = os.path.abspath("tmp")
         from resilient_exec import ResilientPool
         import pool_tasks as tasks

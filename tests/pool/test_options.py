@@ -357,6 +357,7 @@ def test_an_argument_exists_only_where_it_works():
         "main",
         "env",
         "inner_max_num_threads",
+        "forkserver",
         "preload",
         "output",
         "logs",

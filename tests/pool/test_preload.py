@@ -206,7 +206,8 @@ def test_preloaded_waits_for_it_and_names_what_was_left_out(make_pool, module, m
     idle = make_pool(1, preload=("json",))
     assert idle.preloaded() == ()
     idle.shutdown()
-    assert make_pool(1).preloaded() is None
+    assert make_pool(1).preloaded() == ()
+    assert make_pool(1, forkserver=False).preloaded() is None
     with pytest.raises(PoolBroken, match="no_such_module"):
         make_pool(1, preload=("no_such_module",)).preloaded()
 

@@ -143,7 +143,7 @@ def test_inheritable_descriptors_of_the_parent_do_not_reach_the_worker(lane, tmp
 
 def test_of_the_channel_and_the_files_the_parent_keeps_none_inheritable(ready):
     lease = ready.lane.lease
-    for fd in (lease.socket.fileno(), lease._register, lease._stacks):
+    for fd in (lease.socket.fileno(), lease._stacks):
         assert not os.get_inheritable(fd)
     assert lease._far_socket.fileno() == -1
 
