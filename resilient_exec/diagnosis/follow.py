@@ -235,7 +235,10 @@ class Follower:
                 return told, ""
         problems = []
         for ask in self._ways(process):
-            found, problem = ask()
+            try:
+                found, problem = ask()
+            except OSError as error:  # the process has ended, or forbids it
+                found, problem = {}, str(error)
             if found:
                 return found, ""
             problems.append(problem)
@@ -252,7 +255,7 @@ class Follower:
             yield functools.partial(own.stacks, process.pid)
         elif self.folder is not None and process.version:
             yield functools.partial(stacks.by_signal, process, self.folder.path / "stacks")
-        elif is_python:
+        elif is_python and self.folder is None:  # under a watch it has our probe, or has just been born
             yield functools.partial(remote.by_remote_exec, process)
 
 

@@ -56,8 +56,9 @@ def by_remote_exec(process: Process, timeout: float = 1.0) -> tuple[dict[int, Th
         answer, script = Path(folder, "answer"), Path(folder, "script.py")
         os.chmod(folder, 0o755)  # noqa: S103  the program may be another user's; nothing secret is in it
         script.write_text(_SCRIPT.format(path=str(answer), source=str(_FOLDER / "probe_pools.py")), encoding="utf-8")
-        if os.geteuid() == 0 and (owner := os.stat(f"/proc/{process.pid}").st_uid):
-            os.chown(folder, owner, -1)
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if os.geteuid() == 0 and (owner := os.stat(f"/proc/{process.pid}").st_uid):
+                os.chown(folder, owner, -1)
         if not _ask(process.pid, script):
             return {}, "its Python has no sys.remote_exec (3.14 and later), or it is not allowed"
         deadline = time.monotonic() + timeout

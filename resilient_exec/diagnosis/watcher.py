@@ -83,9 +83,9 @@ def start(command: Sequence[str], settings: Settings) -> int:
         try:
             with contextlib.ExitStack() as log:
                 status = _follow(Follower(process.pid, folder), settings, log, lambda: process.poll() is not None)
-        except BaseException:
-            process.wait()
-            raise
+        except Exception as error:  # a fault of ours is no reason to leave the program alone with its exit status
+            settings.say(f"watch has failed and looks no more, the program goes on: {type(error).__name__}: {error}")
+            status = 0
         process.wait()
         target.clear()
         return STALLED if status == STALLED else process.returncode
