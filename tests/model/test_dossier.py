@@ -280,6 +280,7 @@ class GameOfDossiers(Game):
             assert pickle.loads(pickle.dumps(dossier)) == dossier
 
 
+@pytest.mark.filterwarnings("ignore:It looks like .register_random.")  # hypothesis on Python 3.14, behind a gc.freeze()
 def test_every_story_of_the_core_has_a_dossier_with_its_attempts_in_order() -> None:
     run_state_machine_as_test(
         GameOfDossiers, settings=settings(COMMON, max_examples=50, stateful_step_count=50, derandomize=True)

@@ -81,6 +81,7 @@ def test_it_is_open_from_the_first_worker_to_the_end_of_the_last():
     assert done.stdout.split() == ["False", "True", "False", "True"]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of a process with threads: that is tested here
 def test_a_forked_child_has_none(opened):
     reading, writing = os.pipe()
     pid = os.fork()

@@ -156,6 +156,7 @@ def test_a_guard_that_was_killed_is_replaced_by_the_next_lane():
     assert not is_alive(second)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of a process with threads: that is tested here
 def test_a_forked_child_neither_ends_the_guard_nor_shares_its_mark():
     orphan_guard.hold()
     own_guard = guard_of_this_process()

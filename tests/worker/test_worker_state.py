@@ -19,7 +19,7 @@ from resilient_exec.pool.keys import packed
 from resilient_exec.wire.payload import pack_call
 from resilient_exec.worker.context import TaskContext
 
-ALLOWED = {"loky", "cloudpickle", "psutil", "resilient_exec"}
+ALLOWED = {"loky", "cloudpickle", "psutil", "resilient_exec", "_missing_stdlib_info"}  # the last is Python 3.15's own
 
 
 def test_a_worker_imports_nothing_of_others_but_loky_cloudpickle_and_psutil(ready):
