@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.core.lane_port import Parcel
 from resilient_exec.core.messages import ShutdownAsked
+from resilient_exec.lane.loky_start import import_loky
 from resilient_exec.model.errors import PoolBroken, PoolClosed
 from resilient_exec.model.policies import RetryPolicy
 from resilient_exec.model.summary import named, summary
@@ -204,6 +205,8 @@ class ResilientPool(Front, Executor):
         forking = self._forking = forkserver_of(forkserver, preload, variables, limits.start_timeout)
         self._seeded, self._logs = seeded(seed), receiver(logs)
         initializer, initargs = in_front_of(initializer, initargs, self._seeded, self._logs)
+        if initializer is not None:
+            import_loky()  # its pickler takes what a worker starts with
         self._pid, self._shut = os.getpid(), False
         self._numbers, self._keys = itertools.count(), keys.Keys()
         worker = (initializer, initargs, output, fresh, variables, forking, script)
