@@ -7,6 +7,7 @@ What a flag means, its default and its rule stand with the variable of the envir
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,16 @@ def add_pool_options(command: argparse.ArgumentParser, without: Collection[str] 
                 group.add_argument(flag.name, action=argparse.BooleanOptionalAction, default=None, help=flag.help)
             else:
                 group.add_argument(flag.name, type=flag.type, metavar=flag.metavar, help=flag.help)
+
+
+_WITHOUT_A_FLAG = ("MARKER_WAIT", "OUTPUT", "OUTPUT_LIMIT", "RETRY_FAILED")
+
+
+def given_by_environment() -> dict[str, str]:
+    """The options that stand in this process's environment; what else is called so there is none of ours."""
+    names = {flag.variable for flags in _FLAGS.values() for flag in flags}
+    names.update(f"RESILIENT_EXEC_{name}" for name in _WITHOUT_A_FLAG)
+    return {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
 
 
 def variables(arguments: argparse.Namespace) -> dict[str, str]:

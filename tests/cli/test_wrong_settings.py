@@ -141,3 +141,12 @@ def test_what_the_script_itself_gives_is_its_own_affair(folder):
 
     assert (done.returncode, done.stdout) == (1, "begun\n")
     assert "ValueError: timeout=-1: must be a number of seconds" in done.stderr
+
+
+def test_the_commands_know_each_variable_that_tournaments_do(monkeypatch):
+    from resilient_exec.cli import pool_options
+
+    for name in settings._ENVIRONMENT:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("RESILIENT_EXEC_OF_SOMEBODY_ELSE", "1")
+    assert set(pool_options.given_by_environment()) == set(settings._ENVIRONMENT)

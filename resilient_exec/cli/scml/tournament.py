@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import os
 import shlex
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from resilient_exec.adapters import signals
 from resilient_exec.cli import doctor
 from resilient_exec.cli.parsing import CommandError
-from resilient_exec.cli.pool_options import variables
+from resilient_exec.cli.pool_options import given_by_environment, variables
 from resilient_exec.cli.scml import competitors, dry_run, saved, summary
 from resilient_exec.cli.scml.options import (
     NAME,
@@ -73,8 +72,7 @@ class Tournament:
         self.arguments = arguments
         self.track: str = arguments.track
         # What was given by the environment is an option of this tournament like one of the command line.
-        names = tuple(name for name in os.environ if name.startswith("RESILIENT_EXEC_") and os.environ[name])
-        self.given = {**{name: os.environ[name] for name in names}, **variables(arguments)}
+        self.given = {**given_by_environment(), **variables(arguments)}
         self.variables = dict(self.given)
         self.screen = Screen(is_quiet=arguments.quiet, on_folder=self._keep_options)
         self.refused: Exception | None = None
