@@ -151,7 +151,10 @@ class _Place:
                 scratch.tell_where(self.known, folder, self.mark)
                 return
         raise OSError(
-            errno.ENAMETOOLONG, "the folder for temporary files has too long a path; set TMPDIR to another", wanted
+            errno.ENOENT,
+            "no folder for temporary files can be used (they are missing, read-only, or their paths too long); set "
+            "TMPDIR to another",
+            wanted,
         )
 
     def _folder(self) -> str:

@@ -232,11 +232,15 @@ def use_scratch(path, how):
     return True
 
 
-def no_other_folder():
-    """Leave no folder for temporary files."""
+def use_scratch_without_a_folder(*args):
+    """Where no folder for temporary files can be used."""
     import tempfile
 
-    tempfile.tempdir = "/nowhere/at/all"
+    from resilient_exec.worker import context
+
+    context._SHORT = ()
+    context._place.known = tempfile.tempdir = "/nowhere/at/all"
+    return use_scratch(*args)
 
 
 def wait_quietly(*_):

@@ -176,7 +176,7 @@ def test_a_worker_is_started_only_when_there_is_work(make_pool):
 def test_snapshot_counts_and_names_what_runs(make_pool, tmp_path):
     pool = make_pool(1)
     go, here = str(tmp_path / "go"), str(tmp_path / "here")
-    pool.submit(tasks.same, 1).result(60)
+    pool.submit(sum, range(5_000_000)).result(60)  # some CPU time: a worker that was only forked has taken none yet
     pool.submit(tasks.raise_, ValueError(1)).exception(60)
     running = pool.options(key="runs").submit(tasks.meet, here, go)
     (pid,) = map(int, wait_lines(here, 1))

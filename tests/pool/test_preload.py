@@ -154,7 +154,7 @@ def test_a_module_that_hangs_is_named_when_the_start_timeout_is_over(make_pool, 
     leaping = SimpleNamespace(monotonic=lambda: time.monotonic() + 1000 * len(lines(begun)), sleep=time.sleep)
     for module_with_clock in (forkserver_client, forkserver_process):
         monkeypatch.setattr(module_with_clock, "time", leaping)
-    words = broken(make_pool(1, preload=(name,), start_timeout=500))
+    words = broken(make_pool(1, preload=(name,), start_timeout=500, start_patience=0))
     assert f"the forkserver was still importing {name} after" in words
     assert len(lines(begun)) == 3
 
