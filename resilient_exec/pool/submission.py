@@ -6,6 +6,7 @@ Everything is built on one call, ``_enqueue``, and on the options that go with i
 from __future__ import annotations
 
 import itertools
+import numbers
 import queue
 import time
 from abc import abstractmethod
@@ -41,6 +42,14 @@ def label_of(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
     """What a call is called in events and errors: a chunk is called by the function that it is a chunk of."""
     named = args[0] if fn is _run_chunk else fn
     return getattr(named, "__qualname__", "") or type(named).__qualname__
+
+
+def _checked_chunksize(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"chunksize must be a whole number of calls per task, 1 or more; got {value!r}")
+    if value < 1:
+        raise ValueError(f"chunksize must be >= 1, got {value!r}")
+    return int(value)
 
 
 class Front:
@@ -149,8 +158,7 @@ class Front:
 
         When the timeout strikes, a call raises, or the iterator is closed, what still waits is cancelled.
         """
-        if chunksize < 1:
-            raise ValueError(f"chunksize must be >= 1, got {chunksize!r}")
+        chunksize = _checked_chunksize(chunksize)
         if buffersize is not None:
             count("buffersize", buffersize)
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -65,6 +65,12 @@ def test_max_workers_below_one_is_refused_in_the_standard_librarys_words(workers
         ResilientPool(max_workers=workers)
 
 
+@pytest.mark.parametrize("chunksize", [None, "3", [1]])
+def test_a_chunksize_that_is_no_number_is_refused_in_words(warm, chunksize):
+    with pytest.raises(TypeError, match="chunksize must be a whole number of calls per task, 1 or more; got"):
+        warm.map(tasks.same, [1], chunksize=chunksize)
+
+
 @pytest.mark.parametrize("chunksize", [0, -3])
 def test_a_chunksize_below_one_is_refused_at_once(pool, chunksize):
     with pytest.raises(ValueError, match=f"chunksize must be >= 1, got {chunksize}"):
