@@ -30,7 +30,8 @@ SCRIPTS = {
     "has an atexit": "import atexit; atexit.register(print, 'bye'); print('hello')",
     "reads stdin": "print(input(), input())",
     "looks at its modules": (
-        "import sys; print(sorted(sys.modules)); print(sys.path); print(sys.meta_path); print(sys.excepthook)\n"
+        "import sys; print(sorted(sys.modules)); print(sys.path); print(sys.excepthook)\n"
+        "print([str(one).partition(' at 0x')[0] for one in sys.meta_path])\n"
         "print(sys.path_importer_cache.keys())"
     ),
     "looks at its threads": (
