@@ -27,7 +27,7 @@ class Use:
         self.ours = 0
 
     def count_ours(self) -> None:
-        """One more of ours."""
+        """Count one more task that goes through a pool of ours."""
         self.ours += 1
 
 

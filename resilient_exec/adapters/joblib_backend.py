@@ -31,7 +31,7 @@ def register(options: Mapping[str, Any], on_pool: Callable[[], None]) -> None:
 
 
 class ResilientBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """Of one ``Parallel``; the methods are called by joblib."""
+    """The backend of one ``Parallel``; joblib calls its methods."""
 
     supports_retrieve_callback = True
     supports_inner_max_num_threads = True

@@ -22,7 +22,7 @@ _BEFORE = "resilient-"  # what the names began with when there was no such folde
 
 
 def output_name(attempt: int) -> str:
-    """Of the file with what an attempt at a world set prints."""
+    """Return the name of the file with what an attempt at a world set prints."""
     return "output.txt" if attempt <= 1 else f"output-{attempt}.txt"
 
 

@@ -110,7 +110,7 @@ def given_by_environment() -> dict[str, str]:
 
 
 def variables(arguments: argparse.Namespace) -> dict[str, str]:
-    """Those that were given, as variables of the environment."""
+    """Return the options that were given, as variables of the environment."""
     return {
         flag.variable: str(int(value)) if isinstance(value, bool) else str(value)
         for flags in _FLAGS.values()

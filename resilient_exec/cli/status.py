@@ -72,7 +72,7 @@ def _has_ours(folder: Path) -> bool:
 
 
 def state_of(folder: Path, now: float) -> dict[str, Any]:
-    """What the files say, as plain values.
+    """Return what the files in the folder say, as plain values.
 
     Args:
         folder: of the tournament.

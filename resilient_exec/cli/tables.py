@@ -43,12 +43,12 @@ class Column:
 
     @property
     def lines(self) -> list[str]:
-        """Of the head."""
+        """The lines of the table's head."""
         return self.head.split("\n")
 
     @property
     def width(self) -> int:
-        """In characters."""
+        """The width of the table in characters."""
         return max(map(len, [*self.lines, *self.cells]))
 
 
@@ -132,5 +132,5 @@ def paragraph(text: str, width: int | None, indent: str = "") -> list[str]:
 
 
 def say(text: str) -> None:
-    """One line for whoever runs the command, on stderr."""
+    """Print one line for whoever runs the command, on stderr."""
     print(f"resilient-exec: {plain(text)}", file=sys.stderr, flush=True)

@@ -94,7 +94,7 @@ def _excuse(thread: Thread) -> str | None:
 
 
 def waits(thread: Thread) -> str:
-    """What a thread waits for, in a few words."""
+    """Return what a thread waits for, in a few words."""
     wait = thread.wait
     if thread.state == "R":
         return "running"

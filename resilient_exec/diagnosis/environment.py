@@ -23,7 +23,7 @@ _OLDEST = 1_700_000_000  # s since 1970: when this was written, no clock can be 
 
 @dataclass(frozen=True)
 class Check:
-    """One line."""
+    """One line of the doctor: what was looked at, how it is, what to do."""
 
     name: str
     level: str  # ok, warn, bad
@@ -64,7 +64,7 @@ class Environment:
 
 
 def judge(seen: Environment) -> list[Check]:
-    """All lines, in the order in which they are shown."""
+    """Return all lines, in the order in which they are shown."""
     return [
         _python(seen),
         *_negmas(seen),

@@ -102,7 +102,7 @@ class Process:
 
     @property
     def main(self) -> Thread | None:
-        """Its main thread."""
+        """The main thread of the process."""
         return next((thread for thread in self.threads if thread.tid == self.pid), None)
 
     @property
@@ -186,7 +186,7 @@ class Scene:
         return sum(pool.unfinished for pool in self.pools)
 
     def with_(self, **changes: Any) -> Scene:
-        """The same with some values replaced."""
+        """Return a copy with some values replaced."""
         return replace(self, **changes)
 
 

@@ -42,7 +42,7 @@ def is_worker(pid: int) -> bool:
 
 
 def note(pid: int) -> str:
-    """What its attempt noted last; ``""``: nothing, or nobody may look."""
+    """Return what the worker's attempt noted last; ``""``: nothing, or reading it is not allowed."""
     number = _find(pid, "resilient-register")
     with contextlib.suppress(OSError):
         if number is not None:

@@ -51,7 +51,7 @@ class _Probe:
         self.forget()
 
     def forget(self) -> None:
-        """As a process is that has just been made."""
+        """Reset what was counted, for a child that has just been forked."""
         self.pid = posix.getpid()
         self.began = time.monotonic()
         self.wake = _thread.allocate_lock()
@@ -136,7 +136,7 @@ class _Probe:
             pass
 
     def _uninstall(self) -> "Any":
-        """Nobody watches any more."""
+        """Take the hooks out again, since nobody watches any more."""
         threading = _sys_modules.get("threading")
         for name, original in self.originals.items():
             setattr(_thread, name, original)

@@ -149,7 +149,7 @@ def _start_method(context: "Any") -> "Any":
 
 
 class _ProcessPool:
-    """Of the standard library, or loky: a table of what is not done, by number."""
+    """A process pool of the standard library or loky, which has a table of tasks that are not done, by number."""
 
     kind = "ProcessPoolExecutor"
 
@@ -329,7 +329,7 @@ def _job(job: "Any") -> "Any":
 
 
 def _number_in(counter: "Any") -> "Any":
-    """What ``next()`` of an ``itertools.count`` would give, without taking it."""
+    """Return what ``next()`` of an ``itertools.count`` would give, without taking it."""
     text = repr(counter)
     return int(text[text.index("(") + 1 : -1])
 

@@ -100,7 +100,7 @@ def glance(pid: int) -> Process | None:
 
 
 def look(process: Process) -> Process:
-    """The same with threads, what they wait for, and descriptors."""
+    """Return the process with its threads, what they wait for, and its descriptors."""
     from dataclasses import replace
 
     pid = process.pid
@@ -161,7 +161,7 @@ def _wait(pid: int, words: list[str], channel: str, fds: dict[int, tuple[str, st
 
 
 def _polled(pid: int, call: str, args: list[int], fds: dict[int, tuple[str, str]]) -> str:
-    """What a thread polls, where it is one thing."""
+    """Return what a thread polls, where it is one thing."""
     if call not in ("poll", "ppoll") or args[1] != 1:
         return ""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:

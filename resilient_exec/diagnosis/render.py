@@ -65,7 +65,7 @@ def _size(count: int) -> str:
 
 
 def line(scene: Scene, elapsed: float, load: float, rates: dict[int, float]) -> str:
-    """One look, for people."""
+    """Return one look at the program as a line of text."""
     memory = sum(process.memory for process in scene.processes)
     share = sum(scene.busy.values())
     count = len(scene.processes)
@@ -91,7 +91,7 @@ _STATES = {
 
 
 def as_json(scene: Scene, elapsed: float, load: float, rates: dict[int, float]) -> dict[str, Any]:
-    """One look, as plain values."""
+    """Return one look at the program as plain values for JSON."""
     return {
         "elapsed": round(elapsed, 3),
         "load": load,
@@ -164,7 +164,7 @@ def _interest(thread: Thread) -> tuple[int, int]:
 
 
 def stacks(scene: Scene) -> list[str]:
-    """All threads of all processes, parents first."""
+    """Return the stacks of all threads of all processes, parents first."""
     lines = []
     for process in scene.processes:
         lines.append(

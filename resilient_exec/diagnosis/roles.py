@@ -23,7 +23,7 @@ _BY_COMMAND = (  # part of the command, role
 
 
 def with_roles(processes: tuple[Process, ...], pools: tuple[Pool, ...], root: int) -> tuple[Process, ...]:
-    """The same processes, each with its role."""
+    """Return the processes, each with its role."""
     by_pid = {process.pid: process for process in processes}
     owners = {worker: pool for pool in pools for worker in pool.workers}
     return tuple(

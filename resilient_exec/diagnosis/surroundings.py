@@ -31,7 +31,7 @@ _PACKAGES = ("negmas", "scml", "scml-agents", "pandas")
 
 
 def read(lanes: int, folders: Sequence[Path]) -> Environment:
-    """What is known of this process's surroundings.
+    """Read what the doctor judges about this process's environment.
 
     Args:
         lanes: the workers that are to run.
@@ -73,7 +73,7 @@ def _version(package: str) -> str:
 
 
 def _requirements(package: str) -> tuple[str, ...]:
-    """What it says of negmas: ``>=0.11``, ..."""
+    """Return what the package requires of negmas: ``>=0.11``, ..."""
     if not _version(package):
         return ()
     for text in metadata.requires(package) or ():
@@ -176,7 +176,7 @@ def _stream(number: int) -> str:
 
 
 def _missing() -> list[str]:
-    """What ResilientPool uses where it is there."""
+    """Return what ResilientPool would use here and does not find."""
     found = []
     try:
         os.close(os.pidfd_open(os.getpid()))
@@ -194,7 +194,7 @@ def _missing() -> list[str]:
 
 
 def _hindered() -> list[str]:
-    """What watch and dump need."""
+    """Return what hinders watch and dump here."""
     found = []
     if find_py_spy() is None:
         found.append("py-spy is not installed: no stacks of programs that were not started by `watch --`")

@@ -29,7 +29,7 @@ class Folder:
         (path / "ask").touch(0o600)
 
     def read(self, pid: int, kind: str) -> dict[str, Any]:
-        """What the process has told last; empty: nothing."""
+        """Read what the process has told last; empty: nothing."""
         with contextlib.suppress(OSError, ValueError, SyntaxError):
             value = ast.literal_eval((self.path / f"{pid}.{kind}").read_text(encoding="utf-8", errors="replace"))
             return value if isinstance(value, dict) else {}
@@ -64,7 +64,7 @@ class Folder:
         return tuple(found)
 
     def problems(self, pid: int) -> list[str]:
-        """What the probe in that process could not read."""
+        """Return what the probe in that process could not read."""
         state = self.read(pid, "state")
         texts = [
             f"a {told['kind']} of process {pid}: {told['error']}" for told in state.get("pools", ()) if "error" in told

@@ -261,7 +261,7 @@ class Forking:
         raise ServerGone(why)
 
     def count(self, server: ServerProcess, more: int) -> None:
-        """So many of its workers more are there."""
+        """Add that many to the number of its living workers."""
         with self._lock:
             server.workers += more
 

@@ -134,7 +134,7 @@ class ServerProcess:
 
     @property
     def doing(self) -> str:
-        """What it was doing last."""
+        """What the forkserver was doing last."""
         return " ".join(map(str, (self._lines() or [["starting"]])[-1]))
 
     def _lines(self) -> list[list[Any]]:

@@ -71,7 +71,7 @@ class WorkerSettings:
 
     @property
     def preparation(self) -> str:
-        """What a worker that has said its hello is at until it is ready."""
+        """What a worker failed at that said its hello and was not ready in time."""
         if self.script is None:
             return "its initializer did not return"
         then = " or its initializer did not return" if self.initializer is not None else " did not end"
@@ -211,7 +211,7 @@ class Lease:
     # -- evidence --------------------------------------------------------------------------------------------------
 
     def said(self) -> str:
-        """Where the worker speaks, or what it has said last."""
+        """Return words that end an error about a start: what the worker has printed last, or where it may be read."""
         if self.capture is None:
             return "; its stderr may say more" if self._settings.output == "inherit" else ""
         return "".join(f"\nIts last words:\n{tail}" for tail in self.capture.tails(0) if tail)
@@ -222,7 +222,7 @@ class Lease:
             self._kin = {who for who in self._kin if is_alive(who)} | tree(self.pid)
 
     def pids(self, strangers: frozenset[Identity]) -> list[int]:
-        """The worker and its present descendants, but for those, and theirs."""
+        """Return the worker and its present descendants, without the strangers and what descends from them."""
         return [self.pid, *(who.pid for who in tree(self.pid, strangers))] if self.pid is not None else []
 
     def has_many_zombies(self) -> bool:

@@ -29,7 +29,7 @@ _MAX_LINE_LENGTH = 500  # characters, when rendered
 
 @dataclass(frozen=True)
 class AttemptReport:
-    """One attempt.
+    """What is known about one attempt.
 
     Attributes:
         number: 1 for the first attempt that began; 0 for an attempt that never began.

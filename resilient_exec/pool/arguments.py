@@ -86,7 +86,7 @@ def pool_limits(
 
 
 def receiver(logs: str | None) -> LogReceiver | None:
-    """What takes the records of tasks, where they are wanted here."""
+    """Return what takes the log records of tasks; ``None``: they are not wanted here."""
     if logs is None:
         return None
     choice("logs", logs, ("forward",))
@@ -200,5 +200,5 @@ def forkserver_of(
 
 
 def ends_with(forking: Forking | None) -> Callable[[], object]:
-    """What is to be called when the last lane of a pool has ended."""
+    """Return what is to be called when the last lane of a pool has ended."""
     return (lambda: None) if forking is None else forking.close

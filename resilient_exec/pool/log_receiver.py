@@ -99,7 +99,7 @@ class LogReceiver:
         exit_hook.end_at_exit(self)
 
     def close(self) -> None:
-        """For a pool that could not be made."""
+        """Close the receiver of a pool that could not be made."""
         self._near.close()
         self._far.close()
 
@@ -128,11 +128,11 @@ class LogReceiver:
                     if ended:
                         return
                 else:
-                    self._take(message)
+                    self._receive_record(message)
         finally:
             self.close()
 
-    def _take(self, message: bytes) -> None:
+    def _receive_record(self, message: bytes) -> None:
         for line in filter(None, message.split(b"\n")):
             try:
                 record, dropped = unpack(line)

@@ -24,7 +24,7 @@ class Snapshot(dict[str, Any]):
 
     @classmethod
     def of(cls, supervisor: Supervisor, dropped_logs: int) -> Snapshot:
-        """Of a pool, by its supervisor."""
+        """Return the snapshot of a pool, taken from its supervisor."""
         lanes = [{**lane, **_usage(lane["pid"])} for lane in supervisor.core.lanes(supervisor.now())]
         dropped = supervisor.dropped_events
         return cls(counts_of(supervisor), dropped_events=dropped, dropped_logs=dropped_logs, lanes=lanes)

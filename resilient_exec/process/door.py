@@ -63,7 +63,7 @@ class _Door:
         ours.close()
 
     def forget(self) -> None:
-        """In a forked child: the door is the parent's."""
+        """Forget the door in a forked child: it is the parent's."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.close()
@@ -138,7 +138,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def answer_with(answer: Callable[[], dict[str, Any]]) -> None:
-    """What a visitor is told besides the stacks of this process."""
+    """Set what a visitor is told besides the stacks of this process."""
     _door.answer = answer
 
 

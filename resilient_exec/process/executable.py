@@ -69,7 +69,7 @@ def _has_folder() -> bool:
 
 @functools.cache
 def _is_python(program: str) -> bool:
-    """By its name; one with another is asked."""
+    """Return whether an executable is a Python, by its name, or, with another name, by running it."""
     name = os.path.basename(program).lower()
     if name.startswith(("python", "pypy", "graalpy")):
         return True

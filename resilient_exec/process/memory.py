@@ -231,7 +231,7 @@ class OomWatch:
         self._before = self._kills()
 
     def _kills(self) -> tuple[int | None, int | None]:
-        """So far, on the machine and in the cgroup."""
+        """Return the number of OOM kills so far, on the machine and in the cgroup."""
         return _number(_read(f"{_PROC}/vmstat"), b"oom_kill"), self._cgroup.kills() if self._cgroup else None
 
     def verdict(self, pid: int) -> str:

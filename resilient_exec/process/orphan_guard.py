@@ -104,7 +104,7 @@ _guard = _Guard()
 
 
 def _forget() -> None:
-    """In a forked child: the guard is the parent's."""
+    """Forget the guard in a forked child: it is the parent's."""
     global _guard  # noqa: PLW0603  one per process
     _guard = _Guard()
 

@@ -52,7 +52,7 @@ class Pieces:
         return [view for view in found if view.nbytes]
 
     def joined(self) -> bytearray:
-        """All in one piece."""
+        """Return all bytes in one piece."""
         return bytearray().join(self.views())
 
 

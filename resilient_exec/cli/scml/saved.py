@@ -34,7 +34,7 @@ def save(folder: Path, track: str, variables: Mapping[str, str], total_timeout: 
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """What was kept; nothing of a tournament that another program began."""
+    """Return the options that were kept; none where another program began the tournament."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(places.to_read(folder, FILE_NAME).read_bytes())
         if isinstance(found, dict) and isinstance(found.get("variables"), dict):

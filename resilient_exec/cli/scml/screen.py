@@ -92,7 +92,7 @@ class Screen:
             self._write(f"resilient-exec: {plain(text)}\n")
 
     def progress(self, progress: Progress) -> None:
-        """As ``Audience`` has it."""
+        """Show the progress (see ``Audience``)."""
         self.latest = progress
         if self.folder is None and progress.folder is not None:
             self.folder = progress.folder
@@ -111,7 +111,7 @@ class Screen:
             self._write(line)
 
     def ended(self) -> None:
-        """As ``Audience`` has it."""
+        """Show the end (see ``Audience``)."""
         self._erase()
 
     def _erase(self) -> None:

@@ -49,7 +49,7 @@ def as_json(scores: Sequence[tuple[str, float]], report: Report | None, status: 
 
 
 def summary(scores: Sequence[tuple[str, float]], report: Report | None, width: int | None) -> str:
-    """All of it as text.
+    """Return the ranking, the coverage and the failures as text.
 
     Args:
         scores: the ranking.
@@ -88,7 +88,7 @@ def _ranking(scores: Sequence[tuple[str, float]], report: Report | None, width: 
 
 
 def _worlds_of(names: Iterable[str], covered: Any) -> Column:
-    """In how many of its worlds each was scored: the same column in all tables."""
+    """Return in how many of its worlds each was scored: the same column in all tables."""
     cells = [f"{covered[name].scored}/{covered[name].planned}" if name in covered else "?" for name in names]
     return Column("worlds\nscored", cells, 9, is_needed=True)
 

@@ -54,7 +54,7 @@ class Problem:
     files: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return the problem as lines of text."""
         shown = [f"  {line}" for line in self.evidence]
         shown += [f"  remedy: {self.remedy}"] if self.remedy else []
         return [f"PROBLEM: {self.what}", *shown, *(f"  more: {_shown(file)}" for file in self.files)]
@@ -66,7 +66,7 @@ def _shown(path: str) -> str:
 
 
 def problems_of(name: str, row: Health | None, report: Report, step_timeout: float, timeout: float) -> list[Problem]:
-    """What the trial worlds have shown.
+    """Return the problems that the trial worlds have shown.
 
     Args:
         name: of the agent's type.
@@ -144,7 +144,7 @@ def _evidence(task: TaskReport) -> tuple[str, ...]:
 
 
 def figures(row: Health, report: Report) -> list[tuple[str, str]]:
-    """What was measured, as titles and values."""
+    """Return what was measured, as titles and values."""
     shown = [("worlds", f"{row.scored} of {report.planned} scored")]
     if row.steps:
         shown += [
@@ -167,7 +167,7 @@ def _times(median: float, p95: float, worst: float) -> str:
 
 
 def as_json(agent: str, problems: Sequence[Problem], remarks: Sequence[str], row: Health | None) -> dict[str, Any]:
-    """All of it as plain values."""
+    """Return the verdict as plain values for JSON."""
     health = asdict(row) if row is not None else None
     verdict = "fail" if problems else "no problem found"
     told = [asdict(problem) for problem in problems]

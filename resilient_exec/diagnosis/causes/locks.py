@@ -35,7 +35,7 @@ def _wanted(thread: Thread) -> int | None:
 
 
 def _holder(process: Process, lock: int) -> tuple[Thread, str] | None:
-    """Who holds it, and how that is known."""
+    """Return who holds the lock, and how that is known."""
     for thread in process.threads:
         for frame in thread.frames:
             for known in frame.locks:

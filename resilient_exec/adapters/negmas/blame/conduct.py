@@ -38,7 +38,7 @@ class _WorldSetState:
 
 
 def _by_growth(folder: Path, attempts: Sequence[AttemptReport], stage: tuple[OnStage, ...]) -> tuple[OnStage, ...]:
-    """The same, but for a lack of memory the competitor that has taken it."""
+    """Return who is to blame: where memory was lacking, the competitor that has taken it, else who was on stage."""
     seen = {who.attempt: who for who in stage}
     found: list[OnStage | None] = []
     for attempt in attempts:

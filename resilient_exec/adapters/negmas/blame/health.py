@@ -108,11 +108,11 @@ class Book:
         self._step_timeout = math.inf if step_timeout is None else step_timeout
 
     def row(self, competitor: str) -> Health:
-        """Of that competitor."""
+        """Return the health of that competitor, which is made where it is missing."""
         return self._rows.setdefault(competitor, Health(competitor))
 
     def measured(self, competitor: str, agents: Iterable[Any]) -> None:
-        """What its agents took in one world (:class:`~.blame.stage.Measured`)."""
+        """Add what its agents took in one world (:class:`~.blame.stage.Measured`)."""
         row = self.row(competitor)
         for agent in agents:
             self._cpu.setdefault(competitor, []).extend(agent.cpu)
@@ -124,7 +124,7 @@ class Book:
             row.grown = max(row.grown, agent.grown)
 
     def rows(self) -> tuple[Health, ...]:
-        """All, by name."""
+        """Return all competitors, ordered by name."""
         for name, samples in self._cpu.items():
             row, ordered = self._rows[name], sorted(samples)
             row.cpu_median, row.cpu_p95, row.cpu_worst = (percentile(ordered, share) for share in (0.5, 0.95, 1.0))

@@ -248,7 +248,7 @@ class NegotiationPool:
         return self._cartesian.failed_run_record(**fields, timeout=self._session.timeout or 0.0, error=str(error))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
-        """As in the standard library."""
+        """Shut down, with the standard library's arguments."""
         self._session.pool.shutdown(wait, cancel_futures=cancel_futures)
 
     def __enter__(self) -> Self:

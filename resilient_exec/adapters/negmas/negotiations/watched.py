@@ -45,7 +45,7 @@ class Negotiation:
 
     @property
     def worlds(self) -> list[dict[str, Any]]:
-        """One, with the negotiators' types."""
+        """One world in negmas' form, with the negotiators' types."""
         return [{"agent_types": list(self.competitors)}]
 
 

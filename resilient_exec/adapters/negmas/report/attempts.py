@@ -40,7 +40,7 @@ class Clock:
         self._zero = zero if self._zero is None else min(self._zero, zero)
 
     def at(self, at: float) -> str:
-        """In local time with its offset (ISO 8601)."""
+        """Return the moment in local time with its offset (ISO 8601)."""
         zero = time.time() - at if self._zero is None else self._zero
         return datetime.fromtimestamp(zero + at).astimezone().isoformat(timespec="milliseconds")
 

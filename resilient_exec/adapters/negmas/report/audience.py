@@ -32,7 +32,7 @@ _listening: ContextVar[Audience | None] = ContextVar("resilient_exec_audience", 
 
 
 def current() -> Audience | None:
-    """Who listens; ``None``: stderr."""
+    """Return who is told; ``None``: what is told goes to stderr."""
     return _listening.get()
 
 

@@ -23,7 +23,7 @@ _SHOWN = 8  # competitors named in a remark
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of one competitor.
+    """In how many of its worlds one competitor was scored.
 
     Attributes:
         scored: worlds with it that have a score.

@@ -44,7 +44,7 @@ class Failure:
     first: TaskReport
 
     def words(self, competitor: str, kind: str = "worlds") -> str:
-        """In one line.
+        """Return the failure in one line.
 
         Args:
             competitor: its name as it is to be shown.

@@ -48,7 +48,7 @@ class Running:
 
 
 class Progress:
-    """Of one tournament that runs.
+    """How far a running tournament is.
 
     Args:
         kind: ``worlds`` or ``negotiations``.
@@ -114,7 +114,7 @@ class Progress:
             _logger.warning("progress could not be written into %s: %s", self.folder, error)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return plain values for JSON."""
         return {
             "version": VERSION,
             "kind": self.kind,

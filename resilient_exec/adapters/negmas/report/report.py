@@ -94,12 +94,12 @@ class Report:
 
     @property
     def missing(self) -> tuple[TaskReport, ...]:
-        """Those without a score: failed, interrupted, or not run."""
+        """Tasks without a score: failed, interrupted, or not run."""
         return tuple(task for task in self.tasks if task.status in {"failed", "interrupted", "not run"})
 
     @property
     def failures(self) -> list[Failure]:
-        """The same, each kind of failure once: by competitor and cause."""
+        """The missing tasks, each kind of failure once: by competitor and cause."""
         return failures(self.missing)
 
     @property
@@ -109,7 +109,7 @@ class Report:
 
     @property
     def retried(self) -> tuple[TaskReport, ...]:
-        """Those that took more than one attempt."""
+        """Tasks that took more than one attempt."""
         return tuple(task for task in self.tasks if task.attempts > 1)
 
     @property
@@ -138,7 +138,7 @@ class Report:
         return tuple(one for one in self.verified if one.difference)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values; what is empty in a task is left out."""
+        """Return plain values for JSON; what is empty in a task is left out."""
         counts = {"scored": self.scored, "scored_before": self.scored_before}
         for status in ("failed", "interrupted", "not run"):
             counts[status.replace(" ", "_")] = sum(task.status == status for task in self.tasks)
@@ -194,7 +194,7 @@ class Recorder:
         self.unwatched: tuple[str, ...] = ()
 
     def add(self, task: TaskReport) -> None:
-        """One task has settled."""
+        """Add a task that has settled."""
         self._tasks.append(task)
         self.progress.settles(task)
 

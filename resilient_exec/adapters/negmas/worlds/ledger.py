@@ -41,7 +41,7 @@ def worker_output(chosen: Settings) -> WorkerOutput:
 
 
 class Ledger:
-    """Of one tournament.
+    """Keeps the records of one tournament's world sets.
 
     Args:
         recorder: of its reports.
@@ -58,7 +58,7 @@ class Ledger:
     # -- what worlds print
 
     def output_to(self, output: WorkerOutput) -> None:
-        """From now on files of worlds are capped by that."""
+        """Let this cap the files of worlds from now on."""
         self._output = output
 
     @property
@@ -79,11 +79,11 @@ class Ledger:
     # -- while it runs
 
     def hear(self, event: Event) -> None:
-        """On the pool's thread: an event happens now."""
+        """Note when an event happened; called on the pool's thread."""
         self._clock.hear(event.at)
 
     def begins(self, world_set: WorldSet, event: Event) -> None:
-        """An attempt at a world set has begun."""
+        """Record that an attempt at a world set has begun."""
         if self._output is not None and self.prints is worldset.Prints.INTO_FILE:
             path = world_set.folder / places.FOLDER / places.output_name(event.attempt)
             self._output.keep(path, forward=self._chosen.output == "both")
@@ -93,7 +93,7 @@ class Ledger:
         self._recorder.progress.begins(running)
 
     def tell_progress(self) -> None:
-        """Whoever listens, and whoever looks into the folder."""
+        """Tell the listener how far the tournament is, and write it into the folder."""
         self._recorder.progress.write()
         listener = audience.current()
         if listener is not None:
@@ -102,19 +102,19 @@ class Ledger:
     # -- what became of it
 
     def scored(self, world_set: WorldSet, future: ResilientFuture[Any], played: worldset.Played) -> TaskReport:
-        """It has a score."""
+        """Return the report of a world set that has a score."""
         left_out = self._close_file(world_set, future.attempts)
         fields = self.attempts(world_set, future)
         printed = played.printed + left_out
         return world_set.report(history=attempts.history(future.story), printed=printed, **fields)
 
     def failed(self, world_set: WorldSet, future: ResilientFuture[Any], error: BaseException) -> TaskReport:
-        """It has failed for good."""
+        """Return the report of a world set that has failed for good."""
         told = attempts.failure(error, future.story, future.dossier.attempts)
         return world_set.report(status="failed", **self.attempts(world_set, future), **told)
 
     def interrupted(self, world_set: WorldSet, future: ResilientFuture[Any], why: str) -> TaskReport:
-        """It ran when the tournament was ended."""
+        """Return the report of a world set that was running when the tournament was ended."""
         history = attempts.history(future.story)
         return world_set.report(status="interrupted", reason=why, history=history, **self.attempts(world_set, future))
 

@@ -31,7 +31,7 @@ _EXTRA = 1.05  # negmas' own: a world ends by itself at its limit, if it can
 
 @dataclass
 class WorldSet:
-    """One task to be.
+    """One world set, as it is planned.
 
     Attributes:
         index: its place in the tournament.
@@ -58,21 +58,21 @@ class WorldSet:
         return max_attempts if max_attempts >= sys.maxsize else max_attempts - markers.count_attempts(self.folder)
 
     def policy(self, chosen: Settings, max_attempts: float) -> RetryPolicy:
-        """What is tried again."""
+        """Return which failures are tried again, and how often."""
         left, policy = self.attempts_left(max_attempts), chosen.retry
         if left >= sys.maxsize:
             return policy
         return replace(policy, total=int(left) if policy.total is None else min(policy.total, int(left)))
 
     def report(self, **fields: Any) -> TaskReport:
-        """What became of it."""
+        """Return the report of this world set, with these fields."""
         names = tuple(world["world_params"]["name"] for world in self.worlds)
         fields |= {"run_id": self.run_id, "path": str(self.folder), "worlds": names, "competitors": self.competitors}
         return TaskReport(name=self.folder.name, **fields)
 
 
 def world_sets(negmas: Any, assigned: Iterable[list[dict[str, Any]]], competitors: Iterable[str]) -> Iterator[WorldSet]:
-    """Those of a tournament, in its order.
+    """Yield the world sets of a tournament, in its order.
 
     Args:
         negmas: the module ``negmas.tournaments.tournaments``.

@@ -235,9 +235,9 @@ class _Tournament:
             self._submit(pool)
             news = self._wait() if self.running or self.blocked else None  # else all others have been excluded
             if isinstance(news, ResilientFuture):
-                self._take(news)
+                self._account_for(news)
             elif isinstance(news, Event):
-                self._take_down(news)
+                self._record_event(news)
             self._look_at_blocked()
             self.ledger.tell_progress()
             for _ in range(self.n_settled - settled):
@@ -291,7 +291,7 @@ class _Tournament:
         if event.kind == "begun" or event.kind in FAULTS:
             self.inbox.put(event)
 
-    def _take(self, future: ResilientFuture[Any]) -> None:
+    def _account_for(self, future: ResilientFuture[Any]) -> None:
         """Account for a task that has settled."""
         if future not in self.running:
             return  # it was taken back
@@ -315,7 +315,7 @@ class _Tournament:
         if self.call["verbose"]:
             _say(f"{self.n_settled} of {self.n_sets} settled after {time.perf_counter() - self.begin:.1f} s")
 
-    def _take_down(self, event: Event) -> None:
+    def _record_event(self, event: Event) -> None:
         """An attempt has begun, or failed: that is noted at once, since this program may be killed at any moment."""
         for future, world_set in self.running.items():
             if future.key != event.key:
@@ -391,7 +391,7 @@ class _Tournament:
         why = ended(self.recorder.ended_by, self.call["total_timeout"])
         for future, world_set in list(self.running.items()):
             if not future.cancelled() and not isinstance(future.exception(), TaskKilled | PoolBroken):
-                self._take(future)
+                self._account_for(future)
             elif future.attempts:
                 self._settle(self.ledger.interrupted(world_set, future, why))
             else:

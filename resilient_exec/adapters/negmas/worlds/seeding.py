@@ -109,7 +109,7 @@ class Seeded:
 
     @property
     def other_environment(self) -> dict[str, str]:
-        """The same variables, with another hash seed."""
+        """The same variables of the environment, with another hash seed."""
         return {HASH_SEED: str((int(self.hash_seed) + 1) % 2**32)}
 
 

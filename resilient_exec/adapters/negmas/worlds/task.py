@@ -1,4 +1,4 @@
-"""In the worker: one world set, with negmas' own ``_run_worlds``, on ground that is clean before and after."""
+"""In the worker: one world set, run by negmas' own ``_run_worlds``, with no stale markers before and after it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def run_world_set(
         prints: where what it prints goes.
 
     Returns:
-        That, or :class:`Refused`.
+        :class:`Played`, or :class:`Refused` where another process runs the set.
     """
     folder = markers.set_folder(worlds)
     _show_in_ps(folder.name)
@@ -98,7 +98,7 @@ def _run(worlds: list[dict[str, Any]], folder: Path, *, seed: int | None, **how:
     standing = markers.clear_markers(folder, dead=task_context().previous_pids)
     if standing:
         return Refused(running_elsewhere(standing))
-    # An attempt before this one may have died on its way home, with everything saved.
+    # An attempt before this one may have saved everything and died before its result reached the parent.
     is_finished = results.read(negmas, folder) is not None
     if not is_finished:
         (folder / negmas.RESULTS_FILE).unlink(missing_ok=True)
@@ -124,7 +124,7 @@ def _run(worlds: list[dict[str, Any]], folder: Path, *, seed: int | None, **how:
                 how["max_attempts"],
                 how["verbose"],
             )
-            # Nothing was played again: what was measured then counts.
+            # Nothing was played again: what the first attempt measured counts.
             measured = history.load_measured(folder) if is_finished else watch.measured()
         if result[2] is None:
             return Refused("negmas refused to run it: another process took it up at the same moment")
