@@ -28,15 +28,27 @@ if TYPE_CHECKING:
 
 
 class Unusable:
-    """A user's key: nothing below the pool may compare it or hash it; those who check the laws look inside."""
+    """A user's key: the core may neither compare it nor hash it; who checks the laws compares events, and so keys."""
 
     __hash__ = None
+    core_works = False  # set by `told`
 
     def __init__(self, number: Hashable) -> None:
         self.number = number
 
     def __eq__(self, other: object) -> bool:
-        raise AssertionError("the core compared a user's key")
+        if Unusable.core_works:
+            raise AssertionError("the core compared a user's key")
+        return isinstance(other, Unusable) and self.number == other.number
+
+
+def told(core: Core, stimulus: Stimulus, now: float) -> list[Command]:
+    """What the core answers; meanwhile no user's key can be compared."""
+    Unusable.core_works = True
+    try:
+        return core.handle(stimulus, now)
+    finally:
+        Unusable.core_works = False
 
 
 def number_of(event: Event) -> Hashable:

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from core_facts import number_of
+from core_facts import number_of, told
 from core_limit_laws import LimitLaws
 
 from resilient_exec.core.machine import Core
@@ -199,7 +199,7 @@ class Laws(LimitLaws):
     def law_9_the_same_stimuli_give_the_same_commands(self) -> None:
         twin = Core(self.limits)
         for stimulus, now, commands in self.history:
-            answer = twin.handle(stimulus, now)
+            answer = told(twin, stimulus, now)
             assert [_comparable(c) for c in answer] == [_comparable(c) for c in commands], f"law 9: {stimulus}"
 
     # -- beside the laws ---------------------------------------------------------------------------------------------

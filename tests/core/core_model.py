@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from core_facts import Truth, Unusable, number_of
+from core_facts import Truth, Unusable, number_of, told
 from core_laws import Laws
 from fake_lane import FakeLane
 
@@ -91,7 +91,7 @@ class Shell(Laws):
         self.stimulus = stimulus
         ends = self._ends(stimulus)
         came_back = self._note(stimulus)
-        commands = self.core.handle(stimulus, self.now)
+        commands = told(self.core, stimulus, self.now)
         self.history.append((dataclasses.replace(stimulus), self.now, list(commands)))
         self.law_8_told_before_done(commands)
         self.check_order(commands)
