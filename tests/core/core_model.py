@@ -11,6 +11,7 @@ from fake_lane import FakeLane
 
 from resilient_exec.core.messages import (
     Abandon,
+    Answered,
     AttemptEnded,
     Begun,
     CancelAsked,
@@ -143,8 +144,11 @@ class Shell(Laws):
         truth = self.truths.get(number)
         doomed = truth is not None and any(event.kind == "doomed" for event in truth.events)
         if truth is not None and not truth.begun and not doomed:
-            for held in self.held.values():
-                held[:] = [call for call in held if call[0] != number]
+            self._let_go_of(number)
+
+    def _let_go_of(self, number: Hashable) -> None:
+        for held in self.held.values():
+            held[:] = [call for call in held if call[0] != number]
 
     def _note_lane(self, word: Any) -> bool:
         match word:
@@ -275,6 +279,8 @@ class Shell(Laws):
     def _settle(self, settle: Settle) -> None:
         assert settle.number in self.truths, f"law 1: {settle.number} settled twice"
         truth = self.truths.pop(settle.number)
+        if truth.cancelled and isinstance(self.stimulus, Answered):
+            self._let_go_of(settle.number)  # cancelled, killed, and never sent: its lane answers that it has nothing
         held = any(call[0] == settle.number for calls in self.held.values() for call in calls)
         cancelled = isinstance(self.stimulus, CancelAsked) and self.stimulus.number == settle.number
         assert cancelled or not held, f"law 1: {settle.number} settled while a lane held it"

@@ -337,3 +337,11 @@ def test_a_death_that_names_another_attempt_still_ends_the_worker_and_what_had_b
     p = Play()
     p.running("a")
     assert p.died("b", 3) == ["lane_lost L0", "died a#1", "settled a#1", "Settle a died 1"]
+
+
+def test_one_that_was_killed_and_cancelled_settles_when_its_lane_answers_that_it_has_nothing() -> None:
+    p = Play()
+    p.sent("a")
+    p.kill("a")
+    assert p.cancel("a") == []
+    assert p.answered() == ["killed a#1", "settled a#1", "Settle a killed 0"]
