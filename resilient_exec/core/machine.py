@@ -460,6 +460,7 @@ class Core:
 
     def _kill(self, lane: LaneRecord, record: Record, *, unless_begun: bool = False) -> None:
         order = self._await_answer(lane)
+        lane.aim = (record.task.number, record.attempt)
         self._out.append(Kill(lane.number, record.task.number, record.attempt, order, unless_begun))
 
     def _await_answer(self, lane: LaneRecord) -> int:
@@ -477,7 +478,8 @@ class Core:
         if not lane.holds:
             return  # a start or a stop that has ended of itself: the word of that is on its way
         head = lane.holds[0]
-        if head.state is State.DOOMED or not head.has_begun:  # the lane does not have it
+        is_aim = (head.task.number, head.attempt) == lane.aim  # else that was taken back, and this came after it
+        if is_aim and (head.state is State.DOOMED or not head.has_begun):  # the lane does not have it
             del lane.holds[0]
             self._release([head], lane, "its worker did not have it")
         self._go_on(lane)

@@ -345,3 +345,13 @@ def test_one_that_was_killed_and_cancelled_settles_when_its_lane_answers_that_it
     p.kill("a")
     assert p.cancel("a") == []
     assert p.answered() == ["killed a#1", "settled a#1", "Settle a killed 0"]
+
+
+def test_the_answer_to_a_kill_of_what_was_taken_back_says_nothing_about_the_next() -> None:
+    p = Play(depth=2)
+    p.sent("a")
+    p.submit("b")
+    p.shutdown(kill=True)
+    p.taken_back("a")
+    assert p.answered() == ["Kill L0 b#1"]  # it may have begun meanwhile
+    assert p.gone()[:4] == ["lane_lost L0", "killed b#1", "settled b#1", "Settle b killed 0"]

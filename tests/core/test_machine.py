@@ -137,6 +137,8 @@ class Game(RuleBasedStateMachine):
         """Whether none of the lanes has begun it; ``really``: from here on none will."""
         number = truth.task.number
         for lane in self.shell.lanes.values():
+            if any(isinstance(word, AttemptEnded | WorkerGone) and word.number == number for word in lane.words):
+                return False  # it has begun, and is over: that is on its way
             if really:
                 unsent = [order for order in lane.orders if isinstance(order, Send) and order.number == number]
                 for order in unsent:
