@@ -157,7 +157,8 @@ class _ProcessPool:
         self.manager, self.executor = manager, manager.executor_reference
         self.kind = "loky" if type(manager).__module__.startswith(("loky", "joblib")) else "ProcessPoolExecutor"
         self.first_seen: dict[Any, Any] = {}
-        self.submitted = self.max_workers = self.max_tasks = self.method = None
+        self.submitted = self.max_workers = self.method = None
+        self.max_tasks = getattr(manager, "max_tasks_per_child", None)
 
     def processes(self) -> "Any":
         return list((self.manager.processes or {}).values())
@@ -168,7 +169,6 @@ class _ProcessPool:
         tokens = None
         if executor is not None:
             self.submitted, self.max_workers = executor._queue_count, executor._max_workers
-            self.max_tasks = getattr(executor, "_max_tasks_per_child", None)
             self.method = _start_method(getattr(executor, "_mp_context", None) or getattr(executor, "_context", None))
             tokens = getattr(getattr(executor, "_idle_worker_semaphore", None), "_value", None)
         flags = getattr(executor, "_flags", None)
@@ -194,7 +194,8 @@ class _ProcessPool:
         told["shut"] = bool(getattr(executor, "_shutdown_thread", None) or getattr(flags, "shutdown", False))
         told["broken"] = bool(getattr(executor, "_broken", None) or getattr(flags, "broken", None))
         told["manager_alive"] = manager.is_alive()
-        told["dropped"] = executor is None
+        told["collected"] = executor is None
+        told["shut_without_wait"] = executor is not None and getattr(executor, "_executor_manager_thread", 0) is None
         return told if manager.is_alive() or table else None
 
 

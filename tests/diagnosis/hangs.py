@@ -335,18 +335,32 @@ if __name__ == "__main__":
         executor.submit(work, 1).result()
 """
 
-DROPPED = """
+SHUT_WITHOUT_WAIT = """
 import concurrent.futures as c, time
 
 def work(n):
     return n
 
 if __name__ == "__main__":
-    executor = c.ProcessPoolExecutor(2, max_tasks_per_child=3)
+    executor = c.ProcessPoolExecutor(2, max_tasks_per_child=1)
     futures = [executor.submit(work, n) for n in range(20)]
     executor.shutdown(wait=False)
     for future in c.as_completed(futures):
         future.result()
+"""
+
+COLLECTED = """
+import concurrent.futures as c
+
+def work(n):
+    return n
+
+def submit():
+    executor = c.ProcessPoolExecutor(1, max_tasks_per_child=1)
+    return [executor.submit(work, n) for n in range(4)]
+
+if __name__ == "__main__":
+    print([future.result() for future in submit()])
 """
 
 UNKNOWN_PROCESS_LOCK = """
@@ -400,7 +414,8 @@ NAMES: dict[str, tuple[str, str | None]] = {
     "result handler dead": (RESULT_HANDLER_DEAD, "result-handler-dead"),
     "lost task (fork)": (LOST_TASK.replace("METHOD", "fork"), "lost-task"),
     "lost task (spawn)": (LOST_TASK.replace("METHOD", "spawn"), "lost-task"),
-    "dropped": (DROPPED, "gh-115634"),
+    "shut without wait": (SHUT_WITHOUT_WAIT, "gh-119592"),
+    "collected": (COLLECTED, "gh-152967"),
     "lock of processes": (UNKNOWN_PROCESS_LOCK, None),
     "an event that never comes": (UNKNOWN_FUTURE, None),
 }

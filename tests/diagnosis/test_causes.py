@@ -218,6 +218,17 @@ def test_a_tournament_is_named_with_the_command_that_goes_on():
     assert cause.remedy[0].endswith("resilient-exec run night.py --fast")
 
 
+def test_of_a_tournament_that_scml_began_what_is_done_can_be_kept():
+    frames = (
+        Frame("/x/site-packages/negmas/tournaments/tournaments.py", 1300, "_run_parallel", path="/my home/t/stage-1"),
+        Frame("/x/site-packages/scml/utils.py", 3280, "anac2024_oneshot"),
+    )
+    process = replace(ROOT, command=("python", "night.py"), threads=(Thread(1, frames=frames),))
+    cause = diagnose(scene(process, pools=(STUCK,)))
+    assert cause.remedy[0].endswith("resilient-exec scml oneshot --resume --output '/my home/t'")
+    assert cause.remedy[1].endswith("resilient-exec run night.py")
+
+
 # -- text
 
 

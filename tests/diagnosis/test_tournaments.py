@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from watching import PACKAGE
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -28,7 +32,7 @@ def stock():
         stage, script = load("_environments"), load("reproduce_deadlock")
         try:
             _, python = stage.find_environment(None, script.REQUIREMENTS, script.CHECKOUT, None, fresh=False)
-        except stage.StageError as problem:
+        except stage.SetupError as problem:
             pytest.skip(f"no environment with {script.REQUIREMENTS}: {problem}")
         return str(python), str(BENCHMARKS / "reproduce_deadlock.py")
     finally:
@@ -50,3 +54,18 @@ def test_the_report_says_how_far_the_tournament_is_and_why_it_stopped(call, pend
     assert any("none of its workers is alive" in text for text in stall["evidence"])
     assert any("a negmas tournament" in text for text in stall["evidence"])
     assert any("resilient-exec run" in text for text in stall["remedy"])
+    if call == "worlds":
+        assert any("resilient-exec scml std --resume --output " in text for text in stall["remedy"])
+        assert resumed(python, stall) == 36
+
+
+def resumed(python, stall):
+    """How many worlds are scored once the command of the report has been carried out."""
+    (told,) = [text for text in stall["remedy"] if " --resume --output " in text]
+    words = shlex.split(told.partition("resilient-exec ")[2])
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    done = subprocess.run(
+        [python, "-m", "resilient_exec", *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return len(list(Path(words[-1]).glob("*/*/results.json")))

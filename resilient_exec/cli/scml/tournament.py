@@ -189,7 +189,10 @@ class Tournament:
         arguments = self.arguments
         if not arguments.output:
             raise CommandError("--resume needs --output: the folder of the tournament to go on with")
-        found = sorted(path.parent for path in Path(arguments.output).absolute().glob("*/params.json"))
+        output = Path(arguments.output).absolute()
+        found = sorted(path.parent for path in output.glob("*/params.json"))
+        if (output / "assigned_configs.json").is_file():  # the tournament's own folder, not the one around it
+            found = [output]
         if not found:
             raise CommandError(
                 f"there is no tournament in {arguments.output} to go on with (no */params.json); if it was interrupted "

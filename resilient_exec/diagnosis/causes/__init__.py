@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilient_exec.diagnosis.causes import deaths, forks, kernel, locks, pipes, pools, tournaments
+from resilient_exec.diagnosis.causes import deaths, forks, kernel, locks, pipes, pools, recycling, tournaments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ __all__ = ["DIAGNOSERS", "diagnose"]
 DIAGNOSERS: tuple[Callable[[Scene], Cause | None], ...] = (
     kernel.stopped,
     kernel.out_of_memory,
-    pools.workers_not_replaced,
+    recycling.workers_not_replaced,
     pools.result_handler_dead,
     deaths.unguarded_main,
     deaths.dying_at_start,
