@@ -31,6 +31,7 @@ _SHOWN_STEPS = 4  # of a nesting that is too deep
 _LONGEST_PATH = 240
 
 _LIST = "send a list of what it yields"
+_ASYNC = "run it where it is made, by asyncio.run(...): a task is a plain function"
 _OPEN_THERE = "send its name or address, and open it in the worker"
 _REMEDIES = {
     "_io._IOBase": _OPEN_THERE,
@@ -39,7 +40,10 @@ _REMEDIES = {
     "sqlite3.Cursor": _OPEN_THERE,
     "mmap.mmap": _OPEN_THERE,
     "builtins.generator": _LIST,
+    "builtins.async_generator": _LIST,
+    "builtins.coroutine": _ASYNC,
 }
+_IN_RESULTS = {_LIST, _ASYNC}  # remedies that help in the worker, too
 _IMPORT = (
     "have workers import the function (define it in a module, or at the top of the script, outside of "
     '`if __name__ == "__main__":`, which the script must have)'
@@ -141,7 +145,7 @@ def remedy(culprit: Culprit, root: object, *, for_locks: str = "", returned: boo
         ways = [_IMPORT]
     elif culprit.path.startswith("closure variable"):
         ways = []
-    ways += [fitting] if fitting is _LIST or not returned else []
+    ways += [fitting] if fitting in _IN_RESULTS or not returned else []
     ways += [for_locks] if for_locks and names[0] in _LOCKS else []
     if not ways:
         return ""

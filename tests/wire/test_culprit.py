@@ -251,6 +251,18 @@ def test_a_remedy_fits_what_was_found(value, in_argument, alone, in_result, resu
     assert remedy(outer, value, for_locks="use X", returned=True) == result
 
 
+def test_a_coroutine_is_to_be_run_where_it_is_made():
+    async def answer():
+        return 1
+
+    coroutine = answer()
+    try:
+        found = find(coroutine, "the result", cloudpickle.Pickler)
+        assert "by asyncio.run(...)" in remedy(found, coroutine, returned=True)
+    finally:
+        coroutine.close()
+
+
 # -- what stands in the way ------------------------------------------------------------------------------------------
 
 
