@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Roster"]
 
+# To look a member up in its class takes longer than all that is done with it here.
+_DOWN, _STARTING, _IDLE, _BUSY = LaneState.DOWN, LaneState.STARTING, LaneState.IDLE, LaneState.BUSY
+
 
 class Roster:
     """All lanes of a pool, by number and by what can be done with them."""
@@ -29,6 +32,7 @@ class Roster:
         self._idle: dict[int, LaneRecord] = {}
         self._ahead: dict[int, LaneRecord] = {}  # busy, with room to send ahead
         self._down: dict[int, LaneRecord] = {}
+        self._wears_out = limits.max_tasks_per_worker is not None or limits.max_memory_per_worker is not None
 
     def __iter__(self) -> Iterator[LaneRecord]:
         return iter(self._lanes.values())
@@ -39,6 +43,10 @@ class Roster:
     def get(self, number: int) -> LaneRecord | None:
         """The lane of that number; ``None`` for one that was closed or given up."""
         return self._lanes.get(number)
+
+    def can_take(self) -> bool:
+        """Whether another attempt can be sent, or a lane started for it."""
+        return bool(self._idle or self._ahead or self._down or len(self._lanes) < self._limits.lanes)
 
     def pick(self, now: float) -> LaneRecord | None:
         """A lane that can take an attempt now: an idle one (the last used: it is warm), else one with room ahead.
@@ -55,6 +63,7 @@ class Roster:
                 return lane
             lane.slow = True
             del self._ahead[lane.number]
+            lane.listed = None
         return None
 
     def pick_down(self) -> LaneRecord | None:
@@ -78,28 +87,33 @@ class Roster:
 
     def set(self, lane: LaneRecord, state: LaneState, due: float | None = None) -> None:
         """The only place where a lane's state changes; it is to be looked at again at ``due`` (s)."""
-        number, before = lane.number, lane.state
-        self.starting += (state is LaneState.STARTING) - (before is LaneState.STARTING)
-        for listed in (self._idle, self._ahead, self._down):
-            listed.pop(number, None)
-        lane.state = state
-        if state is LaneState.IDLE:
-            self._idle[number] = lane
-        elif state is LaneState.BUSY and self._has_room(lane):
-            self._ahead[number] = lane
-        elif state is LaneState.DOWN and not lane.closing:
-            self._down[number] = lane
+        if lane.listed is not None:
+            del lane.listed[lane.number]
+        if state is not lane.state:
+            self.starting += (state is _STARTING) - (lane.state is _STARTING)
+            lane.state = state
+        if state is _BUSY:
+            listed = self._ahead if self._has_room(lane) else None
+        else:
+            listed = self._idle if state is _IDLE else self._down if state is _DOWN and not lane.closing else None
+        lane.listed = listed
+        if listed is not None:
+            listed[lane.number] = lane
         if due is None:
             lane.timer = 0
         else:
             self._timers.set(lane, due)
 
     def _has_room(self, lane: LaneRecord) -> bool:
+        holds = lane.holds
+        if lane.slow or len(holds) >= lane.depth or lane.unfit or holds[-1].task.soft_timeout is not None:
+            return False  # behind a soft timeout, the worker may have to be replaced
+        return not self._wears_out or self._wears_later(lane)
+
+    def _wears_later(self, lane: LaneRecord) -> bool:
         limits = self._limits
-        if lane.slow or len(lane.holds) >= lane.depth or self._is_unfit(lane):
-            return False
-        if lane.holds[-1].task.soft_timeout is not None or limits.max_memory_per_worker is not None:
-            return False  # behind such an attempt the worker may have to be replaced
+        if limits.max_memory_per_worker is not None:
+            return False  # the worker may have to be replaced behind each attempt
         if limits.max_tasks_per_worker is None:
             return True
         to_come = sum(not record.has_begun for record in lane.holds)
@@ -122,14 +136,14 @@ class Roster:
     def learn(self, lane: LaneRecord, took: float) -> None:
         """Its worker took so long (s) for an attempt: how many it may hold follows from that."""
         limits = self._limits
-        if limits.first_depth is not None:
+        if limits.first_depth is not None and (lane.depth < limits.depth or took * limits.depth > limits.ahead):
             fits = limits.depth if took * limits.depth <= limits.ahead else int(limits.ahead / took)
             lane.depth = max(1, min(fits, 2 * lane.depth))
 
     def remove(self, lane: LaneRecord) -> None:
         """Forget the lane: it has ended, or was given up."""
         lane.closing = True
-        self.set(lane, LaneState.DOWN)
+        self.set(lane, _DOWN)
         del self._lanes[lane.number]
 
     def describe(self, now: float) -> list[dict[str, Any]]:

@@ -139,11 +139,6 @@ class Record:
     story: list[Row] = field(default_factory=list)
 
     @property
-    def rank(self) -> tuple[float, float, int, Record]:
-        """Whose is the smallest goes first: the largest priority, then the dearest, then who came first."""
-        return (-self.task.priority, -self.task.cost, self.order, self)
-
-    @property
     def has_begun(self) -> bool:
         """Whether the attempt last sent has begun."""
         return self.begun == self.attempt
@@ -184,6 +179,7 @@ class LaneRecord:
     order: int = 0  # the serial of the last one that is to be answered
     aim: tuple[Hashable, int] | None = None  # the attempt that the last kill was for
     look: LookTimer = field(init=False)
+    listed: dict[int, LaneRecord] | None = None  # by the roster, among those of which something can be asked
 
     def __post_init__(self) -> None:
         self.look = LookTimer(self)

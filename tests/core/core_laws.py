@@ -50,7 +50,7 @@ class Laws(LimitLaws):
         core = self.core
         assert set(core.unsettled()) == set(self.truths), "law 1: a task was lost, or came back"
         dues = {id(owner): due for due, serial, owner in core._timers._heap if owner.timer == serial}
-        queued = Counter(id(record) for *_, record in core._queue if record.state is State.QUEUED)
+        queued = Counter(id(record) for record in core._backlog if record.state is State.QUEUED)
         holders = Counter(id(record) for lane in core._lanes for record in lane.holds)
         for record in core._records.values():
             places = (queued[id(record)], int(record.state is State.BACKING_OFF), holders[id(record)])
