@@ -13,8 +13,7 @@ from resilient_exec.core.states import Record, State
 from resilient_exec.model.memory_level import MemoryLevel
 
 if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["Admission"]
 
@@ -28,7 +27,7 @@ class Admission:
     def __init__(self) -> None:
         self.level = MemoryLevel.OK
 
-    def room(self, counts: Counter[State]) -> int:
+    def room(self, counts: Mapping[State, int]) -> int:
         """How many of the queued attempts may be started now."""
         if self.level is MemoryLevel.OK:
             return counts[State.QUEUED]
