@@ -370,6 +370,9 @@ class ResilientPool(Front, Executor):
         """
         return Snapshot.of(self._supervisor, self._logs.dropped if self._logs is not None else 0)
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a pool cannot be pickled: a task that needs one makes it, or calls get_reusable_pool(...)")
+
     def __repr__(self) -> str:
         counts = in_words(counts_of(self._supervisor))
         broken = ", broken" if self._supervisor.core.broken is not None else ""

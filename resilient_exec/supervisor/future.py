@@ -112,6 +112,9 @@ class ResilientFuture(Future[T]):
         """The evidence about all attempts so far: reasons, stacks, last output, memory.  ``print`` it."""
         return Dossier.of(self.key, self.label, self._arguments, self.story)
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a future cannot be pickled: send what it returns, future.result()")
+
     def cancel(self) -> bool:
         """Cancel the task if no attempt has begun yet.  One that runs is not (``False``): see :meth:`kill`."""
         with self._condition:

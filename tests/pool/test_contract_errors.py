@@ -47,6 +47,22 @@ def test_a_call_that_cannot_be_pickled_is_an_error_in_the_future(warm, name, whe
     assert warm.submit(tasks.same, 5).result(60) == 5
 
 
+@pytest.mark.parametrize(
+    ("thing", "path", "remedy"),
+    [
+        (lambda pool: {"at": [pool]}, "value['at'][0] is a", "makes it, or calls"),
+        (lambda pool: pool.options(timeout=9), "value._owner is a", "makes it, or calls"),
+        (lambda pool: [pool.submit(tasks.same, 1)], "value[0] is a", "future.result()"),
+    ],
+    ids=["pool", "view", "future"],
+)
+def test_a_pool_and_a_future_say_what_to_do_instead_of_sending_them(warm, thing, path, remedy):
+    error = warm.submit(tasks.same, thing(warm)).exception(60)
+    assert isinstance(error, NotSendable)
+    assert path in str(error)
+    assert remedy in str(error)
+
+
 def test_the_error_of_a_call_that_cannot_be_pickled_shows_the_callers_line(warm):
     future = warm.submit(tasks.echo, odd.CannotBePickled())  # this very line
     text = "".join(traceback.format_exception(future.exception(60)))
