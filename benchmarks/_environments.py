@@ -288,13 +288,34 @@ def _create(python: Interpreter, folder: Path, key: str) -> None:
     print(f"environment: making {folder}")
     folder.mkdir(parents=True)
     write_json(folder / STAMP, {"key": key, "source": "", "complete": False})
-    code, out, error = run_group([python.path, "-m", "venv", str(folder)], 300.0, env=clean_environment())
+    command = [python.path, "-m", "venv", str(folder)]
+    code, _, _ = run_group(command, 300.0, env=clean_environment())
+    if code == 0:
+        return
+    # Debian's Pythons come without ensurepip.
+    code, out, error = run_group([*command, "--clear", "--without-pip"], 300.0, env=clean_environment())
     if code != 0:
-        raise SetupError(f"{python.path} -m venv failed:\n{out}{error}\nname another Python with --python")
+        raise SetupError(f"{python.path} -m venv failed:\n{out}{error}\nname another Python")
+    write_json(folder / STAMP, {"key": key, "source": "", "complete": False})
+
+
+def _pip_of(executable: Path) -> list[str]:
+    """The command of a pip that installs into the environment of `executable`, which may have none of its own."""
+    own = [str(executable), "-m", "pip"]
+    if run_group([*own, "--version"], 60.0, env=clean_environment())[0] == 0:
+        return own
+    lender = cache_folder() / f"pip-py{sys.version_info[0]}.{sys.version_info[1]}" / "bin" / "python"
+    pip = [str(lender), "-m", "pip"]
+    upgrade = [*pip, "install", "--quiet", "--upgrade", "pip"]  # an old one does not know the newest Pythons
+    for command in ([sys.executable, "-m", "venv", str(lender.parents[1])], upgrade):
+        code, out, error = run_group(command, 300.0, env=clean_environment())
+        if code != 0:
+            raise SetupError(f"{executable} has no pip, and none could be lent: {' '.join(command)}:\n{out}{error}")
+    return [*pip, "--python", str(executable)]
 
 
 def _pip_install(executable: Path, what: list[str]) -> None:
-    command = [str(executable), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what]
+    command = [*_pip_of(executable), "install", "--quiet", "--disable-pip-version-check", *what]
     code, out, error = run_group(command, 1800.0, env=clean_environment())
     if code != 0:
         last = "\n".join((out + error).strip().splitlines()[-20:])

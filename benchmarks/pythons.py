@@ -1,110 +1,166 @@
-"""Runs our tests on each Python that is found (3.11 to 3.15), and prints a table.
+"""Runs our daily tests on several Pythons, each in an environment of its own, and prints one line for each.
 
-    python benchmarks/pythons.py [--slow] [--pythons PATH ...] [--tests PATH ...]
+    python benchmarks/pythons.py [PYTHON ...] [--tests PATH ...] [--slow] [--jobs N] [--fresh] [--json FILE]
 
-Found are ``python3.11`` to ``python3.15`` on the PATH and under pyenv, and what ``--pythons`` names: interpreters, or
-folders that are virtual environments.  An interpreter that has pytest and what we depend on is used as it is; for
-others a virtual environment is made in a temporary folder, by pip.  The tests of the adapters are left out where negmas
-and scml are not installed.
+PYTHON is an interpreter (a path, or a name on the PATH such as ``python3.14``), or a folder with ``bin/python``.
+Without any, those of 3.11 to 3.15 are run that are found: on the PATH and under pyenv, the newest release of each.
+
+Each environment is made by pip, outside the checkout (``~/.cache/resilient-exec/environments``), and used again by the
+next run; this checkout is installed in it as an editable package, with negmas, scml and what tests need. Where negmas
+and scml cannot be installed on a Python, its line says so, and ``tests/adapters`` is left out there. A Python that
+comes without pip (Debian's) is given one.
+
+Exit status: 0 if every test passed on each Python, 1 if not, 2 if one named does not run or has no environment.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
-import glob
+import functools
+import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import _environments as environments
+
+ROOT = Path(__file__).resolve().parents[1]
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
-NEEDED = ("loky", "cloudpickle", "tenacity", "psutil", "pytest", "hypothesis", "numpy")
-ASK = "import sys; print('%d.%d.%d' % sys.version_info[:3]); import " + ", ".join(NEEDED)
-HAS_NEGMAS = "import negmas, scml"
-WITH_NEGMAS = ("tests/adapters", "tests/cli", "tests/docs", "tests/diagnosis")
+TOOLS = ("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "numpy")
+NEEDS_NEGMAS = ("tests/adapters",)
+LIMIT = 7200.0  # s for the tests on one Python; the slow ones have ten times as long
 
 
-def found(named: list[str]) -> list[str]:
-    """Interpreters, one for each version, what was named first."""
-    candidates = [str(Path(name) / "bin" / "python") if Path(name).is_dir() else name for name in named]
-    for version in VERSIONS:
-        candidates += filter(None, [shutil.which(f"python{version}")])
-        candidates += sorted(glob.glob(os.path.expanduser(f"~/.pyenv/versions/{version}*/bin/python")), reverse=True)
-    by_version: dict[str, str] = {}
-    for program in candidates:
-        version = said(program, "import sys; print('%d.%d' % sys.version_info[:2])")
-        if version in VERSIONS:
-            by_version.setdefault(version, program)
-    return [by_version[version] for version in VERSIONS if version in by_version]
+@dataclass
+class Run:
+    """The tests on one Python: pytest's last line, the lines of what failed, how long it took in s."""
 
+    python: str
+    version: str
+    words: str = ""
+    seconds: float = 0.0
+    with_negmas: bool = True
+    failed: list[str] = field(default_factory=list)
 
-def said(program: str, code: str) -> str:
-    """What the interpreter prints, ``""`` where it fails."""
-    try:
-        ended = subprocess.run([program, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return ended.stdout.strip()
+    @property
+    def good(self) -> bool:
+        """Whether tests ran, and each passed."""
+        return re.match(r"\d+ passed", self.words) is not None and not self.failed
 
-
-def equipped(program: str, folder: str) -> str:
-    """The interpreter, or one of a virtual environment of it, that has what the tests need."""
-    if said(program, ASK):
-        return program
-    place = Path(folder) / Path(program).parts[-3]
-    subprocess.run([program, "-m", "venv", place], check=True)
-    own = str(place / "bin" / "python")
-    subprocess.run([own, "-m", "pip", "install", "-q", *NEEDED], check=True)
-    return own
-
-
-def run(program: str, tests: list[str], *, slow: bool) -> tuple[str, str, float]:
-    """The last line of pytest, the names of what failed, and the seconds that it took."""
-    ignored = [] if said(program, HAS_NEGMAS + "; print(1)") else [f"--ignore={path}" for path in WITH_NEGMAS]
-    command = [
-        program,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *ignored,
-        *(["--run-slow"] if slow else []),
-        *tests,
-    ]
-    began = time.monotonic()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    lines = ended.stdout.strip().splitlines() or [ended.stderr.strip()[-200:]]
-    failed = "\n".join(line for line in lines if re.match(r"(FAILED|ERROR) ", line))
-    return lines[-1], failed, time.monotonic() - began
+    def __str__(self) -> str:
+        without = "" if self.with_negmas else " (negmas and scml cannot be installed: without tests/adapters)"
+        return "\n    ".join([f"Python {self.version}: {self.words}{without}", *self.failed])
 
 
 def main() -> int:
-    """Run them all; the number of Pythons on which something failed."""
+    """Run them all."""
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--pythons", nargs="*", default=[], metavar="PATH", help="interpreters, or virtual environments")
-    asked.add_argument("--tests", nargs="*", default=["tests"], metavar="PATH", help="what to run instead of all")
-    asked.add_argument("--slow", action="store_true", help="the slow tests, too")
+    asked.add_argument("pythons", nargs="*", metavar="PYTHON", help="default: those of 3.11 to 3.15 that are found")
+    asked.add_argument("--tests", nargs="+", default=["tests"], metavar="PATH", help="what to run instead of all")
+    asked.add_argument("--slow", action="store_true", help="the slow tests, too: many hours")
+    asked.add_argument("--jobs", type=int, default=2, metavar="N", help="tests at a time (default: %(default)s)")
+    asked.add_argument("--fresh", action="store_true", help="make the environments anew")
+    asked.add_argument("--json", type=Path, metavar="FILE", help="all results")
     given = asked.parse_args()
-    programs, bad = found(given.pythons), 0
-    print(f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}, {sys.platform}, {os.cpu_count()} CPUs")
-    print("| Python | tests | s |\n|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        for program in programs:
-            own = equipped(program, folder)
-            words, failed, seconds = run(own, given.tests, slow=given.slow)
-            bad += bool(failed) or "passed" not in words
-            print(f"| {said(own, ASK)} | {words.strip('= ')} | {seconds:.0f} |{failed and chr(10)}{failed}", flush=True)
-    missing = [version for version in VERSIONS if not any(version in said(one, ASK) for one in programs)]
-    print(f"not found: {', '.join(missing)}" if missing else "all five were found")
-    return bad
+    try:
+        pythons = [interpreter(name) for name in given.pythons] or found()
+    except environments.SetupError as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    print(f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}, {sys.platform}, {os.cpu_count()} CPUs", flush=True)
+    runs, without = [], 0
+    for python in pythons:
+        try:
+            program, with_negmas = equipped(python, fresh=given.fresh)
+        except environments.SetupError as problem:
+            print(f"Python {python.version}: no environment: {problem}", flush=True)
+            without += 1
+            continue
+        run = Run(python.path, python.version, with_negmas=with_negmas)
+        run_tests(run, program, given.tests, jobs=given.jobs, slow=given.slow)
+        print(run, flush=True)
+        runs.append(run)
+        if given.json:
+            environments.write_json(given.json, {"runs": [asdict(one) | {"good": one.good} for one in runs]})
+    missing = [version for version in VERSIONS if not any(one.version.startswith(f"{version}.") for one in runs)]
+    if missing:
+        print(f"not run: {', '.join(missing)}")
+    return 2 if without or not runs else int(not all(run.good for run in runs))
+
+
+def interpreter(name: str) -> environments.Interpreter:
+    """The interpreter of that name.
+
+    Raises:
+        SetupError: there is none, or it is older than Python 3.11.
+    """
+    path = str(Path(name) / "bin" / "python") if Path(name).is_dir() else shutil.which(name) or name
+    version = version_of(path)
+    if not version:
+        raise environments.SetupError(f"{name} is no Python that runs: give the path of one, or of its folder")
+    if tuple(map(int, version.split(".")[:2])) < (3, 11):
+        raise environments.SetupError(f"{name} is Python {version}; resilient_exec needs 3.11 or newer")
+    return environments.Interpreter(str(Path(path).absolute()), version, "named")
+
+
+def version_of(path: str) -> str:
+    """Such as "3.12.1"; "" if it does not run."""
+    with contextlib.suppress(OSError):
+        code, out, _ = environments.run_group([path, "-c", "import platform; print(platform.python_version())"], 60.0)
+        return out.strip() if code == 0 else ""
+    return ""
+
+
+def found() -> list[environments.Interpreter]:
+    """One interpreter for each version: what the PATH leads to, else the newest release under pyenv."""
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    chosen = []
+    for version in VERSIONS:
+        pattern = re.compile(rf"{re.escape(version)}\.(\d+)")
+        releases = {int(m[1]): p for p in root.glob(f"{version}.*") if (m := pattern.fullmatch(p.name))}
+        named = shutil.which(f"python{version}")
+        for path in filter(None, [named, *(str(releases[n] / "bin" / "python") for n in sorted(releases)[::-1])]):
+            # A shim of pyenv is on the PATH for versions, too, that are not chosen: it does not run.
+            if version_of(path).startswith(f"{version}."):
+                chosen.append(interpreter(path))
+                break
+    return chosen
+
+
+def equipped(python: environments.Interpreter, *, fresh: bool) -> tuple[str, bool]:
+    """The Python of an environment that has what the tests need, and whether that includes negmas and scml.
+
+    Raises:
+        SetupError: what is needed besides them cannot be installed.
+    """
+    needs = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + bytes(ROOT)).hexdigest()[:8]
+    make = functools.partial(environments.make_environment, python, checkout=None, fresh=fresh, name=f"pythons-{needs}")
+    try:
+        return str(make(("-e", f"{ROOT}[scml]", *TOOLS))), True
+    except environments.SetupError as problem:
+        print(f"without negmas and scml, since: {problem}", flush=True)
+        return str(make(("-e", str(ROOT), *TOOLS))), False
+
+
+def run_tests(run: Run, program: str, tests: list[str], *, jobs: int, slow: bool) -> None:
+    """Run the tests, and note what came of them."""
+    command = [program, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(jobs), *tests]
+    command += [] if run.with_negmas else [f"--ignore={path}" for path in NEEDS_NEGMAS]
+    command += ["--run-slow"] if slow else []
+    variables = environments.clean_environment()
+    variables["PATH"] = os.pathsep.join([str(Path(program).parent), variables.get("PATH", os.defpath)])
+    began = time.monotonic()
+    _, out, error = environments.run_group(command, LIMIT * (10 if slow else 1), cwd=ROOT, env=variables)
+    lines = out.strip().splitlines() or error.strip().splitlines()
+    run.seconds = round(time.monotonic() - began, 1)
+    run.words = lines[-1].strip("= ") if lines else "pytest said nothing"
+    run.failed = [line for line in lines if re.match(r"(FAILED|ERROR) ", line)]
 
 
 if __name__ == "__main__":
