@@ -135,15 +135,15 @@ def without_prints() -> Iterator[tuple[TextIO, Path]]:
     sys.stdout.flush()
     sys.stderr.flush()
     handle, name = tempfile.mkstemp(prefix="resilient-exec-", suffix=".txt")
-    kept = [(fd, os.dup(fd)) for fd in (1, 2)]
+    kept = [os.dup(1), os.dup(2)]
     err = io.TextIOWrapper(os.fdopen(os.dup(2), "wb", 0), write_through=True, errors="backslashreplace")
     try:
-        for fd, _ in kept:
-            os.dup2(handle, fd)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
         with _printing_on(handle):
             yield err, Path(name)
     finally:
-        for fd, copy in kept:
+        for fd, copy in enumerate(kept, start=1):
             os.dup2(copy, fd)
             os.close(copy)
         os.close(handle)

@@ -16,6 +16,7 @@ import math
 import queue
 import sys
 import time
+from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -72,8 +73,9 @@ def run_isolated_tasks(
     try:
         session.check(run.competitors())
         steps: Iterable[Any] = run.steps(session, math.inf if limit is None else time.perf_counter() + limit)
-        for _ in track(steps, total=len(run.tasks), description=description) if track is not None else steps:
-            pass
+        if track is not None:
+            steps = track(steps, total=len(run.tasks), description=description)
+        deque(steps, maxlen=0)  # no loop here: on Python 3.14 a Ctrl-C where a loop jumps back skips the `finally`
         ended_by = "" if run.is_complete else "total_timeout"
     except BaseException as error:
         ended_by = type(error).__name__

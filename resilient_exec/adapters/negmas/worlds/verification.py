@@ -90,25 +90,39 @@ def _run_again(
 ) -> list[Verified]:
     futures: list[ResilientFuture[Any]] = []
     with tempfile.TemporaryDirectory(prefix="resilient-verify-", ignore_cleanup_errors=True) as scratch:
-        try:
-            for world_set, limit in again:
-                moved = _with_paths_moved(world_set.worlds, str(folder), scratch)
-                how: dict[str, Any] = {"tournament": "verify", "seed": None, "verbose": False}
-                how["prints"] = worldset.Prints.NOWHERE  # it has printed it all before
-                future = pool.options(timeout=limit, key=f"{world_set.run_id} again").submit(
-                    worldset.run_world_set, moved, max_attempts=sys.maxsize, **how
-                )
-                futures.append(future)
-            found = []
-            for (world_set, _), future in zip(again, futures, strict=True):
-                difference = _difference(negmas, world_set, future, deadline)
-                found.append(
-                    Verified(world_set.folder.name, world_set.competitors, difference, under if difference else "")
-                )
-            return found
+        try:  # no loop in here: on Python 3.14 a Ctrl-C where a loop jumps back skips the `finally`
+            _submit_again(pool, again, folder, scratch, futures)
+            return _compared(negmas, again, futures, deadline, under)
         finally:
             for future in futures:
                 future.kill()
+
+
+def _submit_again(
+    pool: Any, again: Sequence[_LimitedSet], folder: Path, scratch: str, futures: list[ResilientFuture[Any]]
+) -> None:
+    for world_set, limit in again:
+        moved = _with_paths_moved(world_set.worlds, str(folder), scratch)
+        how: dict[str, Any] = {"tournament": "verify", "seed": None, "verbose": False}
+        how["prints"] = worldset.Prints.NOWHERE  # it has printed it all before
+        future = pool.options(timeout=limit, key=f"{world_set.run_id} again").submit(
+            worldset.run_world_set, moved, max_attempts=sys.maxsize, **how
+        )
+        futures.append(future)
+
+
+def _compared(
+    negmas: Any,
+    again: Sequence[_LimitedSet],
+    futures: Sequence[ResilientFuture[Any]],
+    deadline: float,
+    under: Literal["same", "another"],
+) -> list[Verified]:
+    found = []
+    for (world_set, _), future in zip(again, futures, strict=True):
+        difference = _difference(negmas, world_set, future, deadline)
+        found.append(Verified(world_set.folder.name, world_set.competitors, difference, under if difference else ""))
+    return found
 
 
 def _with_paths_moved(place: Any, old: str, new: str) -> Any:
