@@ -10,7 +10,7 @@ from resilient_exec.diagnosis.roles import HELPERS
 if TYPE_CHECKING:
     from resilient_exec.diagnosis.facts import Process, Scene, Thread
 
-__all__ = ["activities", "waits"]
+__all__ = ["activities", "asks", "waits"]
 
 _BUSY = 0.05  # of a core
 _NETWORK = ("read", "recvfrom", "recvmsg", "poll", "ppoll", "connect", "epoll_wait", "select", "pselect6")
@@ -55,7 +55,7 @@ def _at_work(scene: Scene, process: Process) -> list[Thread]:
     threads = [thread for thread in process.threads if thread.ident in idents]
     if process.pid in workers or (process.pid != scene.root and process.parent in _below(scene, workers)):
         threads += [process.main] if process.main is not None else []
-    if process.pid == scene.root and process.main is not None and _asks(process.main):
+    if process.main is not None and asks(process.main):
         threads.append(process.main)
     return threads
 
@@ -68,7 +68,8 @@ def _below(scene: Scene, workers: set[int]) -> set[int]:
     return found
 
 
-def _asks(thread: Thread) -> bool:
+def asks(thread: Thread) -> bool:
+    """Whether it waits for its standard input, or for a terminal."""
     wait = thread.wait
     terminal = wait.target.startswith(("/dev/pts", "/dev/tty"))
     return (wait.call == "read" and wait.fd == 0) or (wait.call in ("poll", "ppoll", "select", "pselect6") and terminal)
@@ -76,7 +77,7 @@ def _asks(thread: Thread) -> bool:
 
 def _excuse(thread: Thread) -> str | None:
     wait, place = thread.wait, describe_function(thread)
-    if _asks(thread):
+    if asks(thread):
         return f"waits for input ({wait.target}) in {place}"
     if wait.call in ("nanosleep", "clock_nanosleep"):
         return f"sleeps in {place}"

@@ -119,7 +119,7 @@ class Pool:
     kind: str
     identity: int = 0
     done: int | None = None
-    running: int = 0
+    running: int | None = 0  # None: it does not know which of its tasks are running, and all are pending
     pending: int = 0
     cancelled: int = 0
     max_workers: int | None = None
@@ -133,13 +133,14 @@ class Pool:
     @property
     def unfinished(self) -> int:
         """Tasks that are waited for."""
-        return self.running + self.pending
+        return (self.running or 0) + self.pending
 
     def text(self) -> str:
         """Counts, for people."""
         done = "?" if self.done is None else str(self.done)
         cancelled = f", {self.cancelled} cancelled" if self.cancelled else ""
-        return f"{done} done, {self.running} running, {self.pending} pending{cancelled}"
+        left = f"{self.pending} not done" if self.running is None else f"{self.running} running, {self.pending} pending"
+        return f"{done} done, {left}{cancelled}"
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class Scene:
     busy: dict[int, float] = field(default_factory=dict)  # pid -> share of a core since the last look
     reading: dict[int, int] = field(default_factory=dict)  # pid -> bytes of I/O since the last look
     oom_kills: int = 0  # by the kernel since the watch began
-    oom_text: str = ""
+    oom_victims: dict[int, str] = field(default_factory=dict)  # pid -> what the kernel's log says; empty: not known
     throttled: str = ""  # by the cgroup, in words
     unknown: tuple[str, ...] = ()  # what could not be found out
     readers: dict[str, tuple[str, ...]] = field(default_factory=dict)  # pipe -> who outside the program reads it

@@ -51,7 +51,8 @@ class Follower:
         self._mark: dict[int, tuple[float, int]] = {}  # what each process had used when something last happened
         self._mark_at = self._progress_at = self.began
         self._done: dict[tuple[int, int], int] = {}
-        self._births = 0
+        self._births = self._kills = 0
+        self._oom_victims: dict[int, str] = {}
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -85,8 +86,23 @@ class Follower:
             busy=busy,
             reading=moved,
             oom_kills=self.limits.oom_kills(),
+            oom_victims=self._victims(),
             throttled=self.limits.throttled(),
         )
+
+    def _victims(self) -> dict[int, str]:
+        if (kills := self.limits.oom_kills()) != self._kills:
+            self._kills, self._oom_victims = kills, self.limits.oom_victims()
+        return self._oom_victims
+
+    def killed_for_memory(self) -> str:
+        """Of a program that was ended by SIGKILL: what the kernel says; ``""``: it was not the kernel."""
+        victims, kills = self.limits.oom_victims(), self.limits.oom_kills()
+        if self.root in victims:
+            return f"the kernel has killed the program for want of memory; its log says: {victims[self.root]}"
+        if not kills or victims:
+            return ""
+        return "the kernel has killed for want of memory while the program ran: most likely it"
 
     def _pools(self, pid: int) -> tuple[Pool, ...]:
         return self.folder.pools(pid) if self.folder is not None else ()
@@ -244,6 +260,8 @@ class Follower:
             problems.append(problem)
         if problems and self.py_spy is None:
             problems.append("py-spy is not installed here: pip install 'resilient-exec[watch]'")
+        if problems and (hint := stacks.handled_signals(process.pid)):
+            problems.append(hint)
         return {}, "; ".join(filter(None, problems))
 
     def _ways(self, process: Process) -> Iterator[Callable[[], tuple[dict[int, Thread], str]]]:

@@ -306,7 +306,7 @@ class _MultiprocessingPool:
             self.kind = "multiprocessing.pool.ThreadPool"
         done = self.finished + sum(done for done, _ in jobs.values())
         left = sum(total - done for done, total in jobs.values())
-        told = _counts(self, None, running=0, pending=left)
+        told = _counts(self, None, running=None, pending=left)
         told["done"] = done
         told["workers"] = [worker._popen.pid for worker in self.processes() if worker._popen is not None]
         told["handlers"] = alive

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from resilient_exec.diagnosis.facts import Process
 
-__all__ = ["by_py_spy", "by_signal", "find_py_spy", "from_text", "merge"]
+__all__ = ["by_py_spy", "by_signal", "find_py_spy", "from_text", "handled_signals", "merge"]
 
 ENDED_BY_SIGNALS = ("pause", "rt_sigsuspend", "rt_sigtimedwait")
 _PAUSE = 0.002  # s
@@ -94,6 +94,20 @@ def by_signal(process: Process, file: Path, timeout: float = 2.0) -> tuple[dict[
         text = stacks.read().decode(errors="replace")
     threads = from_text(text, pid)
     return threads, "" if threads else "it did not answer the signal that asks for stacks"
+
+
+def handled_signals(pid: int) -> str:
+    """The signals that may have faulthandler's handler, in words; ``""``: none.
+
+    They are not sent: from outside nobody can tell that handler from one which ends the program or reads its settings.
+    """
+    names = [number.name for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT) if catches(pid, number)]
+    if not names:
+        return ""
+    told = " and ".join(names)
+    return (
+        f"it handles {told}: if that is faulthandler.register(), `kill -{names[0][3:]} {pid}` has it print them itself"
+    )
 
 
 _HEAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)(?: \[([^\]]*)\])?(?: \(most recent call first\))?:")

@@ -82,7 +82,10 @@ def start(command: Sequence[str], settings: Settings) -> int:
         target.append(process.pid)
         try:
             with contextlib.ExitStack() as log:
-                status = _follow(Follower(process.pid, folder), settings, log, lambda: process.poll() is not None)
+                follower = Follower(process.pid, folder)
+                status = _follow(follower, settings, log, lambda: process.poll() is not None)
+                if process.poll() == -signal.SIGKILL and status != STALLED and (why := follower.killed_for_memory()):
+                    settings.say(why)
         except Exception as error:  # a fault of ours is no reason to leave the program alone with its exit status
             settings.say(f"watch has failed and looks no more, the program goes on: {type(error).__name__}: {error}")
             status = 0

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import psutil
 
 __all__ = ["Activity", "Machine", "OomWatch", "activity", "machine", "peak"]
-__all__ += ["proportional", "proportional_of", "resident", "resident_of"]
+__all__ += ["oom_log", "proportional", "proportional_of", "resident", "resident_of"]
 
 _PROC = Path("/proc")
 _KMSG = Path("/dev/kmsg")
@@ -238,7 +238,7 @@ class OomWatch:
         """What can be known of the end of ``pid``, our worker since this watch was made; in words."""
         pairs = zip(self._kills(), self._before, strict=True)
         on_machine, in_cgroup = (None if now is None or then is None else now - then for now, then in pairs)
-        logged = _kill_log()[-on_machine:] if on_machine else []
+        logged = oom_log()[-on_machine:] if on_machine else []
         for line, victim in logged:
             if victim == pid:
                 return f"the kernel's OOM killer ended it (its log says: {line})"
@@ -255,8 +255,11 @@ class OomWatch:
 _KILLED = re.compile(rb"^[0-7],\d+,\d+,[^;\n]*;(.*Killed process (\d+)\b.*)$", re.MULTILINE)
 
 
-def _kill_log() -> list[tuple[str, int]]:
-    """The victims that the kernel's log still names, the latest last: line and pid."""
+def oom_log() -> list[tuple[str, int]]:
+    """The victims of OOM killers that the kernel's log still names, the latest last: line and pid.
+
+    Empty where it cannot be read, and in a container, whose pids are others than those in the log.
+    """
     text = b""
     with contextlib.suppress(OSError):
         if os.readlink(f"{_PROC}/self/ns/pid") != _FIRST_PID_NAMESPACE:

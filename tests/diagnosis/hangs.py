@@ -324,15 +324,14 @@ if __name__ == "__main__":
         print(pool.map(work, range(8), chunksize=1))
 """
 
-WORKER_WAITS_FOR_STDIN = """
-import concurrent.futures as c, os, sys
+CHILD_WAITS_FOR_STDIN = """
+import concurrent.futures as c, subprocess, sys
 
 def work(n):
-    return os.read(0, 1)
+    return subprocess.run([sys.executable, "-c", "input('password? ')"], stdout=subprocess.PIPE)
 
-if __name__ == "__main__":
-    with c.ProcessPoolExecutor(1) as executor:
-        executor.submit(work, 1).result()
+with c.ThreadPoolExecutor(1) as executor:
+    executor.submit(work, 1).result()
 """
 
 SHUT_WITHOUT_WAIT = """
@@ -414,6 +413,7 @@ NAMES: dict[str, tuple[str, str | None]] = {
     "result handler dead": (RESULT_HANDLER_DEAD, "result-handler-dead"),
     "lost task (fork)": (LOST_TASK.replace("METHOD", "fork"), "lost-task"),
     "lost task (spawn)": (LOST_TASK.replace("METHOD", "spawn"), "lost-task"),
+    "child waits for stdin": (CHILD_WAITS_FOR_STDIN, "waits-for-stdin"),
     "shut without wait": (SHUT_WITHOUT_WAIT, "gh-119592"),
     "collected": (COLLECTED, "gh-152967"),
     "lock of processes": (UNKNOWN_PROCESS_LOCK, None),

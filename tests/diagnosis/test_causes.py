@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from resilient_exec.diagnosis.causes import diagnose
 from resilient_exec.diagnosis.facts import Death, Frame, Lock, Pool, Process, Scene, Thread, Wait
 from resilient_exec.diagnosis.render import Finding, markdown, plain, shorten
+from resilient_exec.diagnosis.stacks import handled_signals
 
 LIB = "/usr/lib/python3.12"
 ROOT = Process(1, 0, ("python", "script.py"), "the program", threads=(Thread(1),), version=(3, 12, 1))
@@ -184,7 +187,11 @@ def test_what_the_kernel_says():
     assert name(scene(PLACED, deaths=(died,), oom_kills=1)) == "out-of-memory"
     assert name(scene(PLACED, deaths=(replace(died, exit_code=0),), oom_kills=1)) is None
     assert name(scene(PLACED, deaths=(died,))) is None
-    assert name(scene(PLACED, throttled="its cgroup was denied the CPU for 80%")) == "throttled"
+    assert name(scene(PLACED, deaths=(died,), oom_kills=1, oom_victims={7: "Killed process 7"})) == "out-of-memory"
+    assert name(scene(PLACED, deaths=(died,), oom_kills=1, oom_victims={8: "Killed process 8"})) is None
+    throttled = "its cgroup was denied the CPU for 80%"
+    assert name(scene(PLACED, throttled=throttled)) == "throttled"
+    assert name(scene(PLACED, throttled=throttled, busy={PLACED.pid: 1.0})) is None  # more threads than CPUs, all used
 
 
 def test_workers_that_die_at_their_start():
@@ -205,6 +212,22 @@ def test_the_handler_of_results_is_dead():
     assert name(scene(PLACED, pools=(alive,))) is None
     closed = replace(pool, more={"handlers": {"workers": False, "tasks": False, "results": False}})
     assert name(scene(PLACED, pools=(closed,))) is None
+
+
+# -- stacks
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_signal_that_faulthandler_may_have_is_named_and_not_sent():
+    script = "import signal, sys, time; signal.signal(signal.SIGUSR1, print); print(1, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as program:
+        program.stdout.readline()
+        try:
+            assert f"`kill -USR1 {program.pid}`" in handled_signals(program.pid)
+            assert program.poll() is None
+        finally:
+            program.kill()
+    assert handled_signals(program.pid) == ""
 
 
 # -- negmas

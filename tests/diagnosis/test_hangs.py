@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures.process
+import os
 import sys
 
 import pytest
@@ -21,8 +22,13 @@ def test_a_program_that_hangs_is_told_why(name, watched):
     text, cause = NAMES[name]
     if (cause == "gh-115634" and MENDED) or (cause in ("gh-119592", "gh-152967") and MENDED_AT_THE_END):
         pytest.skip("this Python replaces its workers")
-    program = watched(text)
-    stall = program.wait_for(lambda event: event["event"] == "stall", "stall")
+    reading, writing = os.pipe()  # stdin: nobody types anything
+    try:
+        program = watched(text, stdin=reading)
+        stall = program.wait_for(lambda event: event["event"] == "stall", "stall")
+    finally:
+        os.close(reading)
+        os.close(writing)
     assert stall.get("cause") == cause, program.err[-4000:]
     if cause is not None:
         assert stall["evidence"]

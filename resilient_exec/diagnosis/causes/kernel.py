@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from resilient_exec.diagnosis.activity import asks
 from resilient_exec.diagnosis.cause import Cause
 from resilient_exec.diagnosis.causes.deaths import how
 from resilient_exec.diagnosis.facts import describe_function
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["out_of_memory", "stopped", "throttled", "waits_for_stdin"]
 
 _SIGKILL = -9
+_LITTLE = 0.2  # of a core, for the whole program
 
 
 def stopped(scene: Scene) -> Cause | None:
@@ -42,11 +44,16 @@ def stopped(scene: Scene) -> Cause | None:
 def out_of_memory(scene: Scene) -> Cause | None:
     """The kernel has killed for want of memory, and one of the program's processes died so."""
     killed = [death for death in scene.deaths if death.exit_code in (_SIGKILL, None) and death.role not in HELPERS]
+    victims = scene.oom_victims
+    if victims:
+        killed = [death for death in killed if death.pid in victims]
     if not scene.oom_kills or not killed:
         return None
+    times = "once" if scene.oom_kills == 1 else f"{scene.oom_kills} times"
     evidence = (
-        scene.oom_text or f"the kernel's OOM killer has struck {scene.oom_kills} times since the watch began",
+        f"the kernel's OOM killer has struck {times} since the watch began",
         "; ".join(how(death) for death in killed[-3:]),
+        *(f"the kernel's log: {victims[death.pid]}" for death in killed[-3:] if death.pid in victims),
     )
     remedy = (
         "fewer workers, or smaller tasks; more memory for the container (memory.max), or for the machine",
@@ -57,8 +64,8 @@ def out_of_memory(scene: Scene) -> Cause | None:
 
 def throttled(scene: Scene) -> Cause | None:
     """The cgroup lets the program have next to no CPU or memory."""
-    if not scene.throttled:
-        return None
+    if not scene.throttled or sum(scene.busy.values()) > _LITTLE:
+        return None  # who has more threads than CPUs to run them is throttled, too, and uses all that it may
     remedy = (
         "give the container or unit more (cpu.max, memory.high; Kubernetes: limits), or ask for less: fewer workers",
     )
@@ -66,18 +73,18 @@ def throttled(scene: Scene) -> Cause | None:
 
 
 def waits_for_stdin(scene: Scene) -> Cause | None:
-    """A worker or child, not the program itself, reads its standard input."""
+    """A worker or child, not the program itself, reads its standard input, and that is no terminal (a prompt)."""
     if not scene.unfinished:
         return None
     for process in scene.processes:
         for thread in process.threads:
-            wait = thread.wait
-            if process.pid == scene.root or wait.call != "read" or wait.fd != 0:
-                continue
-            if wait.target.startswith(("/dev/pts", "/dev/tty", "pipe:")):
-                evidence = (f"{process.title} reads its standard input ({wait.target}) in {describe_function(thread)}",)
+            if process.pid != scene.root and asks(thread) and thread.wait.target.startswith("pipe:"):
+                evidence = (
+                    f"{process.title} reads its standard input ({thread.wait.target}) in {describe_function(thread)}",
+                )
                 remedy = (
                     "let tasks ask nothing: input(), a debugger's prompt, a password; or give the program </dev/null",
+                    "what a task starts has the program's stdin: subprocess.run(..., stdin=subprocess.DEVNULL)",
                 )
                 return Cause("waits-for-stdin", "a worker waits for its standard input", evidence, remedy)
     return None
