@@ -17,13 +17,14 @@ import gc
 import io
 import os
 import sys
+import traceback
 import weakref
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["end", "flush_before_fork"]
+__all__ = ["end", "end_forked_by_task", "flush_before_fork"]
 
 _File = io.TextIOWrapper | io.BufferedWriter | io.BufferedRandom
 _KINDS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
@@ -46,6 +47,31 @@ def end(status: int) -> NoReturn:
         run()
     _flush((*_open_files(), *(file for one in _inherited if (file := one()) is not None)))
     os._exit(status)
+
+
+def end_forked_by_task(error: BaseException | None) -> NoReturn:
+    """End a child that a task forked and that has left the task's code: with the status that Python gives a program.
+
+    Args:
+        error: what it left by; ``None``: it returned.
+    """
+    status = 0
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        status = 1
+    if error is not None:
+        with contextlib.suppress(BaseException):  # printing runs code of the user's
+            _tell_why(error)
+    _flush(_open_files())
+    os._exit(status & 0xFF)
+
+
+def _tell_why(error: BaseException) -> None:
+    if not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    elif not isinstance(error.code, int | None):
+        print(error.code, file=sys.stderr)  # noqa: T201  as the interpreter does
 
 
 def _open_files() -> list[_File]:

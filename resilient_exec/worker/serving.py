@@ -119,6 +119,16 @@ def _note_fork() -> None:
     _state.forked = True
 
 
+def _end_forked(error: BaseException | None) -> None:
+    """End this process, a child that a task forked, whatever happens: it must not serve the parent's lane."""
+    try:
+        from resilient_exec.worker.fast_exit import end_forked_by_task
+
+        end_forked_by_task(error)
+    finally:
+        os._exit(1)
+
+
 # -- the process between two attempts --------------------------------------------------------------------------------
 
 
@@ -197,7 +207,7 @@ def _attempt(serial: int, body: Any) -> None:
     context.enter(serial, number, attempt, (soft, hard), about, began)
     kind, notes, answer = _run(serial, call)
     if _state.forked:
-        os._exit(0)  # the answer is the parent's to give
+        _end_forked(None)  # the answer is the parent's to give
     ended = _monotonic()
     _state.slow = ended - began > _QUICK
     if ended - began > _NO_CHILD or _state.children:
@@ -231,6 +241,8 @@ def _run(serial: int, call: memoryview) -> tuple[Kind, dict[str, Any], bytes | P
         return Kind.NOT_SENDABLE, _evidence(), str(error).encode(errors="replace")
     except BaseException as error:
         # SystemExit and KeyboardInterrupt, too, are the task's outcome and not this process's.
+        if _state.forked:
+            _end_forked(error)
         flush()
         _forget_our_frames(error)
         notes = _evidence()

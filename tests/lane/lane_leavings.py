@@ -121,6 +121,34 @@ def fork_and_return_twice():
     return os.fork()
 
 
+def status_of_a_child_that(leaves):
+    """Fork a child that leaves the task's code in that way; returns the status that it ends with."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return leaves()
+
+
+def exit_with_7():
+    sys.exit(7)
+
+
+def exit_with_words():
+    sys.exit("that is why")
+
+
+def exit_plainly():
+    sys.exit()
+
+
+def raise_plainly():
+    raise PlainError("why")
+
+
+def return_plainly():
+    return "done"
+
+
 def fork_and_raise_twice(path):
     if os.fork() == 0:
         note(path)

@@ -123,6 +123,16 @@ def test_a_forked_child_that_returns_from_the_task_does_not_answer_for_it(ready)
     ready.nothing()
 
 
+@pytest.mark.parametrize(
+    ("leaves", "status"),
+    [("exit_with_7", 7), ("exit_with_words", 1), ("exit_plainly", 0), ("raise_plainly", 1), ("return_plainly", 0)],
+)
+def test_a_forked_child_that_leaves_the_task_ends_with_pythons_status(ready, leaves, status):
+    assert ready.value(leavings.status_of_a_child_that, getattr(leavings, leaves)) == status
+    ready.still_works()
+    ready.nothing()
+
+
 def test_a_forked_child_that_raises_out_of_the_task_does_not_answer_for_it(ready, tmp_path):
     outcome = ready.outcome(leavings.fork_and_raise_twice, str(tmp_path / "pids"))
     assert isinstance(outcome, Raised)
