@@ -14,15 +14,22 @@ if TYPE_CHECKING:
 
 __all__ = ["check_program", "refuse_unknown"]
 
+_NO_SYSTEMS = ("win32", "emscripten", "wasi")
 _NEEDED = ("thread", "threading", "select", "socket", "queue", "subprocess", "os", "time")
 
 
 def check_program() -> None:
-    """Refuse a program in which threads and processes are not what they are.
+    """Refuse a program in which no pool can work.
 
     Raises:
-        PoolBroken: it was frozen, or gevent or eventlet have replaced parts of the standard library.
+        PoolBroken: the system is Windows or a WebAssembly one, the program was frozen, or gevent or eventlet have
+            replaced parts of the standard library.
     """
+    if sys.platform in _NO_SYSTEMS:
+        raise PoolBroken(
+            f"{sys.platform} is not supported yet: a worker inherits its channel as a descriptor, which this system "
+            "does not pass on.  Use Linux (on Windows: WSL)"
+        )
     try:
         check_not_frozen()
     except RuntimeError as error:
