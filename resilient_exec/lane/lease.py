@@ -190,6 +190,10 @@ class Lease:
         """Queue a frame; :meth:`pump` moves it."""
         self._outbox.put(kind, serial, *parts)
 
+    def send_call(self, serial: int, numbers: tuple[Any, ...], about: bytes, call: Any) -> None:
+        """Queue an attempt."""
+        self._outbox.put_call(serial, numbers, about, call)
+
     def pump(self) -> int:
         """Write as much as the socket takes now; how many bytes that was."""
         return self._outbox.pump()

@@ -10,7 +10,7 @@ from resilient_exec.model.packed import Packed
 from resilient_exec.model.task import NotSent, Raised
 from resilient_exec.process.tree import identify
 from resilient_exec.wire import payload
-from resilient_exec.wire.channel import CALL, Kind
+from resilient_exec.wire.channel import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,31 +21,30 @@ if TYPE_CHECKING:
 __all__ = ["call_parts", "failure_of", "identities"]
 
 
-def call_parts(task: Task, attempt: int) -> tuple[bytes, bytes, bytes]:
-    """The body of the frame that sends an attempt, in parts."""
-    about = _about(task)
-    head = CALL.pack(
+def call_parts(task: Task, attempt: int) -> tuple[tuple[Any, ...], bytes, Any]:
+    """What is sent of an attempt: the numbers of ``CALL``, what else is said of it, the pickled call."""
+    parcel, number, limit = task.cargo, task.number, task.memory_limit
+    about = b"" if parcel.packed_key is None and not task.name and not parcel.pids else _about(task)
+    numbers = (
         len(about),
-        task.number if isinstance(task.number, int) else 0,
+        number if type(number) is int else 0,
         attempt,
         task.soft_timeout or 0.0,
         task.timeout or 0.0,
-        -1 if task.memory_limit is None else task.memory_limit,
+        -1 if limit is None else limit,
     )
-    return head, about, task.cargo.call
+    return numbers, about, parcel.call
 
 
 def _about(task: Task) -> bytes:
     """What is said beside numbers: the task's key, where that is not its number, and the workers before."""
     parcel = task.cargo
-    if parcel.packed_key is None and not task.name and not parcel.pids:
-        return b""
     return pickle.dumps((parcel.packed_key, task.name or None, parcel.pids))
 
 
 def failure_of(
     kind: Kind,
-    data: memoryview,
+    data: memoryview | bytes,
     notes: dict[str, Any],
     tails: tuple[str, str],
     measured: tuple[tuple[tuple[float, int], ...], int],

@@ -11,12 +11,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["named", "summary"]
+__all__ = ["Summary", "named", "summary"]
 
 _MAX_ARGUMENTS = 6
 _MAX_ITEMS = 4
 _MAX_TEXT = 40  # characters of a string
 _MAX_BITS = 256  # of an int: to compute the digits of a huge one takes seconds
+_CONSTANT = frozenset({int, float, bool, complex, type(None)})  # small, and what they are stays so
+
+
+class Summary:
+    """The summary of a call, made when it is read where that will give the same: most calls are never shown."""
+
+    __slots__ = ("_args", "_text")
+
+    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        is_constant = not kwargs and _CONSTANT.issuperset(map(type, args))
+        self._args: Sequence[Any] | None = args if is_constant else None
+        self._text = "" if is_constant else summary(args, kwargs)
+
+    def __str__(self) -> str:
+        return self._text if self._args is None else summary(self._args, {})
 
 
 def named(key: object) -> str:

@@ -19,7 +19,7 @@ from resilient_exec.core.messages import ShutdownAsked
 from resilient_exec.lane.loky_start import import_loky
 from resilient_exec.model.errors import PoolBroken, PoolClosed
 from resilient_exec.model.policies import RetryPolicy
-from resilient_exec.model.summary import named, summary
+from resilient_exec.model.summary import Summary, named
 from resilient_exec.model.task import NotSent, Task
 from resilient_exec.pool import keys
 from resilient_exec.pool.arguments import (
@@ -75,6 +75,11 @@ def _callers_line() -> str:
         frame = frame.f_back
     (line,) = traceback.extract_stack(frame, limit=1)
     return f'File "{line.filename}", line {line.lineno}, in {line.name}: {line.line}'
+
+
+def _note_fork() -> None:
+    global _here  # noqa: PLW0603  a fork has one thread
+    _here = object()
 
 
 class ResilientPool(Front, Executor):
@@ -207,7 +212,7 @@ class ResilientPool(Front, Executor):
         initializer, initargs = in_front_of(initializer, initargs, self._seeded, self._logs)
         if initializer is not None:
             import_loky()  # its pickler takes what a worker starts with
-        self._pid, self._shut = os.getpid(), False
+        self._pid, self._here, self._shut = os.getpid(), _here, False
         self._numbers, self._keys = itertools.count(), keys.Keys()
         worker = (initializer, initargs, output, fresh, variables, forking, script)
         make_lane = lane_maker(stall, limits.max_memory_per_worker is not None, *worker)
@@ -233,12 +238,12 @@ class ResilientPool(Front, Executor):
             text = f"cannot be sent to a worker: {unsendable}; it was submitted in {_callers_line()}"
             problem = NotSent(text, unsendable.__cause__)
         label = options.label or label_of(fn, args)
-        arguments = summary(args, kwargs)
         number, key, name, packed = self._named(options, fn, args)
         parcel = Parcel(call, packed)
-        future: ResilientFuture[T] = ResilientFuture(key, label, arguments, self._supervisor, number)
+        future: ResilientFuture[T] = ResilientFuture(key, label, Summary(args, kwargs), self._supervisor, number)
         parcel.future = future
-        future._most = options.retry.total
+        if options.retry.total is not None:
+            future._most = options.retry.total
         if options.key is not UNSET:
             self._keys.claim(key, parcel)
         if self._logs is not None:
@@ -277,7 +282,7 @@ class ResilientPool(Front, Executor):
         return number, key, keys.name_of(key) or ("" if packed else named(key)), packed
 
     def _check_open(self) -> None:
-        if self._pid != os.getpid():
+        if self._here is not _here:
             raise PoolClosed(
                 f"this pool belongs to process {self._pid}, of which this one ({os.getpid()}) is a fork; make a new one"
             )
@@ -378,6 +383,11 @@ class ResilientPool(Front, Executor):
         broken = ", broken" if self._supervisor.core.broken is not None else ""
         ended = ", ended" if self._supervisor.ended.is_set() else ", ending" if self._shut else ""
         return f"<{type(self).__name__} {_workers(self._max_workers)}, {counts}{broken}{ended}>"
+
+
+_here = object()  # another one in each fork of this process: to compare it asks no system
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def _workers(number: int) -> str:

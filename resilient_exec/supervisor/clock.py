@@ -12,6 +12,7 @@ __all__ = ["LagWatch"]
 
 _LAG = 0.25  # s: what its reader may be late before that matters
 _BUSY = 0.5  # of the lag: with as much CPU time used, the process was busy (a held GIL) and not stopped
+_CPU_INTERVAL = 0.05  # s, between two looks at that: one takes as long as ten at the time
 
 
 class LagWatch:
@@ -22,6 +23,7 @@ class LagWatch:
     ) -> None:
         self._clock, self._cpu = clock, cpu
         self._seen, self._used = clock(), cpu()
+        self._used_at = self._seen
 
     def look(self, meant_to_wait: float | None) -> tuple[float, bool] | None:
         """For how long (s) the process did not run, at most, and whether it was stopped; ``None``: it was in time.
@@ -31,7 +33,9 @@ class LagWatch:
         """
         now = self._clock()
         passed, self._seen = now - self._seen, now
-        used_before, self._used = self._used, self._cpu()
+        if now - self._used_at <= _CPU_INTERVAL:
+            return None
+        used_before, self._used, self._used_at = self._used, self._cpu(), now
         if meant_to_wait is None or passed - meant_to_wait <= _LAG:
             return None
         return passed, self._used - used_before < _BUSY * (passed - meant_to_wait)

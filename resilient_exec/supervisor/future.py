@@ -13,10 +13,10 @@ from resilient_exec.model.dossier import Dossier, as_html
 from resilient_exec.model.events import TaskStory
 from resilient_exec.model.packed import Packed
 from resilient_exec.model.progress import progress, span
-from resilient_exec.model.summary import named, summary
+from resilient_exec.model.summary import Summary, named, summary
 from resilient_exec.model.task import Returned
 from resilient_exec.supervisor.failures import error_of, internal_error, not_unpacked
-from resilient_exec.supervisor.latch import Flag, Monitor
+from resilient_exec.supervisor.latch import Flag, Monitor, take
 
 if TYPE_CHECKING:
     import queue
@@ -72,26 +72,29 @@ class ResilientFuture(Future[T]):
 
     _most: int | None = None  # attempts in all, where there is such a limit
     _done_callbacks: list[Callable[[Future[T]], object]]  # of the standard library; typeshed does not show it
+    # These stand here until they are set: there may be a million futures, and one is made for each task.
+    _result: Any = None
+    _exception: BaseException | None = None
+    _sent: tuple[Any, int] | None = None  # where it was sent: whether it has begun is known there
+    _settled: Settle | None = None  # its outcome, until somebody asks for it
+    _attempts = 0
+    _elapsed = 0.0
+    _story: Story | None = None
+    _sink: queue.SimpleQueue[ResilientFuture[T]] | None = None
 
-    def __init__(self, key: Hashable, label: str, arguments: str, overseer: Overseer, number: int = 0) -> None:
+    def __init__(
+        self, key: Hashable, label: str, arguments: Summary | str, overseer: Overseer, number: int = 0
+    ) -> None:
         # Not by Future.__init__, which would make a Condition first, to be thrown away.
         self._condition: Any = Monitor()  # a Ctrl-C inside its lock must not keep the supervisor from settling it
         self._waiters = _Waiters()  # nor one inside theirs
         self._state = PENDING
-        self._result: Any = None
-        self._exception: BaseException | None = None
         self._done_callbacks = []
         self.key = key
         self.label = label
         self.number = number  # of the task in its pool
         self._arguments = arguments
         self._overseer = overseer
-        self._sent: tuple[Any, int] | None = None  # where it was sent: whether it has begun is known there
-        self._settled: Settle | None = None  # its outcome, until somebody asks for it
-        self._attempts = 0
-        self._elapsed = 0.0
-        self._story: Story | None = None
-        self._sink: queue.SimpleQueue[ResilientFuture[T]] | None = None
 
     @property
     def attempts(self) -> int:
@@ -110,7 +113,7 @@ class ResilientFuture(Future[T]):
     @property
     def dossier(self) -> Dossier:
         """The evidence about all attempts so far: reasons, stacks, last output, memory.  ``print`` it."""
-        return Dossier.of(self.key, self.label, self._arguments, self.story)
+        return Dossier.of(self.key, self.label, str(self._arguments), self.story)
 
     def __reduce__(self) -> Any:
         raise TypeError("a future cannot be pickled: send what it returns, future.result()")
@@ -145,7 +148,8 @@ class ResilientFuture(Future[T]):
         try:
             if self._state != FINISHED:
                 super().exception(timeout)  # waits, and raises what there is to raise about that
-            self._resolve()
+            if self._settled is not None:
+                self._resolve()
             return super().result(timeout)
         finally:
             del self  # or the traceback of an exception, which is kept here, would lead back here
@@ -229,14 +233,16 @@ class ResilientFuture(Future[T]):
 
     def _give_to(self, send: Callable[[Any], tuple[Any, int] | None], order: Any) -> bool:
         """Have an attempt sent by ``send(order)``, unless nobody wants it any more; from then on its begin decides."""
-        self._condition.acquire()
+        condition = self._condition
+        if not take(condition, False):
+            condition.acquire()
         try:
             if self._state not in (PENDING, RUNNING):
                 return False
             self._sent = send(order)
             return True
         finally:
-            self._condition.release()
+            condition.release()
 
     def _note_begun(self) -> None:
         """It has begun: from here on it is not cancelled any more."""
@@ -250,7 +256,9 @@ class ResilientFuture(Future[T]):
     def _settle(self, settled: Settle) -> None:
         """Called once: the task is over, and this has become of it."""
         self._attempts, self._elapsed, self._story = settled.attempts, settled.elapsed, settled.story
-        self._condition.acquire()
+        condition = self._condition
+        if not take(condition, False):
+            condition.acquire()
         try:
             self._sent = None
             is_new = self._state in (PENDING, RUNNING)  # else it was cancelled, or set by its holder
@@ -262,12 +270,12 @@ class ResilientFuture(Future[T]):
                         waiter.add_result(self)
                     else:
                         waiter.add_exception(self)
-                self._condition.notify_all()
+                condition.notify_all()
             elif is_new:
                 self._state = CANCELLED
-                self._condition.notify_all()
+                condition.notify_all()
         finally:
-            self._condition.release()
+            condition.release()
         if self._state == CANCELLED:  # those who wait in `wait` and `as_completed` are not woken by that alone
             self._insist(self.set_running_or_notify_cancel)
         if is_new:

@@ -85,6 +85,7 @@ _TURN = 500  # what is taken out of the inbox before the workers are listened to
 _FIRST_WORKER = 2.0  # s: see Supervisor.submit
 _NO_THREAD_AT_EXIT = sys.version_info[:3] in ((3, 12, 0), (3, 12, 1))  # mended in 3.12.2
 _JOIN_TIMEOUT = 5.0  # s, for threads to end that have been told to
+_monotonic = time.monotonic
 
 
 class Supervisor:
@@ -117,6 +118,13 @@ class Supervisor:
         self._notifier = Notifier()
         self._log = Notifier("resilient-log", most=1)
         self._observers = [ObserverThread(observer) for observer in observers]
+        # What is done about a stimulus before the core is told of it.
+        self._before: dict[type, Callable[[Any], object]] = {
+            Begun: self._note_begun,
+            LaneReady: lambda _: self._has_started.set(),
+            StartFailed: lambda _: self._has_started.set(),
+            LaneClosed: self._lane_closed,
+        }
         self._perform: dict[type, Callable[[Any], object]] = {
             Event: self._tell,
             StartWorker: self._start_worker,
@@ -262,19 +270,20 @@ class Supervisor:
 
     def _handle(self, stimulus: Stimulus) -> None:
         self._at_hand = stimulus
-        if isinstance(stimulus, Begun):
-            task = self.core.task(stimulus.number)
-            if task is not None:
-                task.cargo.future._note_begun()
-        elif isinstance(stimulus, LaneReady | StartFailed):
-            self._has_started.set()
-        elif isinstance(stimulus, LaneClosed):
-            self._lane_closed(stimulus)
-        commands = self.core.handle(stimulus, self.now())
+        before = self._before.get(type(stimulus))
+        if before is not None:
+            before(stimulus)
+        commands = self.core.handle(stimulus, _monotonic() - self._loop.zero)
+        perform = self._perform
         for command in commands:
-            self._perform[type(command)](command)
+            perform[type(command)](command)
         commands.clear()  # the core has the same list still, and one of them may hold a result
         self._at_hand = None
+
+    def _note_begun(self, word: Begun) -> None:
+        task = self.core.task(word.number)
+        if task is not None:
+            task.cargo.future._note_begun()
 
     def _lane_closed(self, word: LaneClosed) -> None:
         lane = self._lanes.pop(word.lane, None)

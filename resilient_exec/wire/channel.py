@@ -21,7 +21,7 @@ import struct
 import sys
 from collections import deque
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resilient_exec.wire.buffers import Pieces, views
 
@@ -40,6 +40,7 @@ CALL = struct.Struct("<IQIddq")
 
 A limit that is not set is 0, a memory limit -1.
 """
+_CALL_FRAME = struct.Struct(f"{_HEADER.format}{CALL.format[1:]}")
 END = struct.Struct("<ddI")
 """In front of an outcome: when the attempt began and ended, by the system's monotonic clock (s); length of notes."""
 
@@ -63,6 +64,7 @@ class Kind(IntEnum):
 
 
 _KINDS = {int(kind): kind for kind in Kind}
+_ATTEMPT = int(Kind.ATTEMPT)
 
 
 class Frame(NamedTuple):
@@ -236,6 +238,15 @@ class Outbox:
             return
         self._pieces += [memoryview(b"".join(small)), *views(parts)]
         small.clear()
+
+    def put_call(self, serial: int, numbers: tuple[Any, ...], about: bytes, call: bytes | Pieces) -> None:
+        """Queue an attempt: what is in :data:`CALL`, what else is said of it, the pickled call."""
+        length = CALL.size + len(about) + len(call)
+        if length >= _CHUNK or type(call) is not bytes:
+            self.put(Kind.ATTEMPT, serial, CALL.pack(*numbers), about, call)
+            return
+        self._small.append(_CALL_FRAME.pack(_MAGIC, _ATTEMPT, serial, length, *numbers))
+        self._small.append(about + call if about else call)
 
     def pump(self) -> int:
         """Write as much as the socket takes now; how many bytes that was."""

@@ -91,6 +91,9 @@ def pack_call(
         Unsendable: names the function or the argument that does not pickle, and why.
     """
     call = (fn, tuple(args), dict(kwargs))
+    plain = _dumps_plain_call(call, script)
+    if plain is not None:
+        return plain
     rules = Rules(fresh_locks, script)
     data = None
     if script is not None or not _is_plainly_of_main((fn, *args)):
@@ -117,12 +120,23 @@ def _is_plainly_of_main(parts: tuple[Any, ...]) -> bool:
     return any(type(part) is FunctionType and part.__module__ in MAIN_NAMES for part in parts)
 
 
-def _dumps_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]], rules: Rules) -> bytes | Pieces | None:
-    """Pickle plainly, the short way where nothing in it can have a reducer; ``None``: it may name what is not there."""
+def _dumps_plain_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]], script: Known | None) -> bytes | None:
+    """Pickle a function that goes by its name, with arguments that can have no reducer; ``None``: it is another call."""
     fn, args, kwargs = call
-    is_short = type(fn) is FunctionType and not kwargs and all(type(arg) in _ATOMS for arg in args)
-    if is_short and (fn.__module__ not in MAIN_NAMES or (rules.script is not None and rules.script.has(fn))):
+    if type(fn) is not FunctionType or not _ATOMS.issuperset(map(type, args)):
+        return None
+    if kwargs and not _ATOMS.issuperset(map(type, kwargs.values())):
+        return None
+    if (fn.__module__ in MAIN_NAMES and (script is None or not script.has(fn))) or _by_value_wanted():
+        return None
+    try:
         return pickle.dumps(call, PROTOCOL)
+    except Exception:  # it is not what its name stands for
+        return None
+
+
+def _dumps_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]], rules: Rules) -> bytes | Pieces | None:
+    """Pickle plainly; ``None``: it may name what is not there."""
     found: list[memoryview] = []
     data = pickling.dumps(call, **rules._asdict(), buffers=found)
     return pieces(data, found) if rules.script is not None or _MAIN not in data else None
