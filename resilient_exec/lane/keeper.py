@@ -57,7 +57,7 @@ class Owner(Protocol):
     def listen(self, lease: Lease) -> None:
         """The loop is given the worker; called there."""
 
-    def take(self, lease: Lease, frame: Frame) -> None:
+    def take(self, lease: Lease, frame: Frame, post: Callable[[Any], object]) -> None:
         """One message of the worker."""
 
     def attempt_of(self, lease: Lease, held: Held) -> Attempt:
@@ -189,12 +189,13 @@ class Keeper:
 
     def _end_start(self, lease: Lease, order: int) -> None:
         lease.stop()
-        lost = self._read(lease)
+        facts, lost = self._read(lease)
         lane = self._lane
         if lane.is_ready:
             lease.resume()
-            self._give_back(lease, order)
+            self._give_back(lease, *facts, Answered(lane.number, order))
             return
+        self._post(facts)
         stacks = lease.take_stacks(_START_STACKS_TIMEOUT)
         words = lane.said or lost or f"it took too long: {lane.start_words}{stacks and f'{_STACKS_HEAD}{stacks}'}"
         self._start_failed(lease, words)
@@ -202,27 +203,35 @@ class Keeper:
     def _kill(self, lease: Lease, held: Held, attempt: Attempt, kill: Kill) -> None:
         lane = self._lane
         lease.stop()
-        lost = self._read(lease)
+        facts, lost = self._read(lease)
         if lost:
+            self._post(facts)
             self._bury(lease, lost)
             return
         has_begun = lease.view.begun_and_ended()[0] >= held.serial
         if held not in lane.held or (kill.unless_begun and has_begun):
             if has_begun and held in lane.held:
-                fact = Begun(lane.number, held.number, held.attempt, lease.pid or 0, self._began(lease))
-                self._loop.post(fact)
+                facts.append(Begun(lane.number, held.number, held.attempt, lease.pid or 0, self._began(lease)))
             lease.resume()
-            self._give_back(lease, kill.order)
+            self._give_back(lease, *facts, Answered(lane.number, kill.order))
             return
+        self._post(facts)
         stacks = attempt.last_look(lease) if has_begun else ""
         self._gone(lease, "it was killed", stacks, attempt)
 
-    def _give_back(self, lease: Lease, order: int) -> None:
+    def _give_back(self, lease: Lease, *facts: Any) -> None:
+        # The worker first: a fact by which the core finds it free is followed by the next attempt, for which it must
+        # be there.
         self._loop.post(lambda: self._lane.listen(lease))
-        self._loop.post(Answered(self._lane.number, order))
+        self._post(facts)
+
+    def _post(self, facts: Iterable[Any]) -> None:
+        for fact in facts:
+            self._loop.post(fact)
 
     def _bury(self, lease: Lease, why: str) -> None:
-        self._read(lease)
+        facts, _ = self._read(lease)
+        self._post(facts)
         lane = self._lane
         if lane.is_ready:
             self._gone(lease, why)
@@ -239,7 +248,8 @@ class Keeper:
         """End the worker, if it has not ended, with its tree; then say what became of the attempt that it ran."""
         lane = self._lane
         exitcode = lease.kill()
-        self._read(lease)
+        facts, _ = self._read(lease)
+        self._post(facts)
         begun = lease.view.begun_and_ended()[0]
         guilty = next((held for held in lane.held if held.serial == begun), None)
         gone = WorkerGone(lane.number, why=why)
@@ -266,16 +276,17 @@ class Keeper:
     def _began(self, lease: Lease) -> float:
         return lease.view.begun_at() - self._loop.zero
 
-    def _read(self, lease: Lease) -> str:
-        """Take what the worker has sent; why it has to end, where that is no message of ours."""
+    def _read(self, lease: Lease) -> tuple[list[Any], str]:
+        """Take what the worker has sent: the facts for the core; why it has to end, where it has sent no message."""
+        facts: list[Any] = []
         try:
             for frame in lease.frames():
                 if frame.kind is Kind.READY and lease.is_gone():
                     continue
-                self._lane.take(lease, frame)
+                self._lane.take(lease, frame, facts.append)
         except ChannelLost as lost:
-            return str(lost)
-        return ""
+            return facts, str(lost)
+        return facts, ""
 
     def _end_started(self, lease: Lease, strangers: frozenset[Identity], fact: AttemptEnded) -> None:
         if self._lane.ending is not fact:

@@ -29,6 +29,8 @@ from resilient_exec.wire import payload
 from resilient_exec.wire.channel import END, ChannelLost, Frame, Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resilient_exec.core.messages import EndStart, EndStop, Kill, RaiseSoftTimeout, Send, TakeBack
     from resilient_exec.model.task import Outcome
     from resilient_exec.process.tree import Identity
@@ -266,47 +268,48 @@ class LokyLane:
             self._keeper.bury(self._hand_over(lease), "")
 
     def _read(self, lease: Lease) -> None:
+        post = self._loop.post
         try:
             for frame in lease.frames():
                 if frame.kind is _RETURNED:
-                    self._take_outcome(lease, frame)
+                    self._take_outcome(lease, frame, post)
                 else:
-                    self.take(lease, frame)
+                    self.take(lease, frame, post)
                 if self.lease is not lease:
                     return
         except ChannelLost as lost:
             self._keeper.bury(self._hand_over(lease), str(lost))
 
-    def take(self, lease: Lease, frame: Frame) -> None:
-        """One message of the worker, wherever it was read."""
+    def take(self, lease: Lease, frame: Frame, post: Callable[[Any], object]) -> None:
+        """One message of the worker, wherever it was read; what follows from it for the core is given to ``post``."""
         kind = frame.kind
         if kind is Kind.HELLO:
             lease.stacks_fd = frame.serial
             self.start_words = self.settings.worker.preparation
         elif kind is Kind.READY:
             self.is_ready = True
-            self._loop.post(LaneReady(self.number, lease.pid or 0))
+            post(LaneReady(self.number, lease.pid or 0))
         elif kind is Kind.START_FAILED:
             self.said, self.is_lasting = bytes(frame.body).decode(errors="replace"), bool(frame.serial)
             if self.lease is lease:
                 self._keeper.bury(self._hand_over(lease), "")
         elif kind in _OUTCOMES:
-            self._take_outcome(lease, frame)
+            self._take_outcome(lease, frame, post)
         else:
-            self._take_refusal(lease, frame)
+            self._take_refusal(lease, frame, post)
 
-    def _take_refusal(self, lease: Lease, frame: Frame) -> None:
+    def _take_refusal(self, lease: Lease, frame: Frame, post: Callable[[Any], object]) -> None:
         held = next((h for h in self.held if h.serial == frame.serial), None)
         if held is None:
             return
         if frame.kind is Kind.SKIPPED:
             self.held.remove(held)
-            self._loop.post(TakenBack(self.number, ((held.number, held.attempt),)))
+            post(TakenBack(self.number, ((held.number, held.attempt),)))
         elif frame.kind is Kind.CROWDED and self.lease is lease:
             left = int(bytes(frame.body)) / 2**20
             self._keeper.bury(self._hand_over(lease), f"it still held {left:.0f} MiB of earlier tasks")
 
-    def _take_outcome(self, lease: Lease, frame: Frame) -> None:
+    def _take_outcome(self, lease: Lease, frame: Frame, post: Callable[[Any], object]) -> None:
         held = self.held
         if not held or held[0].serial != frame.serial:
             return  # no message of ours, or about what was taken back
@@ -335,7 +338,7 @@ class LokyLane:
         if "strangers" in notes or self._strangers:
             self._strangers = frozenset(identities(notes.get("strangers", ())))
             fact.unfit = fact.unfit or ("it has many zombies" if lease.has_many_zombies() else "")
-        self._loop.post(fact)
+        post(fact)
 
     def end_of_attempt(self, fact: AttemptEnded) -> None:
         """What an attempt that raised had started is gone: now it is over, and the next may begin."""

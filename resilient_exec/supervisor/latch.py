@@ -32,7 +32,7 @@ _LOOK_UP = 0.5  # s: the longest wait for a handler to be run
 _BRIEF = 0.001  # s: who holds a monitor for longer is looked at
 _RLock: Any = type(threading.RLock())
 take = _RLock.acquire
-"""``take(monitor, False)``: take it where nobody has it, and say whether that was so; in C, and so several times as fast."""
+"""``take(monitor, False)``: take it if nobody has it, and say whether that was so; in C, several times as fast."""
 
 
 def mark_as_supervising(thread: threading.Thread) -> None:

@@ -121,7 +121,7 @@ def _is_plainly_of_main(parts: tuple[Any, ...]) -> bool:
 
 
 def _dumps_plain_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]], script: Known | None) -> bytes | None:
-    """Pickle a function that goes by its name, with arguments that can have no reducer; ``None``: it is another call."""
+    """Pickle a function that goes by its name, with arguments without reducers; ``None``: it is another call."""
     fn, args, kwargs = call
     if type(fn) is not FunctionType or not _ATOMS.issuperset(map(type, args)):
         return None
