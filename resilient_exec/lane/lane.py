@@ -7,6 +7,8 @@ time: the loop hands it over with the order to end it, and gets it back if that 
 
 **Blame.**  Attempts have serials in their worker, and the register says which one has begun last.  What was sent ahead
 and has not begun is charged to nobody.
+
+Longer than 400 lines: it has a method for each order of the core, and they share the state of one worker.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ the GIL) does not: deadlines count from the true begin.
 
 **If the loop itself fails**, every unsettled task settles with an ``InternalError`` that carries its story, and
 every worker is killed: a bug here must be loud, and must not hang anybody.
+
+Longer than 400 lines: it is one loop, with a method for each command and for each step of its turn.
 """
 
 from __future__ import annotations
