@@ -317,7 +317,7 @@ class Core:
                 self._tell("taken_back", record)
                 record.lane = None
                 self._enqueue(record)
-        if back and lane.state is LaneState.BUSY:
+        if back and lane.state is LaneState.BUSY:  # else the answer to its kill, which found nothing, is on its way
             if lane.holds and lane.holds[0] is head:
                 self._stay_busy(lane)  # it has room again
             else:
@@ -469,14 +469,13 @@ class Core:
             self._out.append(TakeBack(lane.number, ((record.task.number, record.attempt),)))
 
     def _kill(self, lane: LaneRecord, record: Record, *, unless_begun: bool = False) -> None:
-        order = self._await_answer(lane)
-        lane.aim = (record.task.number, record.attempt)
+        order = self._await_answer(lane, record)
         self._out.append(Kill(lane.number, record.task.number, record.attempt, order, unless_begun))
 
-    def _await_answer(self, lane: LaneRecord) -> int:
-        """The serial of an order that the lane is to answer."""
+    def _await_answer(self, lane: LaneRecord, victim: Record | None = None) -> int:
+        """The serial of an order that the lane is to answer; of which attempt it is the kill, if it is one."""
         self._serial += 1
-        lane.order = self._serial
+        lane.order, lane.victim = self._serial, victim
         self._lanes.set(lane, LaneState.KILLING, self._now + self.limits.kill_timeout)
         return self._serial
 
@@ -485,13 +484,13 @@ class Core:
         lane = self._lanes.get(s.lane)
         if lane is None or lane.state is not LaneState.KILLING or lane.order != s.order or lane.closing:
             return
-        if not lane.holds:
+        victim = lane.victim
+        if victim is None:
             return  # a start or a stop that has ended of itself: the word of that is on its way
-        head = lane.holds[0]
-        is_aim = (head.task.number, head.attempt) == lane.aim  # else that was taken back, and this came after it
-        if is_aim and (head.state is State.DOOMED or not head.has_begun):  # the lane does not have it
+        held = lane.holds[:1] == [victim]  # else it was cancelled
+        if held and (victim.state is State.DOOMED or not victim.has_begun):  # the lane does not have it
             del lane.holds[0]
-            self._release([head], lane, "its worker did not have it")
+            self._release([victim], lane, "its worker did not have it")
         self._go_on(lane)
 
     def _move(self, record: Record, state: State) -> None:

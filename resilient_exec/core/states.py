@@ -23,7 +23,6 @@ from resilient_exec.model.events import Story, render
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Hashable
 
     from resilient_exec.model.events import Row
     from resilient_exec.model.task import Outcome, Task
@@ -177,7 +176,7 @@ class LaneRecord:
     slow: bool = False  # the one that runs takes so long that nothing is to be sent behind it
     since: float = 0.0  # its head is waited for to begin
     order: int = 0  # the serial of the last one that is to be answered
-    aim: tuple[Hashable, int] | None = None  # the attempt that the last kill was for
+    victim: Record | None = None  # of which attempt that is the kill; None: it ends a start or a stop
     look: LookTimer = field(init=False)
     listed: dict[int, LaneRecord] | None = None  # by the roster, among those of which something can be asked
 

@@ -88,6 +88,8 @@ class Forking:
         self.has_begun = self._is_closed = False
         self._has_worked = False
         self.is_given_up = False  # workers are to be started by exec
+        # Whose handlers may wait for what never comes: the pool gives a thread for that.
+        self.log: Callable[[Callable[[], object]], object] = lambda job: job()
 
     def begin(self) -> None:
         """Start it, and do not wait: a lane will come, or :meth:`cool` is called.
@@ -142,7 +144,8 @@ class Forking:
             if self.modules or self._has_worked or not why.is_final:
                 return False
             self.is_given_up = True
-        _tell_once(f"the forkserver does not start: {why}")
+        words = f"the forkserver does not start: {why}"
+        self.log(lambda: _tell_once(words))
         return True
 
     def hold(self) -> None:
@@ -214,7 +217,7 @@ class Forking:
                 self._retired.append(server)
                 server = None
             if server is None:
-                server = self._server = ServerProcess(self.modules, self.env)
+                server = self._server = ServerProcess(self.modules, self.env, self.log)
             over = [one for one in self._retired if not one.workers]
             self._retired = [one for one in self._retired if one.workers]
         for one in over:

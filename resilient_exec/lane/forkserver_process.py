@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -21,13 +22,14 @@ from resilient_exec.wire.register import anonymous_file, read_text
 from resilient_exec.wire.scratch import parent_mark
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["ServerFailed", "ServerGone", "ServerProcess", "new_mark"]
 
 _logger = logging.getLogger(__name__)
 _END_TIMEOUT = 0.5  # s, for a server to reap its children and go
 _TOKEN = 16  # characters
+_LEFT_OUT = "preload: %s is left out, workers import it themselves: %s"
 _PART = 200  # descriptors in one datagram (the kernel takes 253)
 _CODE = "from resilient_exec.worker.forkserver import main; main(*{arguments!r})"
 
@@ -57,9 +59,12 @@ class ServerFailed(RuntimeError):
 
 
 class ServerProcess:
-    """One forkserver process."""
+    """One forkserver process.  ``log(job)`` has ``job()`` write to the log, on a thread that holds up nobody."""
 
-    def __init__(self, modules: tuple[str, ...], env: Mapping[str, str]) -> None:
+    def __init__(
+        self, modules: tuple[str, ...], env: Mapping[str, str], log: Callable[[Callable[[], object]], object]
+    ) -> None:
+        self._log = log
         self.began = time.monotonic()
         self.circumstances = circumstances(env)
         self.workers = 0  # that it has forked, and that have not been let go of
@@ -111,7 +116,7 @@ class ServerProcess:
         lines = self._lines()
         for line in lines[self._told :]:
             if line[0] == "left out":
-                _logger.warning("preload: %s is left out, workers import it themselves: %s", line[1], line[2])
+                self._log(functools.partial(_logger.warning, _LEFT_OUT, line[1], line[2]))
         self._told = len(lines)
         last = lines[-1] if lines else ["starting"]
         if last[0] == "ready":

@@ -79,6 +79,8 @@ class LokyLane:
         self.said, self.is_lasting = "", False  # the worker, of why it cannot start, and whether others cannot, either
         self.ending: AttemptEnded | None = None  # of one that is over, while what it has started is ended
         self._late: list[int] = []  # orders to be answered when that is done
+        self._away: Lease | None = None  # the worker, while the thread has it, and may give it back
+        self._postponed: list[Callable[[], object]] = []  # orders that came meanwhile
         self._end_start: int | None = None  # the order to end a start of which no process is there yet
         self._measured: Attempt | None = None
         self._strangers: frozenset[Identity] = frozenset()  # processes that earlier attempts have left
@@ -92,23 +94,34 @@ class LokyLane:
         self.is_ready = self.is_stopping = False
         self._serial, self._end_start, self.ending, self.said, self.is_lasting = 0, None, None, "", False
         self._measured, self._strangers = None, frozenset()
+        self._away = None
+        self._postponed.clear()
         self.held.clear()
         self.start_words = "its interpreter did not come up"
         self._keeper.start()
 
     def send(self, send: Send) -> tuple[Any, int] | None:
-        """Queue an attempt for the worker, for :meth:`flush` to write; where to take it back, and its serial there."""
-        lease = self.lease
+        """Queue an attempt for the worker, for :meth:`flush` to write; where to take it back, and its serial there.
+
+        Where the thread has the worker, as for a kill that came too late, that is done when it has given it back.
+        """
+        lease = self._away or self.lease
         if lease is None or not self.is_ready:
             return None  # the worker went meanwhile: the core is told, and takes the attempt back
         self._serial += 1
-        task = send.task
-        self.held.append(Held(self._serial, send.number, send.attempt, task))
-        lease.send_call(self._serial, *call_parts(task, send.attempt))
+        held = Held(self._serial, send.number, send.attempt, send.task)
+        self._queue(lease, held, call_parts(send.task, send.attempt))
+        return lease.view, held.serial
+
+    def _queue(self, lease: Lease, held: Held, parts: tuple[Any, ...]) -> None:
+        if self._away is not None:
+            self._postponed.append(lambda: self._queue(lease, held, parts))
+            return
+        self.held.append(held)
+        lease.send_call(held.serial, *parts)
         if self._tend_at == _NEVER:
-            looks_close = task.memory_limit is not None or self.settings.stall_timeout is not None
+            looks_close = held.task.memory_limit is not None or self.settings.stall_timeout is not None
             self._tend_by(time.monotonic() + (_FIRST_LOOK if looks_close else _LOOK_INTERVAL))
-        return lease.view, self._serial
 
     def flush(self) -> None:
         """Write what is queued, as far as the socket takes it; go on when it takes more."""
@@ -141,6 +154,9 @@ class LokyLane:
 
     def take_back(self, order: TakeBack) -> None:
         """Have those that have not begun never run here; told by ``TakenBack``."""
+        if self._away is not None:
+            self._postponed.append(lambda: self.take_back(order))
+            return
         lease = self.lease
         if lease is None:
             return
@@ -153,26 +169,33 @@ class LokyLane:
 
     def raise_soft_timeout(self, order: RaiseSoftTimeout) -> None:
         """Have ``SoftTimeout`` raised in that attempt; a late order does nothing."""
+        if self._away is not None:
+            self._postponed.append(lambda: self.raise_soft_timeout(order))
+            return
         held = self._find(order.number, order.attempt)
         if self.lease is not None and held is not None:
             self.lease.raise_soft_timeout(held.serial)
 
     def kill(self, kill: Kill) -> None:
         """End that attempt by killing the worker's whole process tree; one that comes late is only answered."""
+        if self._away is not None:
+            self._postponed.append(lambda: self.kill(kill))
+            return
         held, ending = self._find(kill.number, kill.attempt), self.ending
         if ending is not None and (ending.number, ending.attempt) == (kill.number, kill.attempt):
             self._late.append(kill.order)
         elif self.lease is None or held is None:
             self._loop.post(Answered(self.number, kill.order))
         else:
-            lease = self._hand_over(self.lease)
+            lease = self._away = self._hand_over(self.lease)
             attempt = self.attempt_of(lease, held)
             self._keeper.kill(lease, held, attempt, kill)
 
     def end_start(self, order: EndStart) -> None:
         """End a start that takes too long."""
         if self.lease is not None and not self.is_ready:
-            self._keeper.end_start(self._hand_over(self.lease), order.order)
+            self._away = self._hand_over(self.lease)
+            self._keeper.end_start(self._away, order.order)
         elif self.is_ready:
             self._loop.post(Answered(self.number, order.order))
         else:
@@ -188,7 +211,9 @@ class LokyLane:
 
     def stop(self) -> None:
         """End the idle worker in peace; told by ``WorkerGone``."""
-        if self.lease is not None and not self.held:
+        if self._away is not None:
+            self._postponed.append(self.stop)
+        elif self.lease is not None and not self.held:
             self.is_stopping = True
             self.lease.end_in_peace()
             self.flush()
@@ -224,7 +249,7 @@ class LokyLane:
 
     def listen(self, lease: Lease) -> None:
         """The thread gives a worker to the loop: a new one, or one whose kill came late."""
-        self.lease = lease
+        self.lease, self._away = lease, None
         self._loop.watch(lease.socket.fileno(), self._on_socket, write=lease.sending)
         lease.is_watched_for_room = lease.sending
         if lease.watch is not None and lease.watch.fileno() >= 0:
@@ -237,9 +262,18 @@ class LokyLane:
             self._tend_by(time.monotonic() + _FIRST_LOOK)
         if self._end_start is not None:
             order, self._end_start = self._end_start, None
-            self._keeper.end_start(self._hand_over(lease), order)
+            self._away = self._hand_over(lease)
+            self._keeper.end_start(self._away, order)
         elif self.is_closing and not self.is_stopping:
             self._keeper.discard(self._hand_over(lease))
+        else:
+            self._do_what_was_postponed()
+
+    def _do_what_was_postponed(self) -> None:
+        postponed, self._postponed = self._postponed, []
+        for order in postponed:  # which may hand the worker over again: the rest is postponed then, too
+            order()
+        self.flush()
 
     def _hand_over(self, lease: Lease) -> Lease:
         self._loop.unwatch(lease.socket.fileno())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from resilient_exec.wire.script import Script
 
 __all__ = ["check_initargs", "check_observers", "default_workers", "ends_with", "forkserver_of", "in_front_of"]
-__all__ += ["lane_maker", "memory_guard", "pool_limits", "receiver", "worker_variables"]
+__all__ += ["have_log", "lane_maker", "memory_guard", "pool_limits", "receiver", "worker_variables"]
 
 # Each library reads its own when it is loaded.  Those of the second line follow OMP_NUM_THREADS where they have none.
 _THREADS_OF_THEIR_OWN = ("OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS")
@@ -102,6 +102,9 @@ def in_front_of(
     logs: LogReceiver | None,
 ) -> tuple[Callable[..., object] | None, tuple[Any, ...]]:
     """What each worker calls at its start: the user's initializer, with what the pool has to set up in front of it."""
+    if (initializer, seed, logs) == (None, None, None):
+        return None, initargs
+    import_loky()  # its pickler takes what a worker starts with
     if seed is None and logs is None:
         return initializer, initargs
     from resilient_exec.worker.setup import set_up
@@ -197,6 +200,12 @@ def forkserver_of(
         tell_that_there_is_none(modules)
     import_loky()
     return None
+
+
+def have_log(forking: Forking | None, log: Callable[[Callable[[], object]], object]) -> None:
+    """Have what forks workers write to the log by ``log(job)``, so that no handler holds it up."""
+    if forking is not None:
+        forking.log = log
 
 
 def ends_with(forking: Forking | None) -> Callable[[], object]:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.core.lane_port import Parcel
 from resilient_exec.core.messages import ShutdownAsked
-from resilient_exec.lane.loky_start import import_loky
 from resilient_exec.model.errors import PoolBroken, PoolClosed
 from resilient_exec.model.policies import RetryPolicy
 from resilient_exec.model.summary import Summary, named
@@ -28,6 +27,7 @@ from resilient_exec.pool.arguments import (
     default_workers,
     ends_with,
     forkserver_of,
+    have_log,
     in_front_of,
     lane_maker,
     memory_guard,
@@ -210,13 +210,12 @@ class ResilientPool(Front, Executor):
         forking = self._forking = forkserver_of(forkserver, preload, variables, limits.start_timeout)
         self._seeded, self._logs = seeded(seed), receiver(logs)
         initializer, initargs = in_front_of(initializer, initargs, self._seeded, self._logs)
-        if initializer is not None:
-            import_loky()  # its pickler takes what a worker starts with
         self._pid, self._here, self._shut = os.getpid(), _here, False
         self._numbers, self._keys = itertools.count(), keys.Keys()
         worker = (initializer, initargs, output, fresh, variables, forking, script)
         make_lane = lane_maker(stall, limits.max_memory_per_worker is not None, *worker)
         self._supervisor = Supervisor(limits, make_lane, observers, guard, ends_with(forking))
+        have_log(forking, self._supervisor.log.run)
         exit_hook.end_at_exit(self._supervisor)
         if self._logs is not None:
             self._logs.start(self._supervisor)

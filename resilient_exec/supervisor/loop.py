@@ -118,7 +118,7 @@ class Supervisor:
         self._to_flush: set[Lane] = set()
         self._parted: list[Lane] = []  # closed or abandoned, their threads perhaps still ending
         self._notifier = Notifier()
-        self._log = Notifier("resilient-log", most=1)
+        self.log = Notifier("resilient-log", most=1)  # for all that is logged here: a handler may wait for ever
         self._observers = [ObserverThread(observer) for observer in observers]
         # What is done about a stimulus before the core is told of it.
         self._before: dict[type, Callable[[Any], object]] = {
@@ -197,7 +197,7 @@ class Supervisor:
         deadline = time.monotonic() + _JOIN_TIMEOUT
         for observer in self._observers:
             observer.join(max(0.0, deadline - time.monotonic()))
-        for notifier in (self._notifier, self._log):
+        for notifier in (self._notifier, self.log):
             notifier.join(max(0.0, deadline - time.monotonic()))
         if threading.current_thread() is not self._thread:
             self._thread.join(max(0.0, deadline - time.monotonic()))
@@ -297,7 +297,7 @@ class Supervisor:
 
     def _report(self, words: str, error: BaseException) -> None:
         """Log it, elsewhere: a handler of the user's may wait for what never comes."""
-        self._log.run(lambda: _logger.error("%s", words, exc_info=error))
+        self.log.run(lambda: _logger.error("%s", words, exc_info=error))
 
     # -- the commands ------------------------------------------------------------------------------------------------
 
@@ -316,7 +316,7 @@ class Supervisor:
             self.post(StartFailed(command.lane, f"the start of a lane raised {type(error).__name__}: {error}"))
 
     def _end_stop(self, command: EndStop) -> None:
-        self._log.run(lambda: _logger.warning(_DID_NOT_END, command.lane, self.core.limits.stop_timeout))
+        self.log.run(lambda: _logger.warning(_DID_NOT_END, command.lane, self.core.limits.stop_timeout))
         self._lanes[command.lane].end_stop(command)
 
     def _close_lane(self, command: CloseLane) -> None:
@@ -403,7 +403,7 @@ class Supervisor:
         for observer in self._observers:
             observer.close()
         self._notifier.close()
-        self._log.close()
+        self.log.close()
         self._loop.close()
         self.ended.set()
         self._has_started.set()

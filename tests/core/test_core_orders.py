@@ -219,3 +219,60 @@ def test_a_policy_is_given_its_time_anew() -> None:
     _lag(p, 20.0, stopped=True)
     assert p.state("a") is State.BACKING_OFF
     assert p.next_due() == 30.0
+
+
+# -- what is found while an order is on its way ------------------------------------------------------------------------
+
+
+def test_a_kill_that_finds_its_attempt_taken_back_leaves_its_lane_in_use() -> None:
+    p = Play()
+    p.sent("a")
+    p.kill("a")
+    assert p.taken_back("a") == ["killed a#1", "settled a#1", "Settle a killed 0"]
+    p.answered()
+    assert p.submit("b")[-1] == "Send L0 b#1"
+    assert p.begun("b") == ["begun b#1"]
+    assert p.after(1000) == []
+
+
+def test_so_does_one_at_the_end_of_the_pool() -> None:
+    """The lane was given up after 10 s where a cancel raced with ``shutdown(kill=True)``."""
+    p = Play()
+    p.sent("a")
+    p.shutdown(kill=True)
+    assert p.taken_back("a")[-1] == "Settle a killed 0"
+    assert p.answered() == ["CloseLane L0"]
+    assert p.closed()[-1] == "Finish"
+
+
+def test_what_was_sent_behind_one_that_was_taken_back_from_its_kill_stays_where_it_is() -> None:
+    p = Play(depth=2)
+    p.submit("a")
+    p.submit("b")
+    p.ready()
+    p.kill("a")
+    p.taken_back("a")
+    assert p.answered() == []
+    assert p.begun("b") == ["begun b#1"]
+
+
+def test_a_cancel_of_one_that_was_taken_for_frozen_leaves_its_lane_in_use() -> None:
+    p = Play()
+    p.sent("a")
+    p.after(10)
+    assert p.lane()["state"] == "killing"
+    p.cancel("a")
+    p.answered()
+    assert p.submit("b")[-1] == "Send L0 b#1"
+
+
+def test_a_cancel_of_one_that_was_taken_for_frozen_gives_none_of_those_behind_it_away() -> None:
+    """They are in the worker still, and would run there and elsewhere."""
+    p = Play(depth=2)
+    p.submit("a")
+    p.submit("b")
+    p.ready()
+    p.after(10)
+    p.cancel("a")
+    assert p.answered() == []
+    assert p.begun("b") == ["begun b#1"]

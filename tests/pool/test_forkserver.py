@@ -198,6 +198,7 @@ def test_one_that_does_not_start_is_done_without_and_the_log_says_why(make_pool,
     pool = make_pool(2)
     with caplog.at_level(logging.WARNING):
         parents = [pool.submit(os.getppid).result(60) for _ in range(3)]
+        pool.shutdown()
     assert parents == [os.getpid()] * 3
     assert "the forkserver does not start: the forkserver died (exit code 3)" in caplog.text
     assert make_pool(1).preloaded() is None

@@ -192,9 +192,31 @@ def test_a_module_with_a_question_mark_is_left_out_and_the_log_says_why(make_poo
     pool = make_pool(1, preload=(f"{name}?", "json"))
     with caplog.at_level(logging.WARNING):
         _, _, loaded = pool.submit(tasks.look, name).result(60)
+        pool.shutdown()
     assert not loaded
     assert f"preload: {name} is left out" in caplog.text
     assert why in caplog.text
+
+
+def test_a_log_handler_that_waits_for_ever_keeps_no_worker_from_starting(make_pool):
+    """As one that writes to a stderr which is a pipe that nobody reads."""
+    goes_on, has_come = threading.Event(), threading.Event()
+
+    class Stuck(logging.Handler):
+        def emit(self, _):
+            has_come.set()
+            goes_on.wait(60)
+
+    handler, logger = Stuck(), logging.getLogger("resilient_exec")
+    logger.addHandler(handler)
+    try:
+        pool = make_pool(1, preload=("no_such_module?",))
+        assert pool.submit(os.getpid).result(60)
+        assert has_come.wait(60)
+        assert pool.submit(os.getpid).result(60)
+    finally:
+        goes_on.set()
+        logger.removeHandler(handler)
 
 
 def test_preloaded_waits_for_it_and_names_what_was_left_out(make_pool, module, monkeypatch):
