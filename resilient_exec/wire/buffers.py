@@ -65,12 +65,15 @@ def pieces(pickled: bytes, buffers: Sequence[memoryview]) -> bytes | Pieces:
     return Pieces(pickled, buffers) if buffers else pickled
 
 
-def views(parts: Sequence[bytes | memoryview | Pieces]) -> list[memoryview]:
+def views(parts: Sequence[bytes | memoryview | Pieces]) -> list[bytes | memoryview]:
     """The parts of a frame's body, in order and in pieces, none of them empty."""
-    found: list[memoryview] = []
+    found: list[bytes | memoryview] = []
     offset = 0
     for part in parts:
-        found += part.views(offset) if isinstance(part, Pieces) else [memoryview(part)] if len(part) else []
+        if isinstance(part, Pieces):
+            found += part.views(offset)
+        elif part:
+            found.append(part)
         offset += len(part)
     return found
 
@@ -84,9 +87,9 @@ def loads(data: bytes | bytearray | memoryview | Pieces) -> Any:
     """Unpickle a message; its buffers are used where they are."""
     if isinstance(data, Pieces):
         data = data.joined()
-    view = memoryview(data)
-    if view[0] != 0:
+    if data[0] != 0:
         return pickle.loads(data)
+    view = memoryview(data)
     _, gap, count, length = _HEAD.unpack_from(view)
     sizes = struct.unpack_from(f"<{count}Q", view, _HEAD.size)
     start = _HEAD.size + 8 * count

@@ -236,7 +236,7 @@ class Outbox:
         if length < _CHUNK:
             small += views(parts)
             return
-        self._pieces += [memoryview(b"".join(small)), *views(parts)]
+        self._pieces += [memoryview(b"".join(small)), *(memoryview(view) for view in views(parts))]
         small.clear()
 
     def put_call(self, serial: int, numbers: tuple[Any, ...], about: bytes, call: bytes | Pieces) -> None:
@@ -348,7 +348,7 @@ class WorkerChannel:
                 self._read(len(self._buffer) - self._at)
             start = self._at + _HEADER.size
             self._at = start + length
-            return Frame(kind, serial, memoryview(self._buffer)[start : self._at])
+            return Frame(kind, serial, self._buffer[start : self._at])
         body = _Body(kind, serial, length, self._buffer[start : start + length])
         self._at = min(start + length, len(self._buffer))
         while room := body.room():

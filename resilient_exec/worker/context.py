@@ -171,9 +171,9 @@ class _Place:
         return self._outside
 
     def clear(self, serial: int) -> None:
+        if self.noted is None or not self.noted():
+            return  # none was ever made
         folder = self._folder()
-        if not folder:
-            return
         path = os.path.join(folder, f"{self.mark}{serial}")
         if not os.path.lexists(path):
             return

@@ -40,6 +40,11 @@ from resilient_exec.worker.state import WorkerState
 from resilient_exec.worker.streams import Streams, flush
 from resilient_exec.worker.terminal import disregard_interrupts, leave_group
 
+try:
+    from _signal import getsignal as _getsignal  # type: ignore[import-not-found]  # several times as fast: no enums
+except ImportError:
+    _getsignal = signal.getsignal
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -225,14 +230,14 @@ def arm() -> None:
         faulthandler.register(STACKS_SIGNAL, file=worker.stacks, all_threads=True, chain=False)
     signal.signal(SOFT_SIGNAL, on_soft_timeout)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (STACKS_SIGNAL, SOFT_SIGNAL))
-    worker.handler = signal.getsignal(STACKS_SIGNAL)
+    worker.handler = _getsignal(STACKS_SIGNAL)
 
 
 def is_armed() -> bool:
     """Whether our two signals seem to be as they were set; asks no system."""
     if STACKS_SIGNAL is None or SOFT_SIGNAL is None:
         return True
-    return signal.getsignal(SOFT_SIGNAL) is on_soft_timeout and signal.getsignal(STACKS_SIGNAL) is worker.handler
+    return _getsignal(SOFT_SIGNAL) is on_soft_timeout and _getsignal(STACKS_SIGNAL) is worker.handler
 
 
 def end_process(status: int, words: str) -> NoReturn:

@@ -50,6 +50,8 @@ _NO_CHILD = 0.0001  # s: nobody starts a process in less
 _BACKSTOP = 2  # times its memory limit: what a process may map, however fast it does so ...
 _BACKSTOP_LEAST = 1 << 30  # ... and at least so many bytes beyond it: the stack of each thread counts with 8 MiB
 _SHIFT = 64 << 20  # bytes: by how much the backstop may be off before it is set anew
+_MATTERS = 20  # one part in so many of a limit may be added before it is measured again ...
+_RATE = 2 << 30  # ... at so many bytes/s, which no task is expected to surpass
 _CROWDED = 2  # a worker that still holds more than one part in so many of an attempt's limit is not to run it
 _NO_THREAD = "can't start new thread"
 _BACKSTOP_WORDS = (
@@ -61,6 +63,7 @@ _TIMERS = [getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_PROF", "ITI
 _USUAL_TIMERS = _TIMERS[:2]  # the third is hardly ever used: it is looked for when there is nothing to do
 
 _monotonic = time.monotonic
+_getitimer: Any = getattr(signal, "getitimer", None)  # where there are timers
 
 
 class _State:
@@ -69,6 +72,8 @@ class _State:
     forked = False  # this is a child that a task forked, and that came back out of the task's code
     slow = False  # the last attempt took so long that it may have left anything
     fresh = 0  # bytes that the worker held before its first attempt with a limit; 0: not looked yet
+    left = 0  # bytes that it held beyond that when it last looked ...
+    measured_at = 0.0  # ... and when that was
     backstop: tuple[int, int] = (0, 0)  # the memory limit for which the kernel's is set, and what was mapped then
     before: tuple[int, int] = (0, 0)  # the kernel's limit as it was
     children: frozenset[int] = frozenset()  # of earlier attempts
@@ -150,7 +155,10 @@ def _prepare_for_next() -> None:
 
 def _look_quickly(timers: list[Any]) -> bool:
     """Whether all seems well behind a quick attempt."""
-    return is_armed() and worker.streams.seem_well() and not any(signal.getitimer(timer)[0] for timer in timers)
+    for timer in timers:
+        if _getitimer(timer)[0]:
+            return False
+    return is_armed() and worker.streams.seem_well()
 
 
 def _stop_timers() -> None:
@@ -181,19 +189,14 @@ def _children() -> frozenset[int]:
 
 def _attempt(serial: int, body: Any) -> None:
     about_size, number, attempt, soft, hard, memory_limit = CALL.unpack_from(body)
-    rest = body[CALL.size :]
-    about, call = bytes(rest[:about_size]), rest[about_size:]
-    rest.release()
-    body.release()
+    about, call = _split(body, CALL.size, CALL.size + about_size)
     if not _look_quickly(_USUAL_TIMERS):
         _put_in_order()
     if soft and SOFT_SIGNAL is not None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (SOFT_SIGNAL,))
     began = _monotonic()
     if memory_limit >= 0:
-        held = _measure(memory_limit)
-        left = max(0, held - _state.fresh)
-        worker.register.hold(left)
+        left = _left_by_others(memory_limit, began)
         if left * _CROWDED > memory_limit:
             worker.channel.send(Kind.CROWDED, serial, str(left).encode())
             return
@@ -221,6 +224,14 @@ def _attempt(serial: int, body: Any) -> None:
         _state.children = _children()
 
 
+def _split(body: bytes | memoryview, start: int, end: int) -> tuple[bytes, bytes | memoryview]:
+    """What is between ``start`` and ``end``, and what is behind; a long body is given up, but for the latter."""
+    parts = bytes(body[start:end]), body[end:]
+    if isinstance(body, memoryview):
+        body.release()
+    return parts
+
+
 def _note_children(notes: dict[str, Any], *, raised: bool) -> None:
     """Note what processes there are that the attempt may have started, and whether the parent is to end some."""
     children, before = _children(), _state.children
@@ -230,7 +241,7 @@ def _note_children(notes: dict[str, Any], *, raised: bool) -> None:
     _state.children = children
 
 
-def _run(serial: int, call: memoryview) -> tuple[Kind, dict[str, Any], bytes | Pieces]:
+def _run(serial: int, call: memoryview | bytes) -> tuple[Kind, dict[str, Any], bytes | Pieces]:
     """Run the call and pack what comes of it, whatever that is; with what else is to be said of it."""
     fresh_locks = worker.fresh_locks
     try:
@@ -276,15 +287,16 @@ def _left() -> dict[str, Any]:
     return {"unfit": worker.unfit} if worker.unfit else {}
 
 
-def _call(serial: int, body: memoryview) -> object:
+def _call(serial: int, body: memoryview | bytes) -> object:
     try:
         fn, args, kwargs = payload.unpack_call(body)
     except Exception as error:
         text = f"the call cannot be unpickled in the worker: {payload.text_of(error)}"
         raise payload.Unsendable(text + _why_no_script(error)) from error
-    # The raw pickle must not lie beside what it was made into for as long as the task runs.
-    with contextlib.suppress(BufferError):  # something unpickled is a view of it
-        body.release()
+    # A long pickle must not lie beside what it was made into for as long as the task runs.
+    if type(body) is memoryview:
+        with contextlib.suppress(BufferError):  # something unpickled is a view of it
+            body.release()
     try:
         worker.running = serial
         if worker.register.soft() == serial:  # it may be over already: the call took that long to unpickle
@@ -330,6 +342,18 @@ def _statm() -> tuple[int, int]:
 
 
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+def _left_by_others(memory_limit: int, now: float) -> int:
+    """Bytes of earlier attempts that this process holds before one with that limit, for which the backstop is set.
+
+    They are measured again when a part of the limit that matters may have been added.
+    """
+    if _state.backstop[0] != memory_limit or now - _state.measured_at > memory_limit / _MATTERS / _RATE:
+        _state.left = max(0, _measure(memory_limit) - _state.fresh)
+        _state.measured_at = now
+        worker.register.hold(_state.left)
+    return _state.left
 
 
 def _measure(memory_limit: int) -> int:

@@ -105,11 +105,11 @@ class WorkerState:
 
     def untrace(self) -> None:
         """Take away a trace or profile function that a task has left: it would be called in our own code."""
-        with contextlib.suppress(BaseException):  # it is called once more, and may raise
-            if sys.getprofile() is not self._profile:
+        if sys.getprofile() is not self._profile:
+            with contextlib.suppress(BaseException):  # it is called once more, and may raise
                 sys.setprofile(self._profile)
-        with contextlib.suppress(BaseException):
-            if sys.gettrace() is not self._trace:
+        if sys.gettrace() is not self._trace:
+            with contextlib.suppress(BaseException):
                 sys.settrace(self._trace)
 
     def compare(self, fn: Any) -> str:

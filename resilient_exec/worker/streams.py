@@ -78,9 +78,11 @@ class Streams:
         """An attempt begins: what earlier ones have printed is not its own."""
         if self._captured:
             for number in (1, 2):
-                with contextlib.suppress(OSError):
+                try:
                     if os.lseek(number, 0, os.SEEK_END):
                         os.ftruncate(number, 0)
+                except OSError:  # closed: it is mended where the process is put in order
+                    continue
 
     def tails(self, size: int) -> tuple[bytes, bytes]:
         """The last bytes that the attempt has printed, where that is kept."""
@@ -102,7 +104,8 @@ class Streams:
         for name, stream in self._objects.items():
             if getattr(sys, name, self) is not stream or not _is_usable(stream):
                 return False
-        return not any(what & select.POLLNVAL for _, what in self._looked_for.poll(0))
+        found = self._looked_for.poll(0)
+        return not found or not any(what & select.POLLNVAL for _, what in found)
 
     def mend(self) -> None:
         """Put back what is no longer as it was; made to be quick where nothing is amiss."""
