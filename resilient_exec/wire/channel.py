@@ -309,6 +309,10 @@ class WorkerChannel:
             pass
         raise ChannelLost("the task closed descriptors that belong to the pool")
 
+    def leave_open(self) -> None:
+        """Leave it to the end of the process to close it: no use from here on, no warning of a socket left open."""
+        self._socket.detach()
+
     def send(self, kind: Kind, serial: int = 0, *parts: bytes | memoryview | Pieces) -> None:
         """Send one frame, whose body is the parts, however long it takes."""
         self._check()

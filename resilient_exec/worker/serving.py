@@ -110,6 +110,7 @@ def _serve() -> None:
             _prepare_for_next()
         frame = channel.receive()
         if frame.kind is not Kind.ATTEMPT:
+            channel.leave_open()
             return
         if worker.unfit:  # it was sent before that was known
             channel.send(Kind.SKIPPED, frame.serial)

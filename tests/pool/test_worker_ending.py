@@ -69,3 +69,27 @@ def test_a_file_that_a_preloaded_module_has_opened_gets_each_word_once(make_pool
     pool.shutdown()
     expected = ["from the import", *(f"from task {number}" for number in range(4))]
     assert sorted(text(tmp_path / "log").splitlines()) == sorted(expected)
+
+
+@pytest.mark.parametrize("options", ["", "forkserver=False", pytest.param("preload=('json',)", marks=linux_only)])
+def test_a_worker_that_ends_warns_of_nothing_in_development_mode(start_script, options):
+    script = start_script(
+        f"""
+        import logging
+        from resilient_exec import ResilientPool
+
+        def fail():
+            raise ValueError("mine")
+
+        if __name__ == "__main__":
+            with ResilientPool(1, max_tasks_per_worker=1, logs="forward", {options}) as pool:
+                print(pool.submit(abs, -4).result(), pool.submit(logging.warning, "logged").result())
+            with ResilientPool(1, initializer=fail, {options}) as pool:
+                print(pool.submit(abs, -4).exception())
+        """,
+        python=("-X", "dev", "-W", "error"),
+    )
+    assert script.wait() == 0
+    assert "4 None\n" in script.out
+    assert "mine" in script.out
+    assert [line for line in script.err.splitlines() if "Warning" in line] == []
