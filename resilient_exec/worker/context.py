@@ -221,6 +221,11 @@ def _make(given: tuple[Any, ...]) -> TaskContext:
     return TaskContext(key, attempt, pids, tuple(limit for limit in limits if limit), serial, began)
 
 
+def ran() -> float:
+    """Seconds since the attempt under way has begun."""
+    return time.monotonic() - task_context()._began
+
+
 def enter(*given: Any) -> None:
     """Called when an attempt begins, with its serial, number, attempt, limits (s; 0: none), key and pids, begin."""
     global _given, _current

@@ -63,6 +63,7 @@ __all__ = [
     "end_process",
     "is_armed",
     "on_soft_timeout",
+    "raise_soft_timeout_late",
     "worker",
 ]
 
@@ -210,6 +211,15 @@ def on_soft_timeout(*_: object) -> None:
     if worker.running and worker.running == worker.register.soft():
         worker.running = 0  # once in an attempt
         raise SoftTimeout(f"the soft_timeout of this attempt is over (attempt {context.task_context().attempt})")
+
+
+def raise_soft_timeout_late(took: float) -> None:
+    """The same for one that struck before the task's code began: ``took`` s went into what that needs."""
+    worker.running = 0
+    raise SoftTimeout(
+        f"the soft_timeout of this attempt (attempt {context.task_context().attempt}) was over before the task's own "
+        f"code began: to unpickle its call, and to import what that needs, took {took:.1f} s"
+    )
 
 
 def _open_stacks(seat: Seat, lowest: int) -> int:

@@ -34,7 +34,7 @@ from resilient_exec.worker.main import (
     bootstrap,
     end_process,
     is_armed,
-    on_soft_timeout,
+    raise_soft_timeout_late,
     worker,
 )
 from resilient_exec.worker.streams import flush
@@ -301,7 +301,7 @@ def _call(serial: int, body: memoryview | bytes) -> object:
     try:
         worker.running = serial
         if worker.register.soft() == serial:  # it may be over already: the call took that long to unpickle
-            on_soft_timeout()
+            raise_soft_timeout_late(context.ran())
         return fn(*args, **kwargs)
     finally:
         worker.running = 0

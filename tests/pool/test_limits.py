@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 
@@ -228,14 +229,15 @@ def test_the_only_attempt_is_never_evicted(machine, make_pool, tmp_path):
 
 
 def test_a_soft_timeout_wakes_a_sleeping_task_which_may_put_things_in_order(lone):
-    soft = lone.options(soft_timeout=0.3, timeout=60)
+    soft = warmed(lone).options(soft_timeout=0.3, timeout=60)
     told, left = soft.submit(tasks.tidy_up).result(60)
     assert "soft_timeout" in told
     assert 0 < left < 60
 
 
 def test_a_soft_timeout_that_leaves_the_task_counts_as_a_timeout_and_shows_where_it_was(make_pool):
-    pool = make_pool(1, soft_timeout=0.3, retry=RetryPolicy(timeouts=1, wait=lambda _: 0.0))
+    retry = RetryPolicy(timeouts=1, wait=lambda _: 0.0)
+    pool = make_pool(1, soft_timeout=0.3, retry=retry, preload=("pool_limits",))  # each worker has what tasks need
     future = pool.submit(tasks.sleep_deep_inside)
     error = future.exception(60)
     assert isinstance(error, TaskTimeout)
@@ -251,12 +253,14 @@ def test_a_soft_timeout_that_is_over_before_the_call_is_unpickled_strikes_as_it_
     error = soft.submit(tasks.sleep_for, tasks.SlowToArrive()).exception(60)
     assert isinstance(error, TaskTimeout)
     assert isinstance(error.__cause__, SoftTimeout)
+    assert re.search(r"before the task's own code began: .* took \d+\.\d s", error.dossier.attempts[0].traceback)
 
 
-def test_what_a_task_does_to_our_signals_does_not_keep_the_next_one_from_its_soft_timeout(lone):
+def test_what_a_task_does_to_our_signals_does_not_keep_the_next_one_from_its_soft_timeout(make_pool):
+    pool = make_pool(1, preload=("pool_limits",))  # its worker is replaced
     for fn in (tasks.take_handlers_away, tasks.block_all_signals):
-        lone.submit(fn).result(60)
-        soft = lone.options(soft_timeout=0.3, timeout=60, retry=1)
+        pool.submit(fn).result(60)
+        soft = pool.options(soft_timeout=0.3, timeout=60, retry=1)
         assert "soft_timeout" in soft.submit(tasks.tidy_up).result(60)[0]
 
 
