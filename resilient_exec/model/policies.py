@@ -101,11 +101,14 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         for name in ("deaths", "timeouts", "memory", "errors"):
             budget = getattr(self, name)
-            if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
+            if not _is_whole(budget) or budget < 0:
                 raise ValueError(f"{name} must be a whole number of further attempts, 0 or more; got {budget!r}")
+            object.__setattr__(self, name, int(budget))
         total = self.total
-        if total is not None and (isinstance(total, bool) or not isinstance(total, int) or total < 1):
-            raise ValueError(f"total must be a whole number of attempts in all, 1 or more, or None; got {total!r}")
+        if total is not None:
+            if not _is_whole(total) or total < 1:
+                raise ValueError(f"total must be a whole number of attempts in all, 1 or more, or None; got {total!r}")
+            object.__setattr__(self, "total", int(total))
         for name in ("retry_if", "wait", "stop"):
             strategy = getattr(self, name)
             if strategy is not None and not callable(strategy):
@@ -192,6 +195,11 @@ class _Draws:
         return getattr(_here.generator or random, name)
 
 
+def _is_whole(number: Any) -> bool:
+    """Whether it is a whole number, of whatever library; a truth value is none."""
+    return isinstance(number, Integral) and not isinstance(number, bool)
+
+
 def as_policy(retry: RetryPolicy | int) -> RetryPolicy:
     """``retry`` as a policy: a number means that many attempts in all over deaths, timeouts and memory.
 
@@ -201,10 +209,9 @@ def as_policy(retry: RetryPolicy | int) -> RetryPolicy:
     """
     if isinstance(retry, RetryPolicy):
         return retry
-    number: Any = retry
-    if isinstance(number, bool) or not isinstance(number, Integral):
+    if not _is_whole(retry):
         raise TypeError(f"retry must be a RetryPolicy or a number of attempts in all; got {retry!r}")
-    retry = int(number)
+    retry = int(retry)
     if retry < 1:
         raise ValueError(f"retry must be at least 1 (attempts in all; 1: none again); got {retry!r}")
     return RetryPolicy(deaths=retry - 1, timeouts=retry - 1, memory=retry - 1, total=retry)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import numbers
 import queue
+import sys
 import time
 from abc import abstractmethod
 from collections import deque
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.pool.options import UNSET, Options, count
 from resilient_exec.supervisor.future import ResilientFuture, Settled
+from resilient_exec.supervisor.latch import deadline_after
 from resilient_exec.worker.context import in_turn
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def _checked_chunksize(value: Any) -> int:
         raise TypeError(f"chunksize must be a whole number of calls per task, 1 or more; got {value!r}")
     if value < 1:
         raise ValueError(f"chunksize must be >= 1, got {value!r}")
-    return int(value)
+    return min(int(value), sys.maxsize)
 
 
 class Front:
@@ -160,8 +162,8 @@ class Front:
         """
         chunksize = _checked_chunksize(chunksize)
         if buffersize is not None:
-            count("buffersize", buffersize)
-        deadline = None if timeout is None else time.monotonic() + timeout
+            buffersize = min(count("buffersize", buffersize), sys.maxsize)
+        deadline = deadline_after(timeout)
         calls = zip(*iterables, strict=False)
         if chunksize == 1:
             submissions = (self.submit(fn, *args) for args in calls)

@@ -20,13 +20,14 @@ must not hang takes such a lock from its owner, when that is seen to be elsewher
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import sys
 import threading
 import time
 from typing import Any
 
-__all__ = ["Flag", "Latch", "Monitor", "is_supervising", "mark_as_supervising", "take"]
+__all__ = ["Flag", "Latch", "Monitor", "deadline_after", "is_supervising", "mark_as_supervising", "take"]
 
 _LOOK_UP = 0.5  # s: the longest wait for a handler to be run
 _BRIEF = 0.001  # s: who holds a monitor for longer is looked at
@@ -43,6 +44,26 @@ def mark_as_supervising(thread: threading.Thread) -> None:
 def is_supervising() -> bool:
     """Whether this thread is one of those."""
     return "_resilient_supervising" in threading.current_thread().__dict__
+
+
+def deadline_after(timeout: Any) -> float | None:
+    """When so many seconds are over, on the clock of ``time.monotonic``; ``None``: never.
+
+    Any kind of number will do; it is made a float first, since a sum with one of numpy's small floats is one of them.
+    NaN seconds are over at once, as for the standard library's futures.
+
+    Raises:
+        TypeError: it is no number.
+    """
+    if timeout is None:
+        return None
+    try:
+        seconds = timeout if type(timeout) is float else float(timeout + 0)  # a text is no number
+    except OverflowError:
+        seconds = math.inf if timeout > 0 else -math.inf
+    except (TypeError, ArithmeticError):
+        raise TypeError(f"timeout must be a number of seconds or None; got {timeout!r}") from None
+    return time.monotonic() + (0.0 if math.isnan(seconds) else seconds)
 
 
 class _Waiters:
@@ -66,7 +87,7 @@ class _Waiters:
     def sleep(self, lock: threading.Lock, timeout: float | None) -> bool:
         """Wait, at most ``timeout`` s, to be woken; whether that was so."""
         try:
-            return self._look_up(lock, None if timeout is None else time.monotonic() + timeout)
+            return self._look_up(lock, deadline_after(timeout))
         finally:
             with contextlib.suppress(ValueError):  # it has been woken
                 self._locks.remove(lock)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import threading
+import time
+from decimal import Decimal
+from fractions import Fraction
 
 import pool_odd as odd
 import pool_tasks as tasks
@@ -329,3 +332,63 @@ def test_kill_ends_a_running_and_a_waiting_task_for_good(lone, tmp_path):
     assert not tasks.alive(int(lines(here)[0]))
     running.kill()  # a done task is left alone
     assert running.exception(0) is errors[0]
+
+
+# -- times that are no usual numbers -----------------------------------------------------------------------------------
+
+NUMBERS = {
+    "nan": (float("nan"), False),
+    "0": (0, False),
+    "minus infinity": (float("-inf"), False),
+    "a negative number": (-(10**400), False),
+    "a decimal NaN": (Decimal("NaN"), False),
+    "infinity": (float("inf"), True),
+    "a number that no float can be": (10**400, True),
+    "a fraction": (Fraction(60), True),
+    "a decimal number": (Decimal(60), True),
+    "True": (True, None),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_whoever_waits_for_a_result_waits_as_long_as_the_number_says_or_not_at_all(lone, tmp_path, name):
+    """With NaN it was for ever; for the standard library it is no time at all."""
+    timeout, is_long = NUMBERS[name]
+    go = str(tmp_path / "go")
+    future = lone.submit(tasks.meet, str(tmp_path / "here"), go)
+    if is_long:
+        threading.Timer(0.2, tasks.note, (go, "now")).start()
+        assert future.exception(timeout) is None
+        assert concurrent.futures.wait([future], timeout).done == {future}
+        assert list(lone.map(tasks.same, [1], timeout=timeout)) == [1]
+        return
+    for ask in (future.result, future.exception):
+        with pytest.raises(TimeoutError):
+            ask(timeout)
+    assert concurrent.futures.wait([future], timeout).not_done == {future}
+    with pytest.raises(TimeoutError):
+        list(lone.map(tasks.same, [1], timeout=timeout))
+    tasks.note(go, "now")
+    future.result(60)
+
+
+def test_numbers_of_numpy_are_times_to_wait_whatever_their_precision(lone):
+    """The clock plus a float16 is infinite, or some hours off."""
+    numpy = pytest.importorskip("numpy")
+    for kind in (numpy.float16, numpy.float32, numpy.float64, numpy.int8, numpy.uint64):
+        assert lone.submit(time.sleep, 0.05).result(kind(60)) is None
+        assert list(lone.map(tasks.same, [1, 2], timeout=kind(60))) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "timeout", ["1", b"1", [], 1j, object(), Decimal("sNaN")], ids=lambda value: type(value).__name__
+)
+def test_what_is_no_number_is_no_time_to_wait(lone, tmp_path, timeout):
+    go = str(tmp_path / "go")
+    future = lone.submit(tasks.meet, str(tmp_path / "here"), go)
+    with pytest.raises(TypeError, match="timeout must be a number of seconds or None; got "):
+        future.result(timeout)
+    with pytest.raises(TypeError, match="timeout must be a number of seconds or None; got "):
+        lone.map(tasks.same, [1], timeout=timeout)
+    tasks.note(go, "now")
+    future.result(60)

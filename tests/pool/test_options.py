@@ -454,7 +454,16 @@ def test_numbers_of_numpy_are_numbers(make_pool):
     )
     assert pool.options(priority=numpy.int64(3), timeout=numpy.int16(7)).submit(abs, -4).result() == 4
     assert pool.options(priority=10**400).submit(abs, -5).result() == 5
+    policy = RetryPolicy(deaths=numpy.int64(2), errors=numpy.uint8(1), total=numpy.int16(3))
+    assert (type(policy.deaths), policy.errors, policy.total) == (int, 1, 3)
+    assert list(pool.map(abs, [-1, -2], chunksize=numpy.int64(2), buffersize=numpy.int64(1))) == [1, 2]
     with pytest.raises(ValueError, match="priority"):
         pool.options(priority=numpy.float64("nan"))
     with pytest.raises(ValueError, match="timeout"):
         pool.options(timeout=10**400)
+
+
+@pytest.mark.parametrize("number", [2**63, 10**400])
+def test_chunks_and_buffers_may_be_larger_than_any_sequence(warm, number):
+    assert list(warm.map(abs, [-1, -2, 3], chunksize=number)) == [1, 2, 3]
+    assert list(warm.map(abs, [-1, -2, 3], buffersize=number)) == [1, 2, 3]
