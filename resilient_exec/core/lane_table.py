@@ -46,7 +46,11 @@ class Roster:
 
     def can_take(self) -> bool:
         """Whether another attempt can be sent, or a lane started for it."""
-        return bool(self._idle or self._ahead or self._down or len(self._lanes) < self._limits.lanes)
+        return bool(self._idle or self._ahead) or self.can_start()
+
+    def can_start(self) -> bool:
+        """Whether there is a lane without a worker, or may be another lane."""
+        return bool(self._down) or len(self._lanes) < self._limits.lanes
 
     def pick(self, now: float) -> LaneRecord | None:
         """A lane that can take an attempt now: an idle one (the last used: it is warm), else one with room ahead.

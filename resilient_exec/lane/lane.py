@@ -44,6 +44,7 @@ _LOOK_INTERVAL = 0.5  # s, between two looks at the tree of an attempt without l
 _FIRST_LOOK = 0.02  # s, from a send until an attempt with a limit is looked at
 _RETURNED = Kind.RETURNED  # to look it up in its class takes 0.2 us
 _NEVER = float("inf")
+_new = tuple.__new__  # for named tuples: their own is written in Python
 _OUTCOMES = (Kind.RETURNED, Kind.RAISED, Kind.NOT_SENDABLE)
 
 
@@ -109,7 +110,7 @@ class LokyLane:
         if lease is None or not self.is_ready:
             return None  # the worker went meanwhile: the core is told, and takes the attempt back
         self._serial += 1
-        held = Held(self._serial, send.number, send.attempt, send.task)
+        held = _new(Held, (self._serial, send.number, send.attempt, send.task))
         self._queue(lease, held, call_parts(send.task, send.attempt))
         return lease.view, held.serial
 

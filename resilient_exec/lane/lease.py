@@ -131,6 +131,7 @@ class Lease:
         self.socket.setblocking(False)
         self._framer = Framer(self.socket)
         self._outbox = Outbox(self.socket)
+        self.send_call = self._outbox.put_call  # each attempt takes this way
 
     # -- the start -------------------------------------------------------------------------------------------------
 
@@ -189,10 +190,6 @@ class Lease:
     def send(self, kind: Kind, serial: int = 0, *parts: bytes) -> None:
         """Queue a frame; :meth:`pump` moves it."""
         self._outbox.put(kind, serial, *parts)
-
-    def send_call(self, serial: int, numbers: tuple[Any, ...], about: bytes, call: Any) -> None:
-        """Queue an attempt."""
-        self._outbox.put_call(serial, numbers, about, call)
 
     def pump(self) -> int:
         """Write as much as the socket takes now; how many bytes that was."""

@@ -75,6 +75,9 @@ class Frame(NamedTuple):
     body: memoryview | bytes
 
 
+_new = tuple.__new__  # for named tuples: their own is written in Python
+
+
 class ChannelLost(Exception):
     """The channel is closed, is no longer ours, or carries what is not a frame."""
 
@@ -178,14 +181,15 @@ class Framer:
         if len(data) - at < _HEADER.size:
             return None
         kind, serial, length = _parse(data, at)
-        start, end = at + _HEADER.size, at + _HEADER.size + length
+        start = at + _HEADER.size
+        end = start + length
         if end > len(data):
             if length >= _CHUNK:
                 self._body = _Body(kind, serial, length, data[start:])
                 self._data, self._at = b"", 0
             return None
         self._at = end
-        return Frame(kind, serial, data[start:end])
+        return _new(Frame, (kind, serial, data[start:end]))
 
     def _fill(self, body: _Body) -> bool:
         while room := body.room():
@@ -352,7 +356,7 @@ class WorkerChannel:
                 self._read(len(self._buffer) - self._at)
             start = self._at + _HEADER.size
             self._at = start + length
-            return Frame(kind, serial, self._buffer[start : self._at])
+            return _new(Frame, (kind, serial, self._buffer[start : self._at]))
         body = _Body(kind, serial, length, self._buffer[start : start + length])
         self._at = min(start + length, len(self._buffer))
         while room := body.room():

@@ -38,6 +38,23 @@ def test_a_failure_of_which_nothing_was_heard_is_charged_and_tried_again() -> No
     assert p.tell(AttemptEnded(0, "a", 1, RAISED, 0, False, 0.0, 0.0))[-1] == "backing_off a#1"
 
 
+def test_what_returns_unheard_and_leaves_its_worker_unfit_is_the_last_in_it() -> None:
+    p = Play()
+    p.sent("a")
+    words = p.tell(AttemptEnded(0, "a", 1, VALUE, 0, "a umask", 0.0, 0.0))
+    assert words[-3:] == ["Settle a returned 1", "lane_stopping L0", "StopWorker L0"]
+
+
+def test_the_time_of_what_returns_unheard_is_counted_from_the_begin_of_its_first_attempt() -> None:
+    p = Play()
+    p.sent("a", Grant(1.0))
+    p.after(1.0)
+    p.tell(AttemptEnded(0, "a", 1, RAISED, 0, "", 0.5, 1.0))
+    p.after(1.0)
+    p.tell(AttemptEnded(0, "a", 2, VALUE, 0, "", 2.5, 3.0))
+    assert p.settled["a"].elapsed == p.now - 0.5
+
+
 def test_a_worker_may_hold_twice_as_many_after_each_quick_attempt() -> None:
     p = _adaptive()
     for number in range(40):
