@@ -39,6 +39,7 @@ __all__ = ["ForkedWorker", "Forking", "can_fork", "tell_that_there_is_none"]
 
 _logger = logging.getLogger(__name__)
 _LOOK = 0.01  # s between two looks at whether the server is still wanted
+_LEAST = 10.0  # s for a server without modules to be ready
 _REPLY_TIMEOUT = 10.0  # s for a fork, which takes milliseconds
 _STATUS_TIMEOUT = 1.0  # s for an exit status, once the process is dead
 _UNKNOWN_STATUS = 255
@@ -74,11 +75,13 @@ class Forking:
     Args:
         modules: what it imports.
         env: what its environment has besides this process's own.
-        start_timeout: seconds for it to be ready.
+        start_timeout: seconds for it to be ready; not less than ``_LEAST`` where it imports no modules.
     """
 
     def __init__(self, modules: tuple[str, ...], env: Mapping[str, str], start_timeout: float) -> None:
-        self.modules, self.env, self._start_timeout = modules, dict(env), start_timeout
+        self.modules, self.env = modules, dict(env)
+        # One that imports nothing is late on a busy machine only: were it ended, the next one would be as late.
+        self._start_timeout = start_timeout if modules else max(start_timeout, _LEAST)
         self._lock = threading.RLock()  # for the start of a process at most; a signal handler may end the pool in it
         self._server: ServerProcess | None = None
         self._retired: list[ServerProcess] = []

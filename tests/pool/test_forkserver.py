@@ -204,6 +204,15 @@ def test_one_that_does_not_start_is_done_without_and_the_log_says_why(make_pool,
     assert make_pool(1).preloaded() is None
 
 
+def test_a_start_timeout_shorter_than_the_start_of_a_forkserver_does_not_end_it_each_time(make_pool, tmp_path):
+    """On a busy machine that took half a second, was ended, and began anew."""
+    slow = "import os, time\nif os.environ.pop('IS_SLOW', ''): time.sleep(1.5)\n"
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    pool = make_pool(1, start_timeout=0.5, env={"PYTHONPATH": path, "IS_SLOW": "1"})
+    assert pool.submit(abs, -4).result(60) == 4
+
+
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
 def test_a_sandbox_without_pidfds_is_as_a_system_without_them(start_script, error):
     script = start_script(f"""
