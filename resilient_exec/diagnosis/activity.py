@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilient_exec.diagnosis.facts import describe_function
+from resilient_exec.diagnosis.facts import describe_function, is_library
 from resilient_exec.diagnosis.roles import HELPERS
 
 if TYPE_CHECKING:
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 __all__ = ["activities", "asks", "waits"]
 
 _BUSY = 0.05  # of a core
-_NETWORK = ("read", "recvfrom", "recvmsg", "poll", "ppoll", "connect", "epoll_wait", "select", "pselect6")
+_NETWORK = {"read", "recvfrom", "recvmsg", "poll", "ppoll", "connect", "accept", "accept4", "select", "pselect6"}
+_NETWORK |= {"epoll_wait", "epoll_pwait", "epoll_pwait2"}
+_LONG = 1.0  # s: a wait that ends by itself, and is no library's polling
 _DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri", "/dev/accel")
 _MUCH = 64 * 1024  # bytes since the last look
 
@@ -87,11 +89,23 @@ def _excuse(thread: Thread) -> str | None:
         return f"waits for a device ({wait.target}) in {place}"
     if wait.target.startswith("socket:") and wait.call in _NETWORK:
         return f"waits for the network ({wait.target}) in {place}"
+    if wait.call == "futex" and wait.is_timed and not wait.shared and (limit := _limit(thread)) >= _LONG:
+        return f"waits for at most {limit:g} s in {place}"
     if wait.call in ("wait4", "waitid"):
         return f"waits for a process that it has started, in {place}"
     if wait.call in ("flock", "fcntl"):
         return f"waits for the lock of a file ({wait.target}) in {place}"
     return None
+
+
+def _limit(thread: Thread) -> float:
+    """The limit of the wait that the program's own code has asked for, in s; 0: it has not."""
+    for frame in thread.frames:
+        if not is_library(frame):
+            break
+        if frame.has_timeout and frame.timeout is not None:
+            return frame.timeout
+    return 0.0
 
 
 def waits(thread: Thread) -> str:

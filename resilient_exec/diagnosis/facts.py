@@ -33,6 +33,7 @@ class Frame:
     timeout: float | None = None  # s; of the wait
     has_timeout: bool = False  # whether ``timeout`` is known: ``None`` then means for ever
     path: str | None = None  # a tournament's folder
+    column: int | None = None  # of what it executes on the line; None: not known
     text: str = ""  # the source line, where it was read
     holds: tuple[tuple[int, str], ...] = ()  # locks, and where the source says that it has taken them
     wants: int | None = None  # the lock that the line asks for
@@ -58,6 +59,7 @@ class Wait:
     is_timed: bool = False  # it ends by itself
     channel: str = ""  # wchan
     shared: str = ""  # what the futex lies in, where processes share it
+    child: int = 0  # whose end it waits for; 0: any child's, or not known
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Process:
     exit_code: int | None = None  # of a zombie
     version: tuple[int, ...] = ()  # of its Python, where known
     is_forked: bool = False  # from a Python process, without exec
+    lost_threads: int | None = None  # that its parent had when it was forked, besides the one that forked
     is_heard: bool = True  # the probe's thread in it, if there is one, runs
     tracer: int = 0
 
@@ -128,6 +131,7 @@ class Pool:
     workers: tuple[int, ...] = ()  # pids, as the pool has them
     threads: tuple[int, ...] = ()  # identities
     oldest: tuple[str, float] | None = None  # function, s
+    is_fresh: bool = True  # told when it was asked for; else it may be older than what is seen of the processes
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -176,10 +180,16 @@ class Scene:
     throttled: str = ""  # by the cgroup, in words
     unknown: tuple[str, ...] = ()  # what could not be found out
     readers: dict[str, tuple[str, ...]] = field(default_factory=dict)  # pipe -> who outside the program reads it
+    peers: dict[str, str] = field(default_factory=dict)  # local socket -> its other end
 
     def process(self, pid: int) -> Process | None:
         """The process with that pid."""
         return next((process for process in self.processes if process.pid == pid), None)
+
+    @property
+    def fresh_pools(self) -> tuple[Pool, ...]:
+        """The pools that are known as they are now."""
+        return tuple(pool for pool in self.pools if pool.is_fresh)
 
     @property
     def unfinished(self) -> int:

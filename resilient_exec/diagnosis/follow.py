@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from resilient_exec.diagnosis import own, proc, remote, stacks
+from resilient_exec.diagnosis import own, proc, remote, sockets, stacks
 from resilient_exec.diagnosis.activity import activities
 from resilient_exec.diagnosis.causes import diagnose
 from resilient_exec.diagnosis.facts import Death, Process, Scene
@@ -113,14 +113,15 @@ class Follower:
             return process
         known = self._last.get(process.pid)
         if known is not None and known.version:
-            version, is_forked = known.version, known.is_forked
+            version, is_forked, lost = known.version, known.is_forked, known.lost_threads
         else:
             hello = self.folder.read(process.pid, "hello")
             version, is_forked = tuple(hello.get("version", ())), bool(hello.get("forked"))
+            lost = hello.get("lost_threads")
         heard = self.folder.heard_at(process.pid)
         io = None if process.io is None else max(0, process.io - self.folder.written(process.pid))
         is_heard = heard is None or now - heard < _MUTE
-        return replace(process, version=version, is_forked=is_forked, io=io, is_heard=is_heard)
+        return replace(process, version=version, is_forked=is_forked, lost_threads=lost, io=io, is_heard=is_heard)
 
     def _see_changes(self, processes: tuple[Process, ...], pools: tuple[Pool, ...], now: float) -> None:
         alive = {process.pid: process for process in processes}
@@ -233,11 +234,25 @@ class Follower:
             thread.wait.target
             for process in seen
             for thread in process.threads
-            if thread.wait.call in ("write", "writev", "sendto", "sendmsg") and thread.wait.target.startswith("pipe:")
+            if thread.wait.call in ("write", "writev", "sendto", "sendmsg")
         }
-        readers = proc.pipe_ends(full, frozenset(process.pid for process in seen))
-        pools = tuple(pool for process in seen for pool in self._pools(process.pid))
-        return scene.with_(processes=tuple(seen), pools=pools or scene.pools, unknown=tuple(unknown), readers=readers)
+        other_ends = sockets.peers() if any(target.startswith("socket:") for target in full) else {}
+        ends = {other_ends.get(target, target) for target in full if target.startswith("pipe:") or target in other_ends}
+        readers = proc.pipe_ends(ends, frozenset(process.pid for process in seen))
+        pools = tuple(
+            replace(pool, is_fresh=self.folder is None or self.folder.has_answered(process.pid, asked))
+            for process in seen
+            for pool in self._pools(process.pid)
+        )
+        seen += self._born_since(scene, pools)
+        more = {"unknown": tuple(unknown), "readers": readers, "peers": other_ends}
+        return scene.with_(processes=tuple(seen), pools=pools or scene.pools, **more)
+
+    def _born_since(self, scene: Scene, pools: tuple[Pool, ...]) -> list[Process]:
+        """Return workers that the pools name by now, and which were not there yet when the processes were listed."""
+        known = {process.pid for process in scene.processes}
+        late = [proc.glance(pid) for pool in pools for pid in pool.workers if pid not in known]
+        return [proc.look(process) for process in late if process is not None and process.state not in "ZX"]
 
     def _without_ours(self, process: Process) -> Process:
         own = self.folder.own_thread(process.pid) if self.folder is not None else 0

@@ -46,6 +46,8 @@ class _Probe:
         self.originals: dict[Any, Any] = {}
         self.stacks_fd = -1
         self.is_forked = False
+        self.lost: Any = None  # threads that a child will not have
+        self.lost_threads: Any = None
         self.file = __file__
         self.reader: dict[str, Any] = {}  # the names of probe_pools.py, once it is loaded
         self.forget()
@@ -103,6 +105,7 @@ class _Probe:
                 "argv": [str(word)[:300] for word in getattr(sys, "orig_argv", sys.argv)[:40]],
                 "stacks": self.stacks_fd,
                 "forked": self.is_forked,
+                "lost_threads": self.lost_threads,
             },
         )
 
@@ -211,7 +214,9 @@ class _Probe:
     def _before_fork(self) -> "Any":
         """With no thread but the main one and ours the program may fork as without us: ours ends first."""
         try:
-            if self.is_running and len(posix.listdir("/proc/self/task")) == 2:
+            threads = len(posix.listdir("/proc/self/task"))
+            self.lost = threads - 1 - self.is_running
+            if self.is_running and threads == 2:
                 self.is_stopping = True
                 self.wake.release()
                 for _ in range(200):
@@ -227,7 +232,7 @@ class _Probe:
     def _in_fork(self) -> "Any":
         try:
             self.forget()
-            self.is_forked = True
+            self.is_forked, self.lost_threads = True, self.lost
             if self.originals:
                 self._say_hello()
         except Exception:
@@ -236,18 +241,19 @@ class _Probe:
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def _report(self) -> "Any":
-        told, heard = 0.0, 0
+        heard = 0
         try:
             while not self.is_stopping:
-                began = time.monotonic()
+                began = time.thread_time()  # the clock would tell how busy the machine is
                 if not self._is_watched():
                     self._uninstall()
                     break
                 asked = posix.stat(self.folder + "/ask").st_mtime_ns
-                self._write("state", self._state(asked if asked != heard else 0))
+                state = self._state(asked if asked != heard else 0)
+                self._write("state", {**state, "heard": asked})
                 heard = asked
-                told = time.monotonic() - began
-                if self.alone > 2:
+                told = time.thread_time() - began
+                if self.alone > 2 and not state["pools"]:
                     break
                 self.wake.acquire(True, max(self.interval, told * _SHARE))
         except Exception as error:

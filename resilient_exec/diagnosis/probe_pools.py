@@ -3,6 +3,8 @@
 Loaded by the probe (probe.py) with the program's first thread, in no module that the program could see.
 Each pool is read by the names that its library gives to its tables: where one is missing in some version, that pool is
 told with an ``error``, and nothing else suffers.
+
+Longer than 400 lines: it is loaded as one text, since a second one would be read in each program that has a pool.
 """
 
 import sys
@@ -42,6 +44,7 @@ def _more(frame: "Any") -> "Any":
         values = frame.f_locals
         if locks := _locks(code, values, frame.f_globals):
             more["locks"] = locks
+            more["column"] = _column(frame)
         owner = values.get("self")
         if (
             code.co_name in ("result", "exception")
@@ -58,6 +61,14 @@ def _more(frame: "Any") -> "Any":
     except Exception:  # a value that does not like to be looked at
         pass
     return more
+
+
+def _column(frame: "Any") -> "Any":
+    """Where on its line it stands: of two locks on one line the thread waits for one."""
+    for number, place in enumerate(frame.f_code.co_positions()):
+        if number == frame.f_lasti // 2:
+            return place[2]
+    return None
 
 
 def _locks(code: "Any", values: "Any", others: "Any") -> "Any":
@@ -157,7 +168,8 @@ class _ProcessPool:
         self.manager, self.executor = manager, manager.executor_reference
         self.kind = "loky" if type(manager).__module__.startswith(("loky", "joblib")) else "ProcessPoolExecutor"
         self.first_seen: dict[Any, Any] = {}
-        self.submitted = self.max_workers = self.method = None
+        self.submitted: Any = None
+        self.max_workers = self.method = None
         self.max_tasks = getattr(manager, "max_tasks_per_child", None)
 
     def processes(self) -> "Any":
@@ -171,6 +183,8 @@ class _ProcessPool:
             self.submitted, self.max_workers = executor._queue_count, executor._max_workers
             self.method = _start_method(getattr(executor, "_mp_context", None) or getattr(executor, "_context", None))
             tokens = getattr(getattr(executor, "_idle_worker_semaphore", None), "_value", None)
+        elif self.submitted is not None and table:  # collected: the last call that was submitted has the highest number
+            self.submitted = max(self.submitted, max(table) + 1)
         flags = getattr(executor, "_flags", None)
         items = list(table.items())[:_MOST_ITEMS]
         running, waiting, dropped = [], 0, 0
@@ -193,7 +207,7 @@ class _ProcessPool:
         told["idle_tokens"] = tokens
         told["shut"] = bool(getattr(executor, "_shutdown_thread", None) or getattr(flags, "shutdown", False))
         told["broken"] = bool(getattr(executor, "_broken", None) or getattr(flags, "broken", None))
-        told["manager_alive"] = manager.is_alive()
+        told["manager_alive"] = manager.is_alive() or manager.ident is None  # not yet
         told["collected"] = executor is None
         told["shut_without_wait"] = executor is not None and getattr(executor, "_executor_manager_thread", 0) is None
         return told if manager.is_alive() or table else None
@@ -305,9 +319,12 @@ class _MultiprocessingPool:
         if self.workers and not hasattr(self.workers[0], "_popen"):
             self.kind = "multiprocessing.pool.ThreadPool"
         done = self.finished + sum(done for done, _ in jobs.values())
+        messages = [-(-(total - done) // _chunk_size(self.cache.get(number))) for number, (done, total) in jobs.items()]
         left = sum(total - done for done, total in jobs.values())
         told = _counts(self, None, running=None, pending=left)
         told["done"] = done
+        told["messages"] = sum(messages)
+        told["threads"] = [worker.ident for worker in list(self.workers) if not hasattr(worker, "_popen")]
         told["workers"] = [worker._popen.pid for worker in self.processes() if worker._popen is not None]
         told["handlers"] = alive
         told["created"] = _number_in(_sys_modules["multiprocessing.process"]._process_counter) - 1
@@ -327,6 +344,11 @@ def _job(job: "Any") -> "Any":
     if hasattr(job, "_chunksize") and type(value) is list:
         return len(value) - min(len(value), job._number_left * job._chunksize), len(value)
     return 0, 1
+
+
+def _chunk_size(job: "Any") -> "Any":
+    """How many items of a call travel to a worker together."""
+    return max(1, getattr(job, "_chunksize", 1) or 1)
 
 
 def _number_in(counter: "Any") -> "Any":

@@ -157,17 +157,29 @@ def _wait(pid: int, words: list[str], channel: str, fds: dict[int, tuple[str, st
         value = args[timed[call]] & 0xFFFFFFFF if call in ("poll", "epoll_wait", "epoll_pwait") else args[timed[call]]
         for_ever = value == 0xFFFFFFFF if call in ("poll", "epoll_wait", "epoll_pwait") else value == 0
         return Wait(call, is_timed=not for_ever, channel=channel, target=_polled(pid, call, args, fds))
-    return Wait(call, is_timed=call in ("nanosleep", "clock_nanosleep"), channel=channel)
+    child = {"wait4": args[0], "waitid": args[1] if args[0] == 1 else 0}.get(call, 0)  # 1: P_PID
+    child = child if child < 1 << 31 else 0  # any child
+    return Wait(call, is_timed=call in ("nanosleep", "clock_nanosleep"), channel=channel, child=child)
 
 
 def _polled(pid: int, call: str, args: list[int], fds: dict[int, tuple[str, str]]) -> str:
-    """Return what a thread polls, where it is one thing."""
+    """Return what a thread polls, where it is one thing; of several a connection or port of the network."""
+    if call.startswith("epoll"):
+        told = re.findall(r"^tfd:\s+(\d+)", _read(f"/proc/{pid}/fdinfo/{args[0]}"), re.MULTILINE)
+        targets = [fds.get(int(number), ("", ""))[0] for number in told]
+        return next((target for target in targets if target.startswith("socket:") and _is_network(pid, target)), "")
     if call not in ("poll", "ppoll") or args[1] != 1:
         return ""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         memory.seek(args[0])
         return fds.get(int.from_bytes(memory.read(4), "little"), ("", ""))[0]
     return ""
+
+
+def _is_network(pid: int, target: str) -> bool:
+    """Whether a socket is one of the network, and none between or within processes of this machine."""
+    inode = target.removeprefix("socket:[").removesuffix("]")
+    return any(re.search(rf"\b{inode}\b", _read(f"/proc/{pid}/net/{kind}")) for kind in ("tcp", "tcp6", "udp", "udp6"))
 
 
 def _mapping(pid: int, address: int, maps: list[str]) -> str:

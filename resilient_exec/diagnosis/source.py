@@ -10,7 +10,7 @@ import ast
 import functools
 import linecache
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["is_guarded", "with_source"]
 
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _TOP = 6  # frames whose text is read
 
 
@@ -35,7 +36,7 @@ def _read(frame: Frame, at: int) -> Frame:
     holds, wants = [], None
     tree = _parse(frame.file)
     if tree is not None:
-        for name, line, is_wanted in _uses(tree, frame.line, frame.name):
+        for name, line, is_wanted in _uses(tree, frame):
             lock = by_name.get(name)
             if lock is None:
                 continue
@@ -66,37 +67,53 @@ def _function(tree: ast.Module, line: int, name: str) -> ast.AST:
     """The innermost function of that name around the line; the module where it is none."""
     found: ast.AST = tree
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == name and node.lineno <= line <= (node.end_lineno or 0):
+        if isinstance(node, _FUNCTIONS) and node.name == name and node.lineno <= line <= (node.end_lineno or 0):
             found = node
     return found
 
 
-def _uses(tree: ast.Module, line: int, name: str) -> Iterator[tuple[str, int, bool]]:
-    """What the function says of its locks at that line: name, line, and whether it is asked for (or held)."""
-    function = _function(tree, line, name)
-    for node in ast.walk(function):
+def _own_nodes(function: ast.AST) -> Iterator[Any]:
+    """The function's own code, without that of functions and classes inside it."""
+    for node in ast.iter_child_nodes(function):
+        if not isinstance(node, (*_FUNCTIONS, ast.Lambda, ast.ClassDef)):
+            yield node
+            yield from _own_nodes(node)
+
+
+def _uses(tree: ast.Module, frame: Frame) -> Iterator[tuple[str, int, bool]]:
+    """What the function says of its locks at that place: name, line, and whether it is asked for (or held)."""
+    function = _function(tree, frame.line, frame.name)
+    here = (frame.line, frame.column if frame.column is not None else -1)
+    for node in _own_nodes(function):
         for item in node.items if isinstance(node, ast.With) else ():
-            at = item.context_expr.lineno
-            if at == line:
-                yield _dotted(item.context_expr), line, True
-            elif at < line <= (node.end_lineno or 0):  # type: ignore[attr-defined]
-                yield _dotted(item.context_expr), at, False
+            there = (item.context_expr.lineno, item.context_expr.col_offset)
+            if len(node.items) == 1 and _is_at((node.lineno, node.col_offset), frame):
+                there = (node.lineno, node.col_offset)  # Python 3.11 names the statement, and not which of its items
+            if _is_at(there, frame):
+                yield _dotted(item.context_expr), there[0], True
+            elif there < here and frame.line <= (node.end_lineno or 0):
+                yield _dotted(item.context_expr), there[0], False
     released = dict(_calls(function, "release"))
-    for lock, at in _calls(function, "acquire"):
-        if at == line:
-            yield lock, line, True
-        elif at < line and not at <= released.get(lock, 0) < line:
-            yield lock, at, False
+    for lock, there in _calls(function, "acquire"):
+        if _is_at(there, frame):
+            yield lock, there[0], True
+        elif there < here and not there <= released.get(lock, (0, 0)) < here:
+            yield lock, there[0], False
 
 
-def _calls(function: ast.AST, method: str) -> Iterator[tuple[str, int]]:
-    """The calls of that method, in the order of their lines: of what, and where."""
+def _is_at(there: tuple[int, int], frame: Frame) -> bool:
+    """Whether the thread stands there; where its column is not known, whether it is the line."""
+    return there[0] == frame.line and frame.column in (None, there[1])
+
+
+def _calls(function: ast.AST, method: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The calls of that method, in their order: of what, and where."""
     found = [
-        (node.lineno, _dotted(node.func.value))
-        for node in ast.walk(function)
+        ((node.lineno, node.col_offset), _dotted(node.func.value))
+        for node in _own_nodes(function)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method
     ]
-    yield from ((name, line) for line, name in sorted(found) if name)
+    yield from ((name, there) for there, name in sorted(found) if name)
 
 
 def is_guarded(file: str) -> bool | None:

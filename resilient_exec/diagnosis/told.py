@@ -105,6 +105,10 @@ class Folder:
         self._asked = (self.path / "ask").stat().st_mtime_ns
         return self._asked
 
+    def has_answered(self, pid: int, asked: int) -> bool:
+        """Whether the process has told something since it was asked."""
+        return bool(self.read(pid, "state").get("heard", 0) >= asked)
+
     def threads(self, pid: int, asked: int, timeout: float) -> dict[int, Thread] | None:
         """The threads by number, as that probe tells them within ``timeout`` s; ``None``: it does not answer."""
         deadline = time.monotonic() + timeout
@@ -128,6 +132,5 @@ def frames_of(told: dict[str, Any]) -> Thread:
 def _frame(file: str, line: int, function: str, more: dict[str, Any] | None = None) -> Frame:
     more = more or {}
     locks = tuple(Lock(*lock) for lock in more.get("locks", ()))
-    return Frame(
-        file, line, function, locks, more.get("future"), more.get("timeout"), "timeout" in more, more.get("path")
-    )
+    column, future = more.get("column"), more.get("future")
+    return Frame(file, line, function, locks, future, more.get("timeout"), "timeout" in more, more.get("path"), column)

@@ -387,6 +387,179 @@ with c.ThreadPoolExecutor(2) as executor:
     print([future.result() for future in [executor.submit(never.wait) for _ in range(2)]])
 """
 
+READS_STDOUT_FIRST = """
+import subprocess, sys
+
+command = "import sys; sys.stderr.write('e' * 500_000); print('done')"
+process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+print(process.stdout.read())
+process.wait()
+"""
+
+TASK_WAITS_FOR_OUTPUT = """
+import concurrent.futures as c, subprocess, sys
+
+def work(n):
+    process = subprocess.Popen([sys.executable, "-c", "print('x' * 300_000)"], stdout=subprocess.PIPE)
+    process.wait()
+    return n
+
+with c.ThreadPoolExecutor(2) as executor:
+    print(list(executor.map(work, range(4))))
+"""
+
+FULL_PAIR_OF_SOCKETS = """
+import multiprocessing
+
+def child(connection):
+    connection.send(b"x" * 1_000_000)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("METHOD")
+    here, there = context.Pipe()
+    process = context.Process(target=child, args=(there,))
+    process.start()
+    process.join()
+    print(len(here.recv()))
+"""
+
+BOTH_WRITE_TO_SOCKETS = """
+import multiprocessing
+
+def child(connection):
+    connection.send_bytes(b"x" * 1_000_000)
+    connection.recv_bytes()
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    process = context.Process(target=child, args=(there,))
+    process.start()
+    here.send_bytes(b"x" * 1_000_000)
+    here.recv_bytes()
+"""
+
+FEEDER_AT_EXIT = """
+import multiprocessing
+
+if __name__ == "__main__":
+    queue = multiprocessing.Queue()
+    for n in range(100):
+        queue.put("x" * 100_000)
+    print("done")
+"""
+
+LOST_TASK_OF_A_POOL_THAT_RECYCLES = """
+import multiprocessing, os
+
+def work(n):
+    if n == 7:
+        os._exit(1)
+    return n
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(2, maxtasksperchild=2) as pool:
+        print(pool.map(work, range(20), chunksize=1))
+"""
+
+INITIALIZER_DIES_BEFORE_MANY_TASKS = """
+import multiprocessing
+
+def prepare():
+    raise RuntimeError("no licence")
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(2, initializer=prepare) as pool:
+        print(pool.map(abs, range(100)))
+"""
+
+RESULT_DOES_NOT_UNPICKLE = """
+import multiprocessing
+
+class Bad:
+    def __init__(self, a):
+        self.a = a
+
+    def __reduce__(self):
+        return Bad, ()
+
+def work(n):
+    return Bad(n)
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print(pool.apply_async(work, (1,)).get())
+"""
+
+LOCKS_IN_A_POOL = """
+import concurrent.futures as c, threading
+a, b, barrier = threading.Lock(), threading.Lock(), threading.Barrier(2)
+
+def one():
+    a.acquire(); barrier.wait(); b.acquire()
+
+def two():
+    b.acquire(); barrier.wait(); a.acquire()
+
+with c.ThreadPoolExecutor(2) as executor:
+    for future in [executor.submit(one), executor.submit(two)]:
+        future.result()
+"""
+
+CALLBACK_WAITS = """
+import concurrent.futures as c, time
+executor = c.ThreadPoolExecutor(1)
+
+def tell(future):
+    print(executor.submit(int).result())
+
+executor.submit(time.sleep, 0.5).add_done_callback(tell)
+executor.submit(int)
+time.sleep(1)
+executor.submit(int).result()
+"""
+
+JOBLIB_STOPPED = """
+import os, signal
+import joblib
+
+def work(n):
+    if n == 3:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return n
+
+if __name__ == "__main__":
+    print(joblib.Parallel(n_jobs=2)(joblib.delayed(work)(n) for n in range(8)))
+"""
+
+OWN_EVENT_IN_A_FORKED_WORKER = """
+import concurrent.futures as c, multiprocessing, threading
+
+def prepare():
+    threading.Event().wait()
+
+if __name__ == "__main__":
+    with c.ProcessPoolExecutor(2, multiprocessing.get_context("fork"), initializer=prepare) as executor:
+        print(list(executor.map(abs, range(4))))
+"""
+
+CONSUMER_DEAD = """
+import concurrent.futures as c, queue
+items = queue.Queue(maxsize=2)
+
+def produce():
+    for n in range(10):
+        items.put(n)
+
+def consume():
+    items.get()
+    raise ValueError("the consumer is gone")
+
+with c.ThreadPoolExecutor(2) as executor:
+    for future in [executor.submit(produce), executor.submit(consume)]:
+        print(future.result())
+"""
+
 NAMES: dict[str, tuple[str, str | None]] = {
     "gh-115634": (GH_115634, "gh-115634"),
     "lock of the dead (fork)": (LOCK_OF_THE_DEAD.replace("METHOD", "fork"), "lock-of-the-dead"),
@@ -414,8 +587,22 @@ NAMES: dict[str, tuple[str, str | None]] = {
     "lost task (fork)": (LOST_TASK.replace("METHOD", "fork"), "lost-task"),
     "lost task (spawn)": (LOST_TASK.replace("METHOD", "spawn"), "lost-task"),
     "child waits for stdin": (CHILD_WAITS_FOR_STDIN, "waits-for-stdin"),
+    "reads stdout first": (READS_STDOUT_FIRST, "output-not-read"),
+    "a task waits for a child that prints": (TASK_WAITS_FOR_OUTPUT, "output-not-read"),
+    "full pair of sockets (fork)": (FULL_PAIR_OF_SOCKETS.replace("METHOD", "fork"), "full-pipe"),
+    "full pair of sockets (spawn)": (FULL_PAIR_OF_SOCKETS.replace("METHOD", "spawn"), "full-pipe"),
+    "both write to sockets": (BOTH_WRITE_TO_SOCKETS, "full-pipe"),
+    "feeder at exit": (FEEDER_AT_EXIT, "full-pipe"),
+    "lost task of a pool that recycles": (LOST_TASK_OF_A_POOL_THAT_RECYCLES, "lost-task"),
+    "initializer dies before many tasks": (INITIALIZER_DIES_BEFORE_MANY_TASKS, "workers-die-at-start"),
+    "result does not unpickle": (RESULT_DOES_NOT_UNPICKLE, "result-handler-dead"),
+    "locks in a pool": (LOCKS_IN_A_POOL, "lock-deadlock"),
+    "a callback waits for its own pool": (CALLBACK_WAITS, "pool-waits-for-itself"),
+    "joblib's worker is stopped": (JOBLIB_STOPPED, "stopped"),
     "shut without wait": (SHUT_WITHOUT_WAIT, "gh-119592"),
     "collected": (COLLECTED, "gh-152967"),
     "lock of processes": (UNKNOWN_PROCESS_LOCK, None),
     "an event that never comes": (UNKNOWN_FUTURE, None),
+    "own event in a forked worker": (OWN_EVENT_IN_A_FORKED_WORKER, None),
+    "consumer dead": (CONSUMER_DEAD, None),
 }

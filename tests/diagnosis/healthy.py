@@ -164,6 +164,66 @@ if __name__ == "__main__":
         pool.join()
 """
 
+TASK_STARTS_A_PROGRAM = "import subprocess\n\ndef work(n):\n    subprocess.run(['sleep', '60'])"
+TASK_ACCEPTS = "def work(n):\n    socket.create_server(('127.0.0.1', 0)).accept()"
+TASK_WAITS_WITH_A_LIMIT = "stop = threading.Event()\n\ndef work(n):\n    while not stop.wait(60):\n        pass"
+SERVER_IN_A_TASK = """
+import asyncio, concurrent.futures
+
+async def main():
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    await server.serve_forever()
+
+with concurrent.futures.ThreadPoolExecutor(2) as executor:
+    executor.submit(asyncio.run, main()).result()
+"""
+THREADS_OF_MULTIPROCESSING = """
+from multiprocessing.pool import ThreadPool
+import time
+with ThreadPool(2) as pool:
+    pool.map(time.sleep, [60] * 4)
+"""
+DATABASE_LOCK = """
+import concurrent.futures, sqlite3
+holder = sqlite3.connect("x.db", isolation_level=None)
+holder.execute("create table t(a)")
+holder.execute("begin exclusive")
+
+def work(n):
+    sqlite3.connect("x.db", timeout=60).execute("insert into t values (1)")
+
+with concurrent.futures.ThreadPoolExecutor(2) as executor:
+    list(executor.map(work, range(2)))
+"""
+LOCK_OF_PROCESSES = """
+import multiprocessing, time
+
+def work(lock):
+    with lock:
+        time.sleep(60)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("fork")
+    lock = context.Lock()
+    processes = [context.Process(target=work, args=(lock,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+"""
+SLOW_CONSUMER = """
+import multiprocessing, time
+
+def work(n):
+    return b"x" * 100_000
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for result in pool.imap(work, range(100)):
+            time.sleep(60)
+"""
+WORKERS_THAT_LIVE_FOR_ONE_TASK = pool(SLEEP, "ProcessPoolExecutor(2, max_tasks_per_child=1)")
+
 DOING: dict[str, tuple[str, str]] = {
     "sleep": (pool(SLEEP), "sleeps"),
     "sleep in threads": (pool(SLEEP, "ThreadPoolExecutor(2)"), "sleeps"),
@@ -177,6 +237,15 @@ DOING: dict[str, tuple[str, str]] = {
     "many slow tasks": (MANY_SLOW_TASKS, "sleeps"),
     "slow callback": (SLOW_CALLBACK, ""),
     "slow producer": (SLOW_PRODUCER, ""),
+    "task that starts a program": (pool(TASK_STARTS_A_PROGRAM, "ThreadPoolExecutor(2)"), "waits for a process"),
+    "task that accepts": (pool(TASK_ACCEPTS), "network"),
+    "task that waits with a limit": (pool(TASK_WAITS_WITH_A_LIMIT, "ThreadPoolExecutor(2)"), "at most 60 s"),
+    "server in a task": (SERVER_IN_A_TASK, "network"),
+    "sleep in threads of multiprocessing": (THREADS_OF_MULTIPROCESSING, "sleeps"),
+    "lock of a database": (DATABASE_LOCK, "sleeps"),
+    "workers that live for one task": (WORKERS_THAT_LIVE_FOR_ONE_TASK, "sleeps"),
+    "lock of processes": (LOCK_OF_PROCESSES, ""),
+    "slow consumer": (SLOW_CONSUMER, ""),
     "no pool, sleep": (NO_POOL_SLEEPS, ""),
     "no pool, prompt": (NO_POOL_PROMPT, ""),
     "idle server": (IDLE_SERVER, ""),

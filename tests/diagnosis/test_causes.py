@@ -171,7 +171,7 @@ def test_a_pipe_that_nobody_else_has_and_output_that_nobody_reads():
 def forked(**changes):
     place = Frame("/app/script.py", 8, "work")
     thread = Thread(2, wait=Wait("futex", **changes), frames=(place,))
-    return Process(2, 1, ("python", "script.py"), "forked child", threads=(thread,), is_forked=True)
+    return Process(2, 1, ("python", "script.py"), "forked child", threads=(thread,), is_forked=True, lost_threads=1)
 
 
 def test_a_forked_child_whose_only_thread_waits_within_itself():
@@ -179,6 +179,10 @@ def test_a_forked_child_whose_only_thread_waits_within_itself():
     assert name(scene(PLACED, forked(is_timed=True))) is None
     assert name(scene(PLACED, forked(shared="/dev/shm/sem#1+0"))) is None
     assert name(scene(PLACED, replace(forked(), is_forked=False))) is None
+    assert name(scene(PLACED, replace(forked(), lost_threads=0))) is None  # it can only wait for what it has made
+    assert name(scene(PLACED, replace(forked(), lost_threads=None))) is None
+    two = replace(PLACED, threads=(*PLACED.threads, Thread(9)))
+    assert name(scene(two, replace(forked(), lost_threads=None))) == "fork-with-locks-held"
 
 
 def test_what_the_kernel_says():
@@ -228,6 +232,11 @@ def test_a_signal_that_faulthandler_may_have_is_named_and_not_sent():
         finally:
             program.kill()
     assert handled_signals(program.pid) == ""
+
+
+def test_workers_that_have_not_been_at_work_yet_have_not_left_either():
+    assert name(scene(PLACED, pools=(replace(STUCK, done=9),))) is None
+    assert name(scene(PLACED, pools=(replace(STUCK, done=10),))) == "gh-115634"
 
 
 # -- negmas

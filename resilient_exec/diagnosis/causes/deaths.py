@@ -100,10 +100,11 @@ _DYING = "the workers of a pool die at their start, again and again"
 
 def _without_words(scene: Scene) -> Cause | None:
     """``multiprocessing.Pool``: what its workers raise outside of tasks is only in the program's stderr."""
-    for pool in scene.pools:
+    for pool in scene.fresh_pools:
         replaced = _replaced(pool)
         # A task that ends its worker can do so only once: more workers than tasks are no tasks' doing.
-        if pool.done == 0 and pool.unfinished and replaced > max(_SEVERAL, pool.unfinished):
+        tasks = pool.more.get("messages", pool.unfinished)
+        if pool.done == 0 and pool.unfinished and replaced > max(_SEVERAL, tasks):
             died = [death for death in _violent(scene) if pool.kind in death.role]
             evidence = (
                 f"a {pool.kind} in process {pool.pid}: {pool.text()}",
@@ -221,19 +222,21 @@ def half_a_message(scene: Scene) -> Cause | None:
 
 def lost_task(scene: Scene) -> Cause | None:
     """``multiprocessing.Pool``: a worker died with its task, its successor waits for another, nobody gives it back."""
-    for pool in scene.pools:
+    for pool in scene.fresh_pools:
         workers = [process for pid in pool.workers if (process := scene.process(pid)) is not None]
         owner = scene.process(pool.pid)
         violent = [death for death in _violent(scene) if pool.kind in death.role or "multiproc" in death.role]
         if pool.kind != "multiprocessing.Pool" or not pool.unfinished or not workers or owner is None:
             continue
-        if not (violent or _replaced(pool)) or pool.more.get("queued") or not _only_waits(owner):
+        # Of a pool that recycles its workers nobody counts how many have died otherwise.
+        may_have_died = violent or _replaced(pool) or pool.max_tasks is not None
+        if not may_have_died or pool.more.get("queued") or not _only_waits(owner):
             continue
         if all(map(_is_idle_worker, workers)):
             evidence = (
                 f"a {pool.kind} in process {pool.pid}: {pool.text()}",
                 f"all of its {len(workers)} workers wait for a task, and none is queued",
-                f"died before: {_told(violent)}" if violent else f"it has replaced {_replaced(pool)} of its workers",
+                f"died before: {_told(violent)}" if violent else _how_many_were_replaced(pool),
             )
             remedy = (
                 (
@@ -247,6 +250,12 @@ def lost_task(scene: Scene) -> Cause | None:
             )
             return Cause("lost-task", "a worker died with its task, and nobody will bring the result", evidence, remedy)
     return None
+
+
+def _how_many_were_replaced(pool: Pool) -> str:
+    if pool.max_tasks is not None:
+        return f"it replaces each worker after {pool.max_tasks} tasks; one has ended before it was done with its task"
+    return f"it has replaced {_replaced(pool)} of its workers"
 
 
 def _only_waits(owner: Process) -> bool:

@@ -17,11 +17,14 @@ def nobody_to_release(scene: Scene) -> Cause | None:
     for process in scene.processes:
         if not process.is_forked or not process.threads or not all(map(_waits_within, process.threads)):
             continue
+        parent = scene.process(process.parent)
+        lost = process.lost_threads
+        if lost == 0 or (lost is None and (parent is None or len(parent.threads) < 2)):
+            continue  # there was no other thread: what it waits for, it has made itself
         main = process.main or process.threads[0]
         if not main.frames:
             continue
         place = next((f"{frame.function} ({frame.file}, line {frame.line})" for frame in main.frames), "")
-        parent = scene.process(process.parent)
         evidence = [
             (
                 f"{process.title} was forked from {process.parent}, and waits without a limit for a lock of "
@@ -34,10 +37,10 @@ def nobody_to_release(scene: Scene) -> Cause | None:
                 "left to release what they wait for"
             ),
         ]
-        if parent is not None and len(parent.threads) > 1:
-            evidence.append(
-                f"its parent has {len(parent.threads)} threads: one of them held it when the child was forked"
-            )
+        if lost:
+            evidence.append(f"its parent had {lost} more thread{'s' if lost > 1 else ''} when it was forked")
+        elif parent is not None:
+            evidence.append(f"its parent has {len(parent.threads)} threads")
         title = "a forked child waits for a lock, or a thread, that exists only in its parent"
         remedy = (
             (

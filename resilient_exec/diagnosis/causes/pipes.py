@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["nobody_reads"]
 
 _WRITES = ("write", "writev", "sendto", "sendmsg")
+_READS = ("read", "readv", "recvfrom", "recvmsg")
 _JOINS = (  # file, functions: the thread waits for the end of a process or thread
     ("multiprocessing/popen_fork.py", ("wait", "poll")),
     ("multiprocessing/process.py", ("join",)),
@@ -28,7 +29,8 @@ def nobody_reads(scene: Scene) -> Cause | None:
     for process in scene.processes:
         for thread in process.threads:
             wait = thread.wait
-            if wait.call in _WRITES and wait.target.startswith("pipe:") and thread.state == "S":
+            is_local = wait.target.startswith("pipe:") or wait.target in scene.peers
+            if wait.call in _WRITES and is_local and thread.state == "S":
                 cause = _judge(scene, process, thread)
                 if cause is not None:
                     return cause
@@ -36,23 +38,19 @@ def nobody_reads(scene: Scene) -> Cause | None:
 
 
 def _judge(scene: Scene, writer: Process, thread: Thread) -> Cause | None:
-    pipe = thread.wait.target
-    inside = [
-        process
-        for process in scene.processes
-        if process.pid != writer.pid and any(what == pipe and "r" in mode for what, mode in process.fds.values())
-    ]
+    pipe = scene.peers.get(thread.wait.target, thread.wait.target)
+    inside = [process for process in scene.processes if process.pid != writer.pid and _has_end(process, pipe, "r")]
     outside = scene.readers.get(pipe, ())
     is_output = thread.wait.fd in (1, 2)
     first = (
-        f"{writer.title} stands in {thread.wait.call}() to {pipe}, which is full"
+        f"{writer.title} stands in {thread.wait.call}() to {thread.wait.target}, which is full"
         f"{' (its stdout)' if thread.wait.fd == 1 else ' (its stderr)' if thread.wait.fd == 2 else ''}"
         f"{_place(thread)}"
     )
     if is_output and outside and not inside:
         text = f"it is to be read by {', '.join(outside)}, outside of the program, which does not read"
         return Cause("output-not-read", _OUTPUT, (first, text), _OUTPUT_REMEDY)
-    joiners = [(process, _joins(process, writer, pipe)) for process in inside]
+    joiners = [(process, _joins(scene, process, writer, pipe)) for process in inside]
     if outside or any(text is None for _, text in joiners):
         return None  # somebody may still come to read
     if not joiners:
@@ -70,20 +68,21 @@ def _place(thread: Thread) -> str:
     return f", in {frame.function} ({frame.file.rpartition('/')[2]}, line {frame.line})" if frame else ""
 
 
-def _joins(reader: Process, writer: Process, pipe: str) -> str | None:
+def _has_end(process: Process, end: str, mode: str) -> bool:
+    """Whether it has that end of a pipe, or of a pair of sockets, which go both ways."""
+    return any(what == end and (mode in its or end.startswith("socket:")) for what, its in process.fds.values())
+
+
+def _joins(scene: Scene, reader: Process, writer: Process, pipe: str) -> str | None:
     """How the reader waits for the writer in place of reading; ``None``: it does not, or that is not known."""
-    if any(thread.wait.target == pipe and thread.wait.call == "read" for thread in reader.threads):
+    if any(thread.wait.target == pipe and thread.wait.call in _READS for thread in reader.threads):
         return None
-    main = reader.main
-    if main is None or reader.pid != writer.parent:
-        return _writes_back(reader, writer)
-    frame = next((found for file, names in _JOINS if (found := main.find(file, *names))), None)
-    if frame is None and main.wait.call not in ("wait4", "waitid"):
-        return _writes_back(reader, writer)
-    others = [thread for thread in reader.threads if thread is not main and thread.state == "R"]
-    if others:
-        return None
-    caller = next((f for f in main.frames if not any(f.file.endswith(file) for file, _ in _JOINS)), None)
+    if (text := _reads_another(scene, reader, writer)) is not None:
+        return text
+    joiner = _joiner(reader, writer)
+    if joiner is None:
+        return _writes_back(scene, reader, writer)
+    caller = next((f for f in joiner.frames if not any(f.file.endswith(file) for file, _ in _JOINS)), None)
     where = (
         f" ({caller.file.rpartition('/')[2]}, line {caller.line}{f': {caller.text}' if caller.text else ''})"
         if caller
@@ -92,13 +91,46 @@ def _joins(reader: Process, writer: Process, pipe: str) -> str | None:
     return f"{reader.title}, which has the reading end, waits for the end of {writer.pid}{where} and does not read"
 
 
-def _writes_back(reader: Process, writer: Process) -> str | None:
+def _joiner(reader: Process, writer: Process) -> Thread | None:
+    """The thread that waits for the end of the writer, if no other one of that process may come to read."""
+    others = [thread for thread in reader.threads if thread.wait.child != writer.pid]
+    if len(others) < len(reader.threads) and all(map(_is_still, others)):
+        return next(thread for thread in reader.threads if thread.wait.child == writer.pid)
+    main = reader.main
+    if main is None or reader.pid != writer.parent or main.wait.child:
+        return None  # a child that it waits for, and which is not the writer, may still end
+    is_joining = any(main.find(file, *names) for file, names in _JOINS) or main.wait.call in ("wait4", "waitid")
+    return (
+        main if is_joining and not any(thread.state == "R" for thread in reader.threads if thread is not main) else None
+    )
+
+
+def _is_still(thread: Thread) -> bool:
+    wait = thread.wait
+    return thread.state == "S" and not wait.is_timed and wait.call in ("futex", "wait4", "waitid")
+
+
+def _reads_another(scene: Scene, reader: Process, writer: Process) -> str | None:
+    """It reads another pipe first, to whose end, and nobody but the writer could write there or close it."""
+    main = reader.main
+    if main is None or main.wait.call not in _READS or not main.wait.target.startswith("pipe:"):
+        return None
+    if any(thread.state == "R" for thread in reader.threads):
+        return None
+    other = main.wait.target
+    writers = [process.pid for process in scene.processes if _has_end(process, other, "w")]
+    if writers != [writer.pid]:
+        return None
+    return f"{reader.title}, which has the reading end, reads {other} first, which only {writer.pid} could end"
+
+
+def _writes_back(scene: Scene, reader: Process, writer: Process) -> str | None:
     """Both write to each other."""
     for thread in reader.threads:
-        back = thread.wait.target
-        ends = any(what == back and "r" in mode for what, mode in writer.fds.values())
-        if thread.wait.call in _WRITES and back.startswith("pipe:") and ends and thread.tid == reader.pid:
-            text = f"itself stands in a write to {writer.pid}: {back} is full, too"
+        target = thread.wait.target
+        back = scene.peers.get(target, target if target.startswith("pipe:") else "")
+        if back and thread.wait.call in _WRITES and _has_end(writer, back, "r") and thread.tid == reader.pid:
+            text = f"itself stands in a write to {writer.pid}: {target} is full, too"
             return f"{reader.title}, which has the reading end, {text}"
     return None
 

@@ -15,7 +15,7 @@ __all__ = ["result_handler_dead", "waits_for_itself"]
 
 def result_handler_dead(scene: Scene) -> Cause | None:
     """``multiprocessing.Pool`` whose thread for results is dead: one could not be unpickled."""
-    for pool in scene.pools:
+    for pool in scene.fresh_pools:
         handlers = pool.more.get("handlers") or {}
         if pool.unfinished and handlers.get("results") is False and handlers.get("workers"):
             evidence = (
@@ -45,7 +45,7 @@ def result_handler_dead(scene: Scene) -> Cause | None:
 
 def waits_for_itself(scene: Scene) -> Cause | None:
     """Each worker of a thread pool waits for a task of the same pool, which has no worker left."""
-    for pool in scene.pools:
+    for pool in scene.fresh_pools:
         others = [other for other in scene.pools if other.pid == pool.pid and other is not pool and other.unfinished]
         process = scene.process(pool.pid)
         if process is None or not pool.pending or others or not pool.max_workers:

@@ -59,11 +59,12 @@ _COLLECTED = _Defect(
 def workers_not_replaced(scene: Scene) -> Cause | None:
     """``max_tasks_per_child``, workers gone, work pending: which of the three defects it is."""
     alive = {process.pid for process in scene.processes if process.state not in ("Z", "X")}
-    for pool in scene.pools:
+    for pool in scene.fresh_pools:
         if (
             pool.kind == "ProcessPoolExecutor"
             and pool.max_tasks is not None
             and pool.unfinished
+            and _has_reached_the_limit(pool)
             and not pool.more.get("broken")
             and not alive.intersection(pool.workers)
             and not _has_worker(scene, pool.pid)
@@ -74,6 +75,12 @@ def workers_not_replaced(scene: Scene) -> Cause | None:
         if process.pid not in known and _waits_without_workers(scene, process):
             return _told_by_stacks(process)
     return None
+
+
+def _has_reached_the_limit(pool: Pool) -> bool:
+    """Whether a worker may have left: before, it was only not there yet."""
+    is_alone = pool.more.get("manager_alive") is False
+    return is_alone or pool.done is None or pool.done >= (pool.max_tasks or 0)
 
 
 def _which(pool: Pool) -> _Defect:
