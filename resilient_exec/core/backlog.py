@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from resilient_exec.core.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
     from resilient_exec.core.states import Record
 
@@ -34,13 +34,13 @@ class _Line:
 
     def __init__(self) -> None:
         self.fresh: deque[Record] = deque()
-        self.again: list[tuple[int, Record]] = []
+        self.again: list[tuple[int, Hashable, Record]] = []
 
     def pop(self) -> Record | None:
         """The first one; ``None``: the line is empty."""
         fresh, again = self.fresh, self.again
         if again and not (fresh and fresh[0].order < again[0][0]):
-            return heapq.heappop(again)[1]
+            return heapq.heappop(again)[-1]
         return fresh.popleft() if fresh else None
 
 
@@ -55,11 +55,11 @@ class Backlog:
     def __iter__(self) -> Iterator[Record]:
         for line in self._lines.values():
             yield from line.fresh
-            for _, record in line.again:
+            for *_, record in line.again:
                 yield record
 
-    def add(self, record: Record) -> None:
-        """Take in one that is queued."""
+    def add(self, record: Record, *, comes_back: bool = False) -> None:
+        """Take in one that is queued; one that has been in the line before gets its place there again."""
         task = record.task
         rank = (-task.priority, -task.cost)
         line = self._lines.get(rank)
@@ -67,8 +67,9 @@ class Backlog:
             line = self._lines[rank] = _Line()
             heapq.heappush(self._ranks, rank)
         self.size += 1
-        if record.attempt:
-            heapq.heappush(line.again, (record.order, record))
+        if record.attempt or comes_back:
+            # Only parts of one chunk have the same order, and their numbers differ.
+            heapq.heappush(line.again, (record.order, task.number, record))
         else:
             line.fresh.append(record)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from resilient_exec.core.messages import EndStart, EndStop, Kill, RaiseSoftTimeout, Send, TakeBack
+    from resilient_exec.core.messages import EndStart, EndStop, Kill, RaiseSoftTimeout, Send, Settle, TakeBack
+    from resilient_exec.model.task import Task
 
-__all__ = ["Lane", "Parcel"]
+__all__ = ["ChunkParcel", "Lane", "Parcel"]
 
 
 class Parcel:
@@ -26,6 +27,53 @@ class Parcel:
         self.call, self.packed_key = call, packed_key
         self.future: Any = None
         self.pids: tuple[int, ...] = ()
+
+    def pids_before(self, task: Task) -> tuple[int, ...]:
+        """Of the workers in which earlier attempts of that task have begun."""
+        del task
+        return self.pids
+
+    def note_pids(self, task: Task, pids: tuple[int, ...]) -> None:
+        """In these workers earlier attempts of that task have begun."""
+        del task
+        self.pids = pids
+
+    def settle(self, command: Settle) -> None:
+        """The task is over: hand that on to its future, and let go of that."""
+        future, self.future = self.future, None
+        future._settle(command)
+
+
+class ChunkParcel:
+    """The same for all calls of a chunk.
+
+    Attributes:
+        call: the pickled function, with the arguments that all calls share, which have these ``places``.
+        calls: the other arguments of each call, as they are, or pickled by themselves.
+        future: of the chunk.
+        packed_key: the key that was given to them, or the number that is the key of the first, pickled.
+    """
+
+    __slots__ = ("__weakref__", "_pids", "call", "calls", "future", "packed_key", "places")
+
+    def __init__(self, call: Any, places: tuple[int, ...], calls: list[Any], packed_key: bytes | None = None) -> None:
+        self.call, self.places, self.calls, self.packed_key = call, places, calls, packed_key
+        self.future: Any = None
+        self._pids: dict[Any, tuple[int, ...]] = {}
+
+    def pids_before(self, task: Task) -> tuple[int, ...]:
+        """See :class:`Parcel`."""
+        return self._pids.get(task.number, ())
+
+    def note_pids(self, task: Task, pids: tuple[int, ...]) -> None:
+        """See :class:`Parcel`."""
+        self._pids[task.number] = pids
+
+    def settle(self, command: Settle) -> None:
+        """Hand on what has become of some of the calls; the last of them ends the chunk."""
+        future = self.future
+        if future._settle_calls(command):
+            self.future, self.calls, self.call = None, [], b""
 
 
 class Lane(Protocol):

@@ -18,6 +18,7 @@ __all__ = ["Roster"]
 
 # To look a member up in its class takes longer than all that is done with it here.
 _DOWN, _STARTING, _IDLE, _BUSY = LaneState.DOWN, LaneState.STARTING, LaneState.IDLE, LaneState.BUSY
+_AHEAD_OF_CHUNKS = 0.03  # s of work in calls of chunks, behind which another is sent
 
 
 class Roster:
@@ -108,6 +109,31 @@ class Roster:
         else:
             self._timers.set(lane, due)
 
+    def has_idle(self) -> bool:
+        """Whether a lane with a worker has nothing to do."""
+        return bool(self._idle)
+
+    def allowance(self, lane: LaneRecord, calls: int) -> int:
+        """How many of so many calls its worker may still run, at least one."""
+        most = self._limits.max_tasks_per_worker
+        return calls if most is None else max(1, min(calls, most - lane.begun - _to_come(lane)))
+
+    def is_overweight(self, lane: LaneRecord) -> bool:
+        """Whether its worker holds so much that it is to be replaced."""
+        limit = self._limits.max_memory_per_worker
+        return limit is not None and lane.memory > limit
+
+    def _is_full(self, lane: LaneRecord) -> bool:
+        if not any(record.task.calls for record in lane.holds):
+            return len(lane.holds) >= lane.depth
+        work = 0.0  # s
+        for record in lane.holds:
+            mean = record.task.group.pace.mean if record.task.calls else 0.0
+            if mean is None:
+                return True
+            work += mean * record.task.calls
+        return work > _AHEAD_OF_CHUNKS or len(lane.holds) >= self._limits.depth
+
     def _has_room(self, lane: LaneRecord) -> bool:
         holds = lane.holds
         if lane.slow or len(holds) >= lane.depth or lane.unfit or holds[-1].task.soft_timeout is not None:
@@ -120,8 +146,7 @@ class Roster:
             return False  # the worker may have to be replaced behind each attempt
         if limits.max_tasks_per_worker is None:
             return True
-        to_come = sum(not record.has_begun for record in lane.holds)
-        return lane.begun + to_come < limits.max_tasks_per_worker
+        return lane.begun + _to_come(lane) < limits.max_tasks_per_worker
 
     def worn_out(self, lane: LaneRecord) -> bool:
         """Whether the lane's worker is to be replaced: it has run as many attempts as it may, or is unfit for more."""
@@ -129,8 +154,7 @@ class Roster:
         return (limit is not None and lane.begun >= limit) or self._is_unfit(lane)
 
     def _is_unfit(self, lane: LaneRecord) -> bool:
-        limit = self._limits.max_memory_per_worker
-        return bool(lane.unfit) or (limit is not None and lane.memory > limit)
+        return bool(lane.unfit) or self.is_overweight(lane)
 
     def renew(self, lane: LaneRecord) -> None:
         """It has another worker, of which nothing is known yet."""
@@ -153,6 +177,11 @@ class Roster:
     def describe(self, now: float) -> list[dict[str, Any]]:
         """For each lane: its number, state and pid, the key it runs, which attempt, and for how long (s)."""
         return [_describe(lane, now) for lane in list(self._lanes.values())]
+
+
+def _to_come(lane: LaneRecord) -> int:
+    """Calls in its worker that have not begun."""
+    return sum(record.task.calls or 1 for record in lane.holds if not record.has_begun)
 
 
 def _describe(lane: LaneRecord, now: float) -> dict[str, Any]:

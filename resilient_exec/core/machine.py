@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_exec.core.admission import Admission
 from resilient_exec.core.backlog import Backlog
+from resilient_exec.core.chunks import Group, covers, key_of_call, overloaded, part_of, spare_record
 from resilient_exec.core.lane_table import Roster
 from resilient_exec.core.messages import (
     Abandon,
@@ -32,6 +33,7 @@ from resilient_exec.core.messages import (
     EndStart,
     EndStop,
     Finish,
+    ItemsEnded,
     Kill,
     KillAsked,
     Lagged,
@@ -64,6 +66,8 @@ from resilient_exec.core.verdicts import death_of, soft_limit, softened
 from resilient_exec.model.errors import PoolBroken, PoolClosed, ResilientError
 from resilient_exec.model.events import Event, Row, Story, event_of
 from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
+from resilient_exec.model.memory_level import MemoryLevel
+from resilient_exec.model.packed import Slice
 from resilient_exec.model.ports import Failure
 from resilient_exec.model.task import (
     Died,
@@ -91,6 +95,15 @@ _LONGEST_PAUSE = 0.5  # s, between two looks at a lane
 _NEW, _QUEUED, _SENT, _RUNNING, _SETTLED = State.NEW, State.QUEUED, State.SENT, State.RUNNING, State.SETTLED
 _BUSY = LaneState.BUSY
 _DONE = {"how": "done"}
+_ASKED_AGAIN = 0.005  # s, until a lane is asked again to give calls of a chunk away
+_OF_EACH = ("queued", "settled")
+
+
+def _follows(record: Record, head: Record) -> bool:
+    """Whether these calls come next in the chunk that the head is a call of: they go where it goes, unless they are
+    wanted elsewhere.
+    """
+    return record.task.group is not None and record.task.group is head.task.group
 
 
 class Core:
@@ -106,6 +119,9 @@ class Core:
         self._out: list[Command] = []
         self._records: dict[Hashable, Record] = {}
         self._backlog = Backlog()
+        self._groups: dict[Hashable, Group] = {}  # of chunks, by the number of the first call
+        self._surplus = dict.fromkeys(State, 0)  # calls of chunks, beyond the one for which the record counts
+        self._elastic = 0  # of those that are queued, how many other lanes could be sent
         self._timers = Timers()
         self._lanes = Roster(limits, self._timers)
         self._starts = Starts(limits)
@@ -125,6 +141,7 @@ class Core:
             Progress: self._progress,
             Begun: self._attempt_begun,
             AttemptEnded: self._attempt_ended,
+            ItemsEnded: self._items_ended,
             PolicyAnswered: self._policy_answered,
             TakenBack: self._taken_back,
             Answered: self._answered,
@@ -148,6 +165,8 @@ class Core:
         self._handlers[type(stimulus)](stimulus)
         if self._backlog.size and (self._lanes.can_take() or not self.counts[_QUEUED]):
             self._fill()
+        elif self._surplus[State.SENT]:
+            self._share_out()
         if self._closing and not self._records:
             self._close_lanes()
         return commands
@@ -162,9 +181,15 @@ class Core:
         return tuple(Story(record.task.key, list(record.story))) if record is not None else ()
 
     def task(self, number: Hashable) -> Task | None:
-        """An unsettled task; ``None``: there is none of that number."""
+        """An unsettled task, or the chunk that the call of that number is in; ``None``: there is none."""
         record = self._records.get(number)
-        return record.task if record is not None else None
+        if record is not None:
+            return record.task
+        for group in list(self._groups.values()):
+            for part in list(group.parts.values()):
+                if covers(part.task, number):
+                    return part.task
+        return None
 
     @property
     def is_busy(self) -> bool:
@@ -173,9 +198,9 @@ class Core:
 
     def counted(self) -> dict[str, int]:
         """Tasks that are ``pending`` (queued, or sent ahead to a worker that is at another), ``running``, and so on."""
-        counts, ahead = self.counts, self._lanes.sent_ahead()
+        counts, ahead, surplus = self.counts, self._lanes.sent_ahead(), self._surplus
         return {
-            "pending": counts[State.QUEUED] + ahead,
+            "pending": counts[State.QUEUED] + ahead + sum(surplus.values()),
             "running": counts[State.SENT] + counts[State.RUNNING] + counts[State.DOOMED] - ahead,
             "backing_off": counts[State.BACKING_OFF],
         }
@@ -199,7 +224,10 @@ class Core:
     def _submitted(self, s: Submitted) -> None:
         self._orders += 1
         task = s.task
-        record = self._records[task.number] = Record(task, self._orders)
+        record = Record(task, self._orders)
+        if task.group is not None:
+            self._groups[task.group.first] = task.group
+        self._add(record)
         if s.problem is not None:
             self._settle(record, s.problem)
         elif self.broken is not None:
@@ -210,7 +238,69 @@ class Core:
             self._tell("queued", record)
             self._enqueue(record)
 
+    def _add(self, record: Record) -> None:
+        task = record.task
+        self._records[task.number] = record
+        if task.group is not None:
+            task.group.parts[task.number] = record
+            self._weigh(record, 1)
+
+    def _weigh(self, record: Record, sign: int) -> None:
+        """Count the calls of a chunk in, or out, that a record has more than others."""
+        more = record.task.calls - 1
+        if more > 0:
+            self._surplus[record.state] += sign * more
+            if record.state is State.QUEUED and record.task.group.elastic:
+                self._elastic += sign * more
+
+    def _narrow(self, record: Record, task: Task) -> None:
+        """Let a record of a chunk stand for some of its calls only."""
+        parts = task.group.parts
+        self._weigh(record, -1)
+        del self._records[record.task.number], parts[record.task.number]
+        record.task = task
+        self._records[task.number] = parts[task.number] = record
+        self._weigh(record, 1)
+
+    def _split(self, record: Record, count: int) -> Record:
+        """Take the first calls off a chunk: a record of theirs, in the same state and lane."""
+        task = record.task
+        first = spare_record(record, part_of(task, task.number, count))  # type: ignore[arg-type]
+        self._narrow(record, part_of(task, task.number + count, task.calls - count))  # type: ignore[operator]
+        if first.state is not State.NEW:
+            self.counts[first.state] += 1
+        self._add(first)
+        return first
+
+    def _single_out(self, chunk: Record, number: int) -> Record:
+        """Make a record of its own of a call in a chunk that is at the head of a lane; it is there, then."""
+        lane = chunk.lane
+        skipped = number - chunk.task.number  # type: ignore[operator]
+        if skipped and lane is not None:  # nobody has heard of these, which were before it: they have not begun
+            lane.holds.insert(1, self._split(chunk, skipped))
+        one = chunk
+        if chunk.task.calls > 1:
+            one = self._split(chunk, 1)
+            if lane is not None:
+                lane.holds.insert(0, one)
+            chunk.lost = 0
+        self._narrow(one, part_of(one.task, number, 0))
+        return one
+
+    def _cancel_chunk(self, group: Group) -> None:
+        """Those of its calls that have not begun are not wanted any more."""
+        group.is_wanted = False
+        for part in list(group.parts.values()):
+            if part.task.calls and part.state is State.QUEUED:
+                self._settle(part, None)
+            elif part.task.calls and part.state is State.SENT and part.lane is not None:
+                self._out.append(TakeBack(part.lane.number, ((part.task.number, part.attempt),)))
+
     def _cancel_asked(self, s: CancelAsked) -> None:
+        group = self._groups.get(s.number)
+        if group is not None:
+            self._cancel_chunk(group)
+            return
         record = self._records.get(s.number)
         # A future can be cancelled only before its first attempt was sent, so this finds it queued; or sent,
         # where the shell found the future cancelled just when it was about to send it.
@@ -229,9 +319,16 @@ class Core:
         self._settle(record, None)
 
     def _kill_asked(self, s: KillAsked) -> None:
-        record = self._records.get(s.number)
-        if record is None:
+        group = self._groups.get(s.number)
+        if group is not None:
+            for part in list(group.parts.values()):
+                self._kill_one(part, s)
             return
+        record = self._records.get(s.number)
+        if record is not None:
+            self._kill_one(record, s)
+
+    def _kill_one(self, record: Record, s: KillAsked) -> None:
         if record.state is State.DOOMED:
             record.doom = Killed(s.why)  # beats the retry that a timeout would have been granted
         elif record.state in (State.SENT, State.RUNNING):
@@ -247,7 +344,11 @@ class Core:
         if lane is None or not lane.holds:
             return None
         record = lane.holds[0]
-        return record if record.task.number == number and record.attempt == attempt else None
+        if record.attempt != attempt:
+            return None
+        if covers(record.task, number):
+            return self._single_out(record, number)  # type: ignore[arg-type]
+        return record if record.task.number == number else None
 
     def _progress(self, s: Progress) -> None:
         lane = self._lanes.get(s.lane)
@@ -287,7 +388,7 @@ class Core:
         if record is None or record.lane is None:
             return
         lane = record.lane
-        if record.state is _SENT and s.began is not None and type(s.outcome) is Returned:
+        if record.state is _SENT and s.began is not None and type(s.outcome) is Returned and record.task.group is None:
             self._return_unseen(record, lane, s, s.began)
             return
         if s.began is not None:
@@ -295,7 +396,10 @@ class Core:
                 self._begin(record, lane, lane.pid, s.began)
                 if record.state is _SENT:
                     self._move(record, _RUNNING)
-            self._lanes.learn(lane, (self._now if s.ended is None else s.ended) - s.began)
+            took = (self._now if s.ended is None else s.ended) - s.began
+            self._lanes.learn(lane, took)
+            if record.task.group is not None:
+                record.task.group.pace.learn(1, took)
         elif not record.has_begun:
             return
         lane.memory = s.memory
@@ -332,13 +436,68 @@ class Core:
         del lane.holds[0]
         self._go_on(lane)
 
+    def _items_ended(self, s: ItemsEnded) -> None:
+        lane = self._lanes.get(s.lane)
+        if lane is None or not lane.holds:
+            return
+        head, taken = lane.holds[0], 0
+        lane.memory, lane.unfit = s.memory, lane.unfit or s.unfit
+        while taken < s.count and lane.holds:
+            record, values = lane.holds[0], Slice(s.batch, s.skip + taken, s.count - taken)
+            if record.task.number != s.number + taken or record.attempt != s.attempt:
+                break  # a late word
+            if record.task.calls:
+                taken += self._settle_calls(record, lane, values)
+            else:
+                taken += self._settle_one(record, lane, values, s.began)
+        if taken and s.began is not None and s.ended is not None and head.task.group is not None:
+            head.task.group.pace.learn(s.skip + s.count, s.ended - s.began)
+        if not lane.holds or lane.holds[0] is not head:
+            self._go_on(lane)
+        elif taken and lane.state is LaneState.BUSY:
+            lane.since = self._now
+            self._stay_busy(lane, anew=True)
+        if taken and self._lanes.is_overweight(lane):
+            self._take_back(lane, lane.holds)
+
+    def _settle_one(self, record: Record, lane: LaneRecord, values: Slice, began: float | None) -> int:
+        """A call of a chunk that has a record of its own, at the head of a lane, has returned."""
+        values.count = 1
+        if not record.has_begun:
+            self._begin(record, lane, lane.pid, began)
+            if record.state is _SENT:
+                self._move(record, _RUNNING)
+        if record.soft_told == record.attempt:
+            lane.unfit = lane.unfit or "SoftTimeout was raised in it"
+        del lane.holds[0]
+        self._conclude(record, Returned(values))
+        return 1
+
+    def _settle_calls(self, record: Record, lane: LaneRecord, values: Slice) -> int:
+        """The first calls of a chunk at the head of a lane have returned; how many of them are in it."""
+        count = values.count = min(values.count, record.task.calls)
+        done = self._split(record, count) if count < record.task.calls else record
+        if done is record:
+            del lane.holds[0]
+        record.lost = 0  # they had begun
+        lane.begun += count
+        done.begun = done.attempt
+        self._settle(done, Returned(values))
+        return count
+
+    def _take_back(self, lane: LaneRecord, records: Iterable[Record]) -> None:
+        """Have what has not begun of these not run there."""
+        calls = tuple((record.task.number, record.attempt) for record in records if not record.has_begun)
+        if calls:
+            self._out.append(TakeBack(lane.number, calls))
+
     def _taken_back(self, s: TakenBack) -> None:
         lane = self._lanes.get(s.lane)
         if lane is None or not lane.holds:
             return
         head = lane.holds[0]
-        wanted = set(s.calls)
-        back = [r for r in lane.holds if (r.task.number, r.attempt) in wanted and not r.has_begun]
+        named = [self._part_held(lane, *call) for call in s.calls]
+        back = [record for record in named if record is not None]
         for record in back:
             lane.holds.remove(record)
             if record.state is State.DOOMED:
@@ -346,12 +505,33 @@ class Core:
             else:
                 self._tell("taken_back", record)
                 record.lane = None
-                self._enqueue(record)
+                self._enqueue_again(record)
         if back and lane.state is LaneState.BUSY:  # else the answer to its kill, which found nothing, is on its way
             if lane.holds and lane.holds[0] is head:
                 self._stay_busy(lane)  # it has room again
             else:
                 self._go_on(lane)
+
+    @staticmethod
+    def _is_named(record: Record, number: Hashable, attempt: int) -> bool:
+        task = record.task
+        return record.attempt == attempt and not record.has_begun and (task.number == number or covers(task, number))
+
+    def _part_held(self, lane: LaneRecord, number: Hashable, attempt: int) -> Record | None:
+        """What the lane holds of that number and has not begun: of a chunk, its calls from that one on."""
+        record = next((r for r in lane.holds if self._is_named(r, number, attempt)), None)
+        if record is None or record.task.number == number:
+            return record
+        before = self._split(record, number - record.task.number)  # type: ignore[operator]
+        lane.holds.insert(lane.holds.index(record), before)
+        return record
+
+    def _enqueue_again(self, record: Record) -> None:
+        """It was sent, and has not begun: back to the queue; calls that nobody wants any more end here."""
+        if record.task.calls and (self._no_retries or not record.task.group.is_wanted):
+            self._settle(record, None)
+        else:
+            self._enqueue(record)
 
     def _memory_exceeded(self, s: MemoryExceeded) -> None:
         record = self._head(s.lane, s.number, s.attempt)
@@ -375,10 +555,19 @@ class Core:
         if s.level is not self._admission.level:
             self._admission.level = s.level
             self._out.append(Event(self._now, f"memory_{s.level}", detail={"available": s.available}))
+        if s.level is MemoryLevel.CRITICAL:
+            self._slow_down_chunks()
         victim = self._admission.victim(record for lane in self._lanes for record in lane.holds[:1])
         if victim is not None:
             why = f"the machine had {s.available / 2**20:.0f} MiB of memory left"
             self._doom(victim, Evicted(why), why)
+
+    def _slow_down_chunks(self) -> None:
+        """Have each worker do no more of a chunk than the call that it is at, and tell of that."""
+        for lane in self._lanes:
+            if any(record.task.calls for record in lane.holds):
+                self._take_back(lane, lane.holds)
+                self._out.append(Look(lane.number))
 
     def _worker_gone(self, s: WorkerGone) -> None:
         lane = self._lanes.get(s.lane)
@@ -413,7 +602,7 @@ class Core:
             if record.lost >= self.limits.uncharged:
                 self._settle(record, Lost(f"{record.lost} times in a row; {why}"))
             else:
-                self._enqueue(record)
+                self._enqueue_again(record)
 
     # -- what becomes of a task ------------------------------------------------------------------------------------
 
@@ -481,12 +670,20 @@ class Core:
         record.timer = 0
         task = record.task
         del self._records[task.number]
+        if task.group is not None:
+            self._forget(task)
         detail = _DONE if type(outcome) is Returned else {"how": "cancelled" if outcome is None else "failed"}
-        self.ended[detail["how"]] += 1
+        self.ended[detail["how"]] += task.calls or 1
         self._tell("settled", record, detail)
         elapsed = self._now - record.first_begun_at if record.begun else 0.0
         story = Story(task.key, record.story)
         self._out.append(Settle(task.number, outcome, record.begun, elapsed, story, task))
+
+    def _forget(self, task: Task) -> None:
+        group = task.group
+        del group.parts[task.number]
+        if not group.parts:
+            self._groups.pop(group.first, None)
 
     def _doom(self, record: Record, doom: Outcome, why: str) -> None:
         self._move(record, State.DOOMED)
@@ -500,7 +697,7 @@ class Core:
 
     def _kill(self, lane: LaneRecord, record: Record, *, unless_begun: bool = False) -> None:
         order = self._await_answer(lane, record)
-        self._out.append(Kill(lane.number, record.task.number, record.attempt, order, unless_begun))
+        self._out.append(Kill(lane.number, record.task.number, record.attempt, order, unless_begun, record.task.calls))
 
     def _await_answer(self, lane: LaneRecord, victim: Record | None = None) -> int:
         """The serial of an order that the lane is to answer; of which attempt it is the kill, if it is one."""
@@ -525,7 +722,12 @@ class Core:
 
     def _move(self, record: Record, state: State) -> None:
         before = record.state
-        record.move(state)
+        if record.task.calls:
+            self._weigh(record, -1)
+            record.move(state)
+            self._weigh(record, 1 if state is not _SETTLED else 0)
+        else:
+            record.move(state)
         if before is not _NEW:
             self.counts[before] -= 1
         if state is not _SETTLED:
@@ -592,11 +794,14 @@ class Core:
         else:
             self._lanes.set(lane, LaneState.IDLE)
 
-    def _stay_busy(self, lane: LaneRecord) -> None:
-        """Its worker holds something: the lane is looked at soon, and again until nothing is left to be found out."""
+    def _stay_busy(self, lane: LaneRecord, *, anew: bool = False) -> None:
+        """Its worker holds something: the lane is looked at soon, and again until nothing is left to be found out.
+
+        ``anew``: it has just been heard of, and needs not be looked at as soon as was meant.
+        """
         self._lanes.set(lane, _BUSY)
         look, first = lane.look, self.limits.look_interval
-        if not look.timer or look.pause > first:
+        if anew or not look.timer or look.pause > first:
             look.pause = first
             self._timers.set(look, self._now + first)
 
@@ -604,15 +809,42 @@ class Core:
         """Send what is queued to lanes that can take it; start lanes for what is left."""
         counts = self.counts
         room = self._admission.room(counts)
+        if room and self._elastic and self._admission.level is MemoryLevel.OK:
+            room += self._elastic
         while room and counts[_QUEUED] and (lane := self._lanes.pick(self._now)) is not None:
             room -= 1
-            self._send(self._backlog.pop(), lane)
+            record = self._backlog.pop()
+            self._send(self._cut(record, lane) if record.task.calls else record, lane)
         if not counts[_QUEUED]:
             self._backlog.clear()  # what is left in it was cancelled
+            if self._surplus[_SENT]:
+                self._share_out()
         elif not self._starts.timer and self._lanes.can_start():
-            for _ in range(min(room, counts[_QUEUED]) - self._lanes.starting):
+            for _ in range(min(room, counts[_QUEUED] + self._elastic) - self._lanes.starting):
                 if not self._start_lane():
                     break
+
+    def _cut(self, chunk: Record, lane: LaneRecord) -> Record:
+        """Those calls of a queued chunk, which has been taken off the queue, that the lane is sent now."""
+        task = chunk.task
+        size = self._lanes.allowance(lane, task.calls)
+        if task.group.elastic:
+            size = min(size, task.group.pace.size(self._elastic + 1, self.limits.lanes))
+        if size >= task.calls:
+            return chunk
+        first = self._split(chunk, size)
+        self._backlog.add(chunk, comes_back=True)
+        return first
+
+    def _share_out(self) -> None:
+        """Let a lane that has nothing to do take calls of a chunk from one that has too many."""
+        if not self._lanes.has_idle() or self._admission.level is not MemoryLevel.OK:
+            return
+        found = overloaded(self._lanes, self._now, self.limits.patience)
+        if found is not None:
+            lane, number = found
+            lane.shared_at = self._now + _ASKED_AGAIN
+            self._out.append(TakeBack(lane.number, ((number, lane.holds[-1].attempt),)))
 
     def _send(self, record: Record, lane: LaneRecord) -> None:
         self._move(record, _SENT)
@@ -697,8 +929,7 @@ class Core:
         self._out.append(Look(lane.number))
         if head.has_begun and self._now >= head.begun_at + limits.patience:
             lane.slow = True
-            behind = tuple((r.task.number, r.attempt) for r in lane.holds[1:])
-            self._out.append(TakeBack(lane.number, behind))
+            self._take_back(lane, [one for one in lane.holds[1:] if not _follows(one, head)])
         look.pause = min(2 * look.pause, _LONGEST_PAUSE)
         self._timers.set(look, self._now + look.pause)
 
@@ -708,6 +939,7 @@ class Core:
             record.soft_told = record.attempt
             self._tell("soft_timeout", record, {"limit": soft})
             self._out.append(RaiseSoftTimeout(lane.number, task.number, record.attempt))
+            self._take_back(lane, lane.holds[1:])  # that worker is not to run another
             if task.timeout is not None:
                 self._timers.set(record, record.begun_at + record.pardon + task.timeout)
         elif task.timeout is not None:
@@ -741,10 +973,12 @@ class Core:
             self._no_retries = True
             for record in [r for r in self._records.values() if r.state in (State.QUEUED, State.BACKING_OFF)]:
                 # None cancels. A future that was sent once can't be cancelled any more, only ended.
-                self._settle(record, Killed(s.why) if record.attempt else None)
+                self._settle(record, Killed(s.why) if record.attempt and not record.task.calls else None)
+            for group in list(self._groups.values()):
+                self._cancel_chunk(group)
         if s.kill:
-            for number in self.unsettled():
-                self._kill_asked(KillAsked(number, s.why))
+            for record in list(self._records.values()):
+                self._kill_one(record, KillAsked(record.task.number, s.why))
 
     def _close_lanes(self) -> None:
         for lane in self._lanes:
@@ -774,7 +1008,20 @@ class Core:
             row = (self._now if at is None else at, kind, record.attempt, lane)
         record.story.append(row)
         if self._tells:
-            self._out.append(event_of(record.task.key, row))
+            if record.task.calls:
+                self._tell_calls(record.task, row)
+            else:
+                self._out.append(event_of(record.task.key, row))
+
+    def _tell_calls(self, task: Task, row: Row) -> None:
+        """Of a chunk: each call is queued and settled for itself; the rest is told of the first, with their number."""
+        if row[1] in _OF_EACH:
+            numbers = range(task.calls)
+            self._out += [event_of(key_of_call(task, number), row) for number in numbers]
+        else:
+            event = event_of(task.key, row)
+            event.detail = {**event.detail, "calls": task.calls}
+            self._out.append(event)
 
     def _tell_lane(self, kind: str, lane: LaneRecord, detail: dict[str, Any] | None = None) -> None:
         if self._tells:

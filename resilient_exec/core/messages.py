@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resilient_exec.model.events import Story
     from resilient_exec.model.evidence import Evidence
     from resilient_exec.model.memory_level import MemoryLevel
+    from resilient_exec.model.packed import Batch
     from resilient_exec.model.ports import Failure, Policy
     from resilient_exec.model.task import NotSent, Outcome, Task
 
@@ -35,6 +36,7 @@ __all__ = [
     "EndStart",
     "EndStop",
     "Finish",
+    "ItemsEnded",
     "Kill",
     "KillAsked",
     "Lagged",
@@ -144,8 +146,31 @@ class AttemptEnded:
 
 
 @dataclass(slots=True)
+class ItemsEnded:
+    """So many calls of a chunk have returned, the first of which has that number; the worker lives.
+
+    Their values are in ``batch`` behind as many as ``skip``, which were told before; ``began`` and ``ended`` are the
+    times of the first in it and of the last, where they are known; ``unfit``: why the worker should run no more.
+    """
+
+    lane: int
+    number: int
+    attempt: int
+    count: int
+    batch: Batch
+    skip: int = 0
+    memory: int = 0
+    began: float | None = None
+    ended: float | None = None
+    unfit: str = ""
+
+
+@dataclass(slots=True)
 class TakenBack:
-    """These attempts, ``(number, attempt)``, that were sent to the lane's worker will not run there."""
+    """These attempts, ``(number, attempt)``, that were sent to the lane's worker will not run there.
+
+    Of a chunk: the calls from that number on.
+    """
 
     lane: int
     calls: tuple[tuple[Hashable, int], ...]
@@ -259,6 +284,7 @@ Stimulus = (
     | Progress
     | Begun
     | AttemptEnded
+    | ItemsEnded
     | TakenBack
     | PolicyAnswered
     | Answered
@@ -284,7 +310,10 @@ class StartWorker:
 
 @dataclass(slots=True)
 class Send:
-    """Send the attempt at ``task`` to the lane's worker; told by ``AttemptEnded``, ``TakenBack`` or ``WorkerGone``."""
+    """Send the attempt at ``task`` to the lane's worker; told by ``AttemptEnded``, ``TakenBack`` or ``WorkerGone``.
+
+    Of a chunk ``ItemsEnded`` tells, too, and ``AttemptEnded`` tells of each call that did not simply return.
+    """
 
     lane: int
     number: Hashable
@@ -301,7 +330,10 @@ class Look:
 
 @dataclass(slots=True)
 class TakeBack:
-    """Have the lane's worker not run these attempts, ``(number, attempt)``; ``TakenBack`` tells of those not begun."""
+    """Have the lane's worker not run these attempts, ``(number, attempt)``; ``TakenBack`` tells of those not begun.
+
+    Of a chunk: the calls from that number on.
+    """
 
     lane: int
     calls: tuple[tuple[Hashable, int], ...]
@@ -331,6 +363,7 @@ class Kill:
     """Kill the lane's worker if it still holds that attempt; told by ``WorkerGone``, else by ``Answered``.
 
     With ``unless_begun`` an attempt that has begun by then is left alone (and has told so by ``Begun``).
+    ``calls``: of a chunk; it is killed if it holds any of them.
     """
 
     lane: int
@@ -338,6 +371,7 @@ class Kill:
     attempt: int
     order: int
     unless_begun: bool = False
+    calls: int = 0
 
 
 @dataclass(slots=True)
@@ -379,7 +413,10 @@ class Abandon:
 
 @dataclass(slots=True)
 class Settle:
-    """The task is over: hand the outcome to its future."""
+    """The task is over: hand the outcome to its future.
+
+    Where ``task.calls`` is not 0 that many calls of a chunk are over, all in the same way.
+    """
 
     number: Hashable
     outcome: Outcome | ResilientError | None  # an error of the pool's own; None: cancelled

@@ -6,7 +6,7 @@ Most attempts are over before anybody looks at them; one of these is made when o
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from resilient_exec.core.messages import MemoryExceeded, Stalled
 from resilient_exec.lane.sampler import Gauge
@@ -15,26 +15,15 @@ from resilient_exec.process.tree import Identity
 from resilient_exec.process.tree import state as process_state
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
+    from resilient_exec.lane.held import Held
     from resilient_exec.lane.lease import Lease
-    from resilient_exec.model.task import Task
 
-__all__ = ["Attempt", "Held"]
+__all__ = ["Attempt"]
 
 _MATTERS = 0.1  # of a limit: what earlier attempts may have left before it counts as more than a cache or two
 _REMEMBER_INTERVAL = 0.5  # s, between two looks at who descends from the worker, for when it has died
 _STACKS_TIMEOUT = 0.5  # s, for the stacks to be written
 _STACKS_TIMEOUT_OVER_MEMORY = 0.05  # s: the worker runs on meanwhile, and takes more
-
-
-class Held(NamedTuple):
-    """An attempt that has been sent to a worker, and of which no outcome has come."""
-
-    serial: int  # in this worker
-    number: Hashable
-    attempt: int
-    task: Task
 
 
 class Attempt:

@@ -27,11 +27,11 @@ from resilient_exec.wire.channel import ChannelLost, Kind
 from resilient_exec.worker.main import STATUS_WORDS
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable, Iterable
 
     from resilient_exec.core.messages import AttemptEnded, Kill
-    from resilient_exec.lane.attempt import Attempt, Held
+    from resilient_exec.lane.attempt import Attempt
+    from resilient_exec.lane.held import Held, Holdings
     from resilient_exec.process.tree import Identity
     from resilient_exec.supervisor.event_loop import EventLoop
     from resilient_exec.wire.channel import Frame
@@ -46,7 +46,7 @@ class Owner(Protocol):
     """The lane, as far as its thread has to do with it: what it does on the thread, while that has the worker."""
 
     number: int
-    held: deque[Held]
+    held: Holdings
     is_ready: bool
     is_closing: bool
     said: str
@@ -59,6 +59,15 @@ class Owner(Protocol):
 
     def take(self, lease: Lease, frame: Frame, post: Callable[[Any], object]) -> None:
         """One message of the worker."""
+
+    def take_staged(self, lease: Lease, post: Callable[[Any], object]) -> None:
+        """Take the results that the worker has and has not sent yet."""
+
+    def running(self, lease: Lease) -> Held | None:
+        """What the register says has begun and not ended."""
+
+    def find(self, lease: Lease, kill: Kill) -> Held | None:
+        """The attempt that is to be killed."""
 
     def attempt_of(self, lease: Lease, held: Held) -> Attempt:
         """What measures that attempt."""
@@ -92,9 +101,9 @@ class Keeper:
             self._thread.start()
         self._orders.put(self._start)
 
-    def kill(self, lease: Lease, held: Held, attempt: Attempt, kill: Kill) -> None:
+    def kill(self, lease: Lease, kill: Kill) -> None:
         """Kill that worker if it still runs that attempt."""
-        self._orders.put(lambda: self._kill(lease, held, attempt, kill))
+        self._orders.put(lambda: self._kill(lease, kill))
 
     def end_start(self, lease: Lease, order: int) -> None:
         """Kill that worker if it is still not ready."""
@@ -200,7 +209,7 @@ class Keeper:
         words = lane.said or lost or f"it took too long: {lane.start_words}{stacks and f'{_STACKS_HEAD}{stacks}'}"
         self._start_failed(lease, words)
 
-    def _kill(self, lease: Lease, held: Held, attempt: Attempt, kill: Kill) -> None:
+    def _kill(self, lease: Lease, kill: Kill) -> None:
         lane = self._lane
         lease.stop()
         facts, lost = self._read(lease)
@@ -208,14 +217,16 @@ class Keeper:
             self._post(facts)
             self._bury(lease, lost)
             return
-        has_begun = lease.view.begun_and_ended()[0] >= held.serial
-        if held not in lane.held or (kill.unless_begun and has_begun):
-            if has_begun and held in lane.held:
+        held = lane.find(lease, kill)
+        has_begun = held is not None and lease.view.begun_and_ended()[0] >= held.serial
+        if held is None or (kill.unless_begun and has_begun):
+            if held is not None:
                 facts.append(Begun(lane.number, held.number, held.attempt, lease.pid or 0, self._began(lease)))
             lease.resume()
             self._give_back(lease, *facts, Answered(lane.number, kill.order))
             return
         self._post(facts)
+        attempt = lane.attempt_of(lease, held)
         stacks = attempt.last_look(lease) if has_begun else ""
         self._gone(lease, "it was killed", stacks, attempt)
 
@@ -250,14 +261,13 @@ class Keeper:
         exitcode = lease.kill()
         facts, _ = self._read(lease)
         self._post(facts)
-        begun = lease.view.begun_and_ended()[0]
-        guilty = next((held for held in lane.held if held.serial == begun), None)
+        guilty = lane.running(lease)
         gone = WorkerGone(lane.number, why=why)
         if guilty is not None:
             from_outside = not why and exitcode == -signal.SIGKILL and lease.pid is not None
             remark = lease.oom.verdict(lease.pid) if from_outside and lease.pid is not None else ""
             why = why or STATUS_WORDS.get(exitcode, "")
-            if attempt is None or attempt.serial != begun:
+            if attempt is None or attempt.serial != guilty.serial:
                 attempt = lane.attempt_of(lease, guilty)
             died = Died(exitcode, lease.pid, why, attempt.evidence(lease, stacks=stacks, remark=remark))
             at = self._began(lease)
@@ -284,6 +294,7 @@ class Keeper:
                 if frame.kind is Kind.READY and lease.is_gone():
                     continue
                 self._lane.take(lease, frame, facts.append)
+            self._lane.take_staged(lease, facts.append)
         except ChannelLost as lost:
             return facts, str(lost)
         return facts, ""

@@ -13,27 +13,29 @@ Longer than 400 lines: it has a method for each order of the core, and they shar
 
 from __future__ import annotations
 
-import collections
 import pickle
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.core.messages import Answered, AttemptEnded, Begun, LaneReady, Progress, TakenBack
-from resilient_exec.lane.attempt import Attempt, Held
+from resilient_exec.core.messages import Answered, AttemptEnded, Begun, ItemsEnded, LaneReady, Progress, TakenBack
+from resilient_exec.lane.attempt import Attempt
+from resilient_exec.lane.held import Holdings
 from resilient_exec.lane.keeper import Keeper
 from resilient_exec.lane.lease import Lease, WorkerSettings
-from resilient_exec.lane.translation import call_parts, failure_of, identities
-from resilient_exec.model.packed import Packed
+from resilient_exec.lane.translation import call_parts, chunk_parts, failure_of, identities
+from resilient_exec.model.packed import Batch, Packed
 from resilient_exec.model.task import Returned
 from resilient_exec.process import memory
 from resilient_exec.wire import payload
-from resilient_exec.wire.channel import END, ChannelLost, Frame, Kind
+from resilient_exec.wire.channel import END, ITEMS, ChannelLost, Frame, Kind
+from resilient_exec.wire.items import load_results
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilient_exec.core.messages import EndStart, EndStop, Kill, RaiseSoftTimeout, Send, TakeBack
+    from resilient_exec.lane.held import Held
     from resilient_exec.model.task import Outcome
     from resilient_exec.process.tree import Identity
     from resilient_exec.supervisor.event_loop import EventLoop
@@ -44,7 +46,6 @@ _LOOK_INTERVAL = 0.5  # s, between two looks at the tree of an attempt without l
 _FIRST_LOOK = 0.02  # s, from a send until an attempt with a limit is looked at
 _RETURNED = Kind.RETURNED  # to look it up in its class takes 0.2 us
 _NEVER = float("inf")
-_new = tuple.__new__  # for named tuples: their own is written in Python
 _OUTCOMES = (Kind.RETURNED, Kind.RAISED, Kind.NOT_SENDABLE)
 
 
@@ -70,13 +71,12 @@ class LokyLane:
         self.number = number
         self.settings = settings
         self.lease: Lease | None = None  # the worker, while the loop has it
-        self.held: collections.deque[Held] = collections.deque()  # what was sent, and has had no outcome
+        self.held = Holdings()  # what was sent, and has had no outcome
         self.is_ready = False  # the worker has said so
         self.is_stopping = False  # it was asked to end
         self.is_closing = False  # the lane itself is to end
         self.start_words = "its interpreter did not come up"
         self._loop = loop
-        self._serial = 0  # of the last attempt in this worker
         self.said, self.is_lasting = "", False  # the worker, of why it cannot start, and whether others cannot, either
         self.ending: AttemptEnded | None = None  # of one that is over, while what it has started is ended
         self._late: list[int] = []  # orders to be answered when that is done
@@ -93,11 +93,11 @@ class LokyLane:
     def start(self) -> None:
         """Start a worker; told by ``LaneReady`` or ``StartFailed``."""
         self.is_ready = self.is_stopping = False
-        self._serial, self._end_start, self.ending, self.said, self.is_lasting = 0, None, None, "", False
+        self._end_start, self.ending, self.said, self.is_lasting = None, None, "", False
         self._measured, self._strangers = None, frozenset()
         self._away = None
         self._postponed.clear()
-        self.held.clear()
+        self.held.restart()
         self.start_words = "its interpreter did not come up"
         self._keeper.start()
 
@@ -109,19 +109,22 @@ class LokyLane:
         lease = self._away or self.lease
         if lease is None or not self.is_ready:
             return None  # the worker went meanwhile: the core is told, and takes the attempt back
-        self._serial += 1
-        held = _new(Held, (self._serial, send.number, send.attempt, send.task))
-        self._queue(lease, held, call_parts(send.task, send.attempt))
+        held = self.held.make(send.number, send.attempt, send.task)
+        self._queue(lease, held)
         return lease.view, held.serial
 
-    def _queue(self, lease: Lease, held: Held, parts: tuple[Any, ...]) -> None:
+    def _queue(self, lease: Lease, held: Held) -> None:
         if self._away is not None:
-            self._postponed.append(lambda: self._queue(lease, held, parts))
+            self._postponed.append(lambda: self._queue(lease, held))
             return
         self.held.append(held)
-        lease.send_call(held.serial, *parts)
+        task = held.task
+        if task.group is None:
+            lease.send_call(held.serial, *call_parts(task, held.attempt))
+        else:
+            lease.send(Kind.CHUNK, held.serial, *chunk_parts(task, held.attempt))
         if self._tend_at == _NEVER:
-            looks_close = held.task.memory_limit is not None or self.settings.stall_timeout is not None
+            looks_close = task.memory_limit is not None or self.settings.stall_timeout is not None
             self._tend_by(time.monotonic() + (_FIRST_LOOK if looks_close else _LOOK_INTERVAL))
 
     def flush(self) -> None:
@@ -141,17 +144,19 @@ class LokyLane:
         lease = self.lease
         if lease is None or not self.is_ready:
             return
-        begun, ended = lease.view.begun_and_ended()  # before the channel is read: the outcomes of all before are in it
+        # Before the channel is read, and what is staged: the outcomes of all before are in these.
+        begun, ended = lease.view.begun_and_ended()
         at = lease.view.begun_at() - self._loop.zero
         self._read(lease)
         if self.lease is not lease:
             return
+        self.take_staged(lease, self._loop.post)
         if lease.has_moved:
             lease.has_moved = False
             self._loop.post(Progress(self.number))
-        for held in self.held:
-            if held.serial == begun != ended and not lease.view.is_taken_back(begun):
-                self._loop.post(Begun(self.number, held.number, held.attempt, lease.pid or 0, at))
+        held = self.held.head
+        if held is not None and held.serial == begun != ended:
+            self._loop.post(Begun(self.number, held.number, held.attempt, lease.pid or 0, at))
 
     def take_back(self, order: TakeBack) -> None:
         """Have those that have not begun never run here; told by ``TakenBack``."""
@@ -161,19 +166,16 @@ class LokyLane:
         lease = self.lease
         if lease is None:
             return
-        wanted = set(order.calls)
-        back = [h for h in self.held if (h.number, h.attempt) in wanted and lease.view.take_back(h.serial)]
-        for held in back:
-            self.held.remove(held)
+        back = self.held.take_back(order.calls, lease.view)
         if back:
-            self._loop.post(TakenBack(self.number, tuple((h.number, h.attempt) for h in back)))
+            self._loop.post(TakenBack(self.number, tuple(back)))
 
     def raise_soft_timeout(self, order: RaiseSoftTimeout) -> None:
         """Have ``SoftTimeout`` raised in that attempt; a late order does nothing."""
         if self._away is not None:
             self._postponed.append(lambda: self.raise_soft_timeout(order))
             return
-        held = self._find(order.number, order.attempt)
+        held = self.held.find(order.number, order.attempt, 0, 0)
         if self.lease is not None and held is not None:
             self.lease.raise_soft_timeout(held.serial)
 
@@ -182,15 +184,14 @@ class LokyLane:
         if self._away is not None:
             self._postponed.append(lambda: self.kill(kill))
             return
-        held, ending = self._find(kill.number, kill.attempt), self.ending
+        ending = self.ending
         if ending is not None and (ending.number, ending.attempt) == (kill.number, kill.attempt):
             self._late.append(kill.order)
-        elif self.lease is None or held is None:
+        elif self.lease is None or self.find(self.lease, kill) is None:
             self._loop.post(Answered(self.number, kill.order))
         else:
-            lease = self._away = self._hand_over(self.lease)
-            attempt = self.attempt_of(lease, held)
-            self._keeper.kill(lease, held, attempt, kill)
+            self._away = self._hand_over(self.lease)
+            self._keeper.kill(self._away, kill)
 
     def end_start(self, order: EndStart) -> None:
         """End a start that takes too long."""
@@ -332,25 +333,27 @@ class LokyLane:
                 self._keeper.bury(self._hand_over(lease), "")
         elif kind in _OUTCOMES:
             self._take_outcome(lease, frame, post)
+        elif kind is Kind.ITEMS:
+            self._take_items(lease, frame, post)
         else:
             self._take_refusal(lease, frame, post)
 
     def _take_refusal(self, lease: Lease, frame: Frame, post: Callable[[Any], object]) -> None:
-        held = next((h for h in self.held if h.serial == frame.serial), None)
+        held = self.held.of(frame.serial)
         if held is None:
             return
         if frame.kind is Kind.SKIPPED:
-            self.held.remove(held)
-            post(TakenBack(self.number, ((held.number, held.attempt),)))
+            post(TakenBack(self.number, (self.held.cut(held, frame.serial),)))
         elif frame.kind is Kind.CROWDED and self.lease is lease:
             left = int(bytes(frame.body)) / 2**20
             self._keeper.bury(self._hand_over(lease), f"it still held {left:.0f} MiB of earlier tasks")
 
     def _take_outcome(self, lease: Lease, frame: Frame, post: Callable[[Any], object]) -> None:
-        held = self.held
-        if not held or held[0].serial != frame.serial:
+        head = self.held.head
+        if head is None or head.serial != frame.serial:
             return  # no message of ours, or about what was taken back
-        first = held.popleft()
+        first = head.at(frame.serial)
+        self.held.advance(head)
         number, kind, body = self.number, frame.kind, frame.body
         began, ended, size = END.unpack_from(body)
         data = body[END.size + size :]  # a long one is a view already
@@ -376,6 +379,43 @@ class LokyLane:
             self._strangers = frozenset(identities(notes.get("strangers", ())))
             fact.unfit = fact.unfit or ("it has many zombies" if lease.has_many_zombies() else "")
         post(fact)
+
+    def _take_items(self, lease: Lease, frame: Frame, post: Callable[[Any], object]) -> None:
+        began, ended, count, size = ITEMS.unpack_from(frame.body)
+        words = bytes(frame.body[ITEMS.size : ITEMS.size + size]).decode(errors="replace")
+        zero = self._loop.zero
+        data = bytes(frame.body[ITEMS.size + size :])
+        fact = self._items(lease, (frame.serial, count), data, words)
+        if fact is not None:
+            fact.began, fact.ended = began - zero, ended - zero
+            post(fact)
+
+    def take_staged(self, lease: Lease, post: Callable[[Any], object]) -> None:
+        """Take the results that the worker has and has not sent yet."""
+        first, count, data = lease.view.staged()
+        if count and (fact := self._items(lease, (first, count), data)) is not None:
+            post(fact)
+
+    def _items(self, lease: Lease, first: tuple[int, int], data: bytes, unfit: str = "") -> ItemsEnded | None:
+        """Results have come: ``first``, the serial of the first of them, and their number.
+
+        Those that were known, since they were staged, are not new.
+        """
+        serial, count = first
+        head = self.held.head
+        if head is None or not head.calls or serial > head.serial:
+            return None  # no message of ours
+        known = head.serial - serial
+        new = max(0, min(count - known, head.calls))
+        if not new and not unfit:
+            return None
+        weight = memory.resident(lease.pid) if self.settings.weigh and lease.pid is not None else 0
+        batch = Batch(data, load_results)
+        fact = ItemsEnded(self.number, head.number, head.attempt, new, batch, known, weight)  # type: ignore[arg-type]
+        fact.unfit = unfit
+        if new:
+            self.held.advance(head, new)
+        return fact
 
     def end_of_attempt(self, fact: AttemptEnded) -> None:
         """What an attempt that raised had started is gone: now it is over, and the next may begin."""
@@ -419,10 +459,9 @@ class LokyLane:
             self._measure(lease, now)
 
     def _measure(self, lease: Lease, now: float) -> None:
-        begun, ended = lease.view.begun_and_ended()
-        held = next((h for h in self.held if h.serial == begun), None)
+        held = self.running(lease)
         due = now + _FIRST_LOOK
-        if held is not None and begun != ended and not (attempt := self.attempt_of(lease, held)).is_looked_at:
+        if held is not None and not (attempt := self.attempt_of(lease, held)).is_looked_at:
             found, attempt.is_looked_at = attempt.look(lease, closely=False)
             for fact in found:
                 self._loop.post(fact)
@@ -440,5 +479,12 @@ class LokyLane:
             known = self._measured = Attempt(self.number, held, began, stall, self._strangers)
         return known
 
-    def _find(self, number: Any, attempt: int) -> Held | None:
-        return next((h for h in self.held if h.number == number and h.attempt == attempt), None)
+    def running(self, lease: Lease) -> Held | None:
+        """What the register says has begun and not ended."""
+        begun, ended = lease.view.begun_and_ended()
+        held = self.held.of(begun) if begun != ended else None
+        return held.at(begun) if held is not None else None
+
+    def find(self, lease: Lease, kill: Kill) -> Held | None:
+        """The attempt that is to be killed; of a chunk that is, the call under way."""
+        return self.held.find(kill.number, kill.attempt, kill.calls, lease.view.begun_and_ended()[0])

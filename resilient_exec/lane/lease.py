@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from resilient_exec.lane.forkserver_client import Forking
+    from resilient_exec.wire.buffers import Pieces
     from resilient_exec.wire.script import Script
 
 __all__ = ["Lease", "WorkerSettings", "end_marked"]
@@ -187,7 +188,7 @@ class Lease:
 
     # -- talking ---------------------------------------------------------------------------------------------------
 
-    def send(self, kind: Kind, serial: int = 0, *parts: bytes) -> None:
+    def send(self, kind: Kind, serial: int = 0, *parts: bytes | Pieces) -> None:
         """Queue a frame; :meth:`pump` moves it."""
         self._outbox.put(kind, serial, *parts)
 

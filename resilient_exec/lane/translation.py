@@ -10,36 +10,56 @@ from resilient_exec.model.packed import Packed
 from resilient_exec.model.task import NotSent, Raised
 from resilient_exec.process.tree import identify
 from resilient_exec.wire import payload
-from resilient_exec.wire.channel import Kind
+from resilient_exec.wire.channel import CALL, CHUNK, Kind
+from resilient_exec.wire.items import pack_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from resilient_exec.model.task import Outcome, Task
     from resilient_exec.process.tree import Identity
+    from resilient_exec.wire.buffers import Pieces
 
-__all__ = ["call_parts", "failure_of", "identities"]
+__all__ = ["call_parts", "chunk_parts", "failure_of", "identities"]
 
 
 def call_parts(task: Task, attempt: int) -> tuple[tuple[Any, ...], bytes, Any]:
     """What is sent of an attempt: the numbers of ``CALL``, what else is said of it, the pickled call."""
-    parcel, number, limit = task.cargo, task.number, task.memory_limit
+    parcel = task.cargo
     about = b"" if parcel.packed_key is None and not task.name and not parcel.pids else _about(task)
-    numbers = (
-        len(about),
+    return _numbers(task, attempt, len(about)), about, parcel.call
+
+
+def chunk_parts(task: Task, attempt: int) -> tuple[bytes | Pieces, ...]:
+    """The body of the frame that sends calls of a chunk, or one of them by itself, in parts."""
+    about, parcel = _about(task), task.cargo
+    position = task.number - task.group.first
+    calls = pack_calls(parcel.places, parcel.calls[position : position + (task.calls or 1)])
+    head = CALL.pack(*_numbers(task, attempt, len(about))) + CHUNK.pack(len(parcel.call), position)
+    return head, about, parcel.call, calls
+
+
+def _numbers(task: Task, attempt: int, about: int) -> tuple[Any, ...]:
+    number, limit = task.number, task.memory_limit
+    return (
+        about,
         number if type(number) is int else 0,
         attempt,
         task.soft_timeout or 0.0,
         task.timeout or 0.0,
         -1 if limit is None else limit,
     )
-    return numbers, about, parcel.call
 
 
 def _about(task: Task) -> bytes:
     """What is said beside numbers: the task's key, where that is not its number, and the workers before."""
-    parcel = task.cargo
-    return pickle.dumps((parcel.packed_key, task.name or None, parcel.pids))
+    parcel, numbered = task.cargo, task.group is not None and task.group.numbered
+    packed, pids = parcel.packed_key, parcel.pids_before(task)
+    if packed is None and not task.name and not pids:
+        return b""
+    if packed is not None and numbered:
+        packed = pickle.dumps(task.key)
+    return pickle.dumps((packed, task.name or None, pids, numbered))
 
 
 def failure_of(

@@ -54,6 +54,8 @@ class Task:
         name: the key as a text; empty where printing the key runs nobody's code.
         cost: relative; of equal priority the dearest goes first.
         cargo: what the shell needs to perform commands about the task; the core never looks at it.
+        calls: of a chunk, so many calls, whose numbers begin with ``number``; 0: the task is one call by itself.
+        group: what the core keeps in common for the calls of a chunk (:class:`resilient_exec.core.chunks.Group`).
     """
 
     number: Hashable
@@ -67,6 +69,8 @@ class Task:
     name: str = ""
     cost: float = 0
     cargo: Any = field(default=None, compare=False)
+    calls: int = 0
+    group: Any = field(default=None, compare=False)
 
 
 @dataclass(slots=True)

@@ -6,19 +6,21 @@ nowhere below.  There tasks are numbers, and a key is only passed on to whoever 
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import threading
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.model.summary import named
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
 
-    from resilient_exec.core.lane_port import Parcel
+    from resilient_exec.core.lane_port import ChunkParcel, Parcel
 
-__all__ = ["IN_USE", "Keys", "name_of", "packed"]
+__all__ = ["IN_USE", "Keys", "name_of", "packed", "take"]
 
 IN_USE = "an unsettled task has the key {} already; wait for it, or give this one another key"
 
@@ -48,11 +50,11 @@ class Keys:
     """The keys in use.  A task has its key until it settles, when its parcel lets go of its future."""
 
     def __init__(self) -> None:
-        self._users: dict[_Key, weakref.ref[Parcel]] = {}
+        self._users: dict[_Key, weakref.ref[Parcel | ChunkParcel]] = {}
         self._sweep_at = _SPARE
         self._lock = threading.RLock()  # a signal handler may submit, too
 
-    def claim(self, key: Hashable, parcel: Parcel) -> None:
+    def claim(self, key: Hashable, parcel: Parcel | ChunkParcel) -> None:
         """Let the task have that key.
 
         Raises:
@@ -68,14 +70,26 @@ class Keys:
                 self._users = {k: ref for k, ref in self._users.items() if _is_unsettled(ref)}
                 self._sweep_at = 2 * len(self._users) + _SPARE
 
+    def is_any_taken(self, numbers: range) -> bool:
+        """Whether unsettled tasks have been given some of these numbers as their keys."""
+        return bool(self._users) and any(map(self.is_taken, numbers))
+
     def is_taken(self, number: int) -> bool:
         """Whether an unsettled task has been given that number as its key."""
         return bool(self._users) and _is_unsettled(self._users.get(_Key(number)))
 
 
-def _is_unsettled(user: weakref.ref[Parcel] | None) -> bool:
+def _is_unsettled(user: weakref.ref[Parcel | ChunkParcel] | None) -> bool:
     parcel = user() if user is not None else None
     return parcel is not None and parcel.future is not None
+
+
+def take(numbers: Iterator[int], count: int) -> int:
+    """The first of so many numbers, one after the other, of which nobody else is given any.
+
+    It is done in C, so that neither another thread nor a signal's handler comes in between.
+    """
+    return deque(itertools.islice(numbers, count), 1)[0] - count + 1
 
 
 def name_of(key: Hashable) -> str:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resilient_exec.supervisor import exit_hook
+from resilient_exec.supervisor.chunk_future import ChunkFuture
 from resilient_exec.wire.log_records import key_as_sent, unpack
 from resilient_exec.worker.log_forwarding import Forwarding
 
@@ -52,21 +53,23 @@ class _Labels:
 
     def add(self, future: ResilientFuture[Any]) -> None:
         """One more, about to be submitted; where a task of its key is not settled, it will be refused."""
-        key = key_as_sent(future.key)
+        keys: list[Hashable] = [key_as_sent(future.key)]
+        if isinstance(future, ChunkFuture) and future.numbered:
+            keys = [future.key + ahead for ahead in range(future.size)]  # type: ignore[operator]
         with self._lock:
-            if key in self._labels and key not in self._settled:
-                return
-            self._settled.pop(key, None)
-            self._labels[key] = future.label
-        future.add_done_callback(lambda _: self._settle(key))
+            new = [key for key in keys if key not in self._labels or key in self._settled]
+            for key in new:
+                self._settled.pop(key, None)
+                self._labels[key] = future.label
+        future.add_done_callback(lambda _: self._settle(new))
 
     def get(self, key: Hashable) -> str:
         """The label of the task with that key, as it was sent."""
         return self._labels.get(key, "")
 
-    def _settle(self, key: Hashable) -> None:
+    def _settle(self, keys: list[Hashable]) -> None:
         with self._lock:
-            self._settled[key] = None
+            self._settled.update(dict.fromkeys(keys))
             while len(self._settled) > _MOST_SETTLED:
                 del self._labels[self._settled.popitem(last=False)[0]]
 

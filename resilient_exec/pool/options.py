@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.model.policies import RetryPolicy, as_policy
+from resilient_exec.model.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -60,6 +61,22 @@ class Options:
     soft_timeout: float | None = None
     memory_limit: int | None = None
     cost: float = 0
+
+    def task(self, number: int, label: str, key: Hashable, name: str, cargo: Any) -> Task:
+        """A task that is to be run so."""
+        return Task(
+            number,
+            self.retry,
+            self.timeout,
+            self.priority,
+            label,
+            self.soft_timeout,
+            self.memory_limit,
+            key,
+            name,
+            self.cost,
+            cargo,
+        )
 
     def with_(self, **changes: Any) -> Options:
         """The same with ``changes``, checked; what is ``UNSET`` in them stays as it is."""

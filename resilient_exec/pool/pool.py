@@ -9,17 +9,15 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import sys
-import traceback
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from resilient_exec.core.lane_port import Parcel
+from resilient_exec.core.lane_port import ChunkParcel, Parcel
 from resilient_exec.core.messages import ShutdownAsked
 from resilient_exec.model.errors import PoolBroken, PoolClosed
 from resilient_exec.model.policies import RetryPolicy
 from resilient_exec.model.summary import Summary, named
-from resilient_exec.model.task import NotSent, Task
+from resilient_exec.model.task import NotSent
 from resilient_exec.pool import keys
 from resilient_exec.pool.arguments import (
     check_initargs,
@@ -35,8 +33,11 @@ from resilient_exec.pool.arguments import (
     receiver,
     worker_variables,
 )
+from resilient_exec.pool.calling import callers_line
 from resilient_exec.pool.cancellation import cancelling_task, cancels
+from resilient_exec.pool.chunk_packing import PackedCalls
 from resilient_exec.pool.live import register
+from resilient_exec.pool.mapping import run_chunk
 from resilient_exec.pool.options import (
     UNSET,
     Options,
@@ -49,6 +50,7 @@ from resilient_exec.pool.seeding import seeded
 from resilient_exec.pool.snapshot import Snapshot, counts_of, in_words
 from resilient_exec.pool.submission import Front, label_of
 from resilient_exec.supervisor import exit_hook
+from resilient_exec.supervisor.chunk_future import ChunkFuture
 from resilient_exec.supervisor.future import ResilientFuture
 from resilient_exec.supervisor.latch import is_supervising
 from resilient_exec.supervisor.loop import Supervisor
@@ -66,15 +68,6 @@ __all__ = ["ResilientPool"]
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 _LOOK_UP = 0.2  # s, between two looks whether the asyncio task that waits for a pool was cancelled meanwhile
-
-
-def _callers_line() -> str:
-    """The line that submits, as in a traceback: the error is raised much later, where somebody asks for the result."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("resilient_exec."):
-        frame = frame.f_back
-    (line,) = traceback.extract_stack(frame, limit=1)
-    return f'File "{line.filename}", line {line.lineno}, in {line.name}: {line.line}'
 
 
 def _note_fork() -> None:
@@ -229,52 +222,61 @@ class ResilientPool(Front, Executor):
         check_not_importing()
         if self._forking is not None and not self._forking.has_begun:
             self._forking.begin()  # it imports what it needs while this process goes on with the first task
+        if fn is run_chunk and not kwargs:
+            return self._enqueue_chunk(options, *args)  # type: ignore[return-value]
         call: Any = b""
         problem = None
         try:
             call = pack_call(fn, args, kwargs, fresh_locks=self._fresh_locks, script=self._script)
         except Unsendable as unsendable:
-            text = f"cannot be sent to a worker: {unsendable}; it was submitted in {_callers_line()}"
+            text = f"cannot be sent to a worker: {unsendable}; it was submitted in {callers_line()}"
             problem = NotSent(text, unsendable.__cause__)
-        label = options.label or label_of(fn, args)
-        number, key, name, packed = self._named(options, fn, args)
+        label = options.label or label_of(fn)
+        number, key, name, packed = self._named(options)
         parcel = Parcel(call, packed)
         future: ResilientFuture[T] = ResilientFuture(key, label, Summary(args, kwargs), self._supervisor, number)
-        parcel.future = future
         if options.retry.total is not None:
             future._most = options.retry.total
-        if options.key is not UNSET:
-            self._keys.claim(key, parcel)
-        if self._logs is not None:
-            self._logs.labels.add(future)
-        self._supervisor.submit(
-            Task(
-                number,
-                options.retry,
-                options.timeout,
-                options.priority,
-                label,
-                options.soft_timeout,
-                options.memory_limit,
-                key,
-                name,
-                options.cost,
-                parcel,
-            ),
-            problem,
-        )
+        self._announce(options, future, parcel)
+        self._supervisor.submit(options.task(number, label, key, name, parcel), problem)
         return future
 
-    def _named(
-        self, options: Options, fn: Callable[..., Any], args: tuple[Any, ...]
-    ) -> tuple[int, Hashable, str, bytes | None]:
-        """The number of a new task, its key, the key as a text, and as it travels (empty where the number will do)."""
-        number = next(self._numbers)
+    def _enqueue_chunk(
+        self, options: Options, fn: Callable[..., T], calls: list[tuple[Any, ...]]
+    ) -> ResilientFuture[list[T]]:
+        packed = PackedCalls(fn, calls, fresh_locks=self._fresh_locks, script=self._script)
+        label = options.label or label_of(fn)
+        number, key, name, packed_key = self._named(options, len(calls))
+        parcel = ChunkParcel(packed.head, packed.places, packed.calls, packed_key)
+        numbered, size = options.key is UNSET, len(calls)
+        told = (key, label, packed.arguments, self._supervisor, number, size)
+        future: ChunkFuture[T] = ChunkFuture(*told, numbered=numbered)
+        self._announce(options, future, parcel)
+        task = options.task(number, label, key, name, parcel)
+        task.calls, task.group = size, packed.group(number, numbered=numbered)
+        for part, problem in packed.parts(task, callers_line):
+            self._supervisor.submit(part, problem)
+        return future
+
+    def _announce(self, options: Options, future: ResilientFuture[Any], parcel: Parcel | ChunkParcel) -> None:
+        """A task is about to be submitted: its key is taken, its label known."""
+        parcel.future = future
+        if options.key is not UNSET:
+            self._keys.claim(future.key, parcel)
+        if self._logs is not None:
+            self._logs.labels.add(future)
+
+    def _named(self, options: Options, calls: int = 1) -> tuple[int, Hashable, str, bytes | None]:
+        """The number of a new task, its key, the key as a text, and as it travels (empty where the number will do).
+
+        Of a chunk of so many ``calls``: the number of the first one.
+        """
+        number = next(self._numbers) if calls == 1 else keys.take(self._numbers, calls)
         if options.key is UNSET and self._seeded is None:
-            while self._keys.is_taken(number):
-                number = next(self._numbers)
+            while self._keys.is_any_taken(range(number, number + calls)):
+                number = keys.take(self._numbers, calls)
             return number, number, "", None
-        key = options.key if self._seeded is None else self._seeded.key_of(options, fn, args)
+        key = options.key if self._seeded is None else self._seeded.key_of(options, calls)
         if type(key) is int and options.key is not UNSET and self._supervisor.has_default_key(key):
             raise ValueError(keys.IN_USE.format(key))
         packed = keys.packed(key)

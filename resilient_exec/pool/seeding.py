@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from resilient_exec.pool.keys import take
 from resilient_exec.pool.options import UNSET, Options
-from resilient_exec.pool.submission import calls_in
 from resilient_exec.worker.random_streams import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Hashable
 
 __all__ = ["Seeded", "seeded"]
 
@@ -21,11 +21,10 @@ class Seeded:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._next = 0
-        self._lock = threading.RLock()  # a signal handler may submit in between
+        self._numbers = itertools.count()
 
-    def key_of(self, options: Options, fn: Callable[..., Any], args: tuple[Any, ...]) -> Hashable:
-        """The task's key, which must be the same in each run; without one, its number.
+    def key_of(self, options: Options, calls: int = 1) -> Hashable:
+        """The task's key, which must be the same in each run; without one, its number, or that of the first call.
 
         Raises:
             TypeError: the key is told by its place in memory only.
@@ -33,10 +32,7 @@ class Seeded:
         if options.key is not UNSET:
             canonical(options.key)
             return options.key
-        with self._lock:
-            number = self._next
-            self._next += calls_in(fn, args)
-        return number
+        return take(self._numbers, calls)
 
 
 def seeded(seed: int | None) -> Seeded | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from resilient_exec.model.dossier import Dossier, as_html
 from resilient_exec.model.events import TaskStory
-from resilient_exec.model.packed import Packed
+from resilient_exec.model.packed import Packed, Slice
 from resilient_exec.model.progress import progress, span
 from resilient_exec.model.summary import Summary, named, summary
 from resilient_exec.model.task import Returned
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from resilient_exec.core.messages import Settle
     from resilient_exec.model.events import Event, Story
 
-__all__ = ["Overseer", "ResilientFuture", "Settled"]
+__all__ = ["Overseer", "ResilientFuture", "Settled", "made_of"]
 
 _logger = logging.getLogger(__name__)
 _LONGEST_LINE = 200  # characters of an exception's text in a repr
@@ -177,19 +177,7 @@ class ResilientFuture(Future[T]):
                 self._result, self._exception, self._settled = value, error, None
 
     def _made_of(self, settled: Settle) -> tuple[Any, BaseException | None]:
-        outcome = settled.outcome
-        try:
-            if isinstance(outcome, Returned):
-                value = outcome.value
-                return (value.unpack() if type(value) is Packed else value), None
-            return None, error_of(settled, self.dossier)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # SystemExit, too: asking for a result is no exit
-            try:
-                return None, not_unpacked(settled, error, self.dossier)
-            except Exception as worse:  # whatever it was that could not be told: the task has settled
-                return None, internal_error(settled.task, worse, settled.story)
+        return made_of(settled, lambda: self.dossier)
 
     def kill(self) -> None:
         """End the task for good, whatever it is doing: it settles with ``TaskKilled``, unless it has just ended.
@@ -304,6 +292,23 @@ class ResilientFuture(Future[T]):
                 self._sink = sink
                 return
         sink.put(self)
+
+
+def made_of(settled: Settle, dossier: Callable[[], Dossier]) -> tuple[Any, BaseException | None]:
+    """The value of a task that has settled, or its exception, unpickled now."""
+    outcome = settled.outcome
+    try:
+        if isinstance(outcome, Returned):
+            value = outcome.value
+            return (value.unpack() if isinstance(value, Packed | Slice) else value), None
+        return None, error_of(settled, dossier())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too: asking for a result is no exit
+        try:
+            return None, not_unpacked(settled, error, dossier())
+        except Exception as worse:  # whatever it was that could not be told: the task has settled
+            return None, internal_error(settled.task, worse, settled.story)
 
 
 def _first_line(error: BaseException | None) -> str:

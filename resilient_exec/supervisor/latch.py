@@ -27,7 +27,7 @@ import threading
 import time
 from typing import Any
 
-__all__ = ["Flag", "Latch", "Monitor", "deadline_after", "is_supervising", "mark_as_supervising", "take"]
+__all__ = ["Flag", "Latch", "Monitor", "Waiters", "deadline_after", "is_supervising", "mark_as_supervising", "take"]
 
 _LOOK_UP = 0.5  # s: the longest wait for a handler to be run
 _BRIEF = 0.001  # s: who holds a monitor for longer is looked at
@@ -66,7 +66,7 @@ def deadline_after(timeout: Any) -> float | None:
     return time.monotonic() + (0.0 if math.isnan(seconds) else seconds)
 
 
-class _Waiters:
+class Waiters:
     """Those who wait for the same; none of its methods needs a lock."""
 
     __slots__ = ("_locks",)
@@ -114,7 +114,7 @@ class _Waiters:
 
 # The functions of these hold a monitor, for moments; but not while they are asleep.
 _HOLDERS = {"concurrent.futures._base", "resilient_exec.supervisor.future", __name__}
-_ASLEEP = {_Waiters.sleep.__code__, _Waiters._look_up.__code__, threading.Condition.wait.__code__}
+_ASLEEP = {Waiters.sleep.__code__, Waiters._look_up.__code__, threading.Condition.wait.__code__}
 _OWNER = re.compile(r"owner=(\d+)")
 
 
@@ -123,7 +123,7 @@ class Latch:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._waiters = _Waiters()
+        self._waiters = Waiters()
 
     def is_set(self) -> bool:
         """Whether it is set."""
@@ -157,7 +157,7 @@ class Monitor(_RLock):  # type: ignore[misc]
     __slots__ = ("_waiters",)
 
     def __init__(self) -> None:
-        self._waiters = _Waiters()
+        self._waiters = Waiters()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Give the lock away (it is held once), wait to be notified, at most ``timeout`` s, and take it again."""

@@ -26,6 +26,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.core.chunks import has_default_key
 from resilient_exec.core.machine import Core
 from resilient_exec.core.messages import (
     Abandon,
@@ -181,7 +182,7 @@ class Supervisor:
         """Whether an unsettled task that was given no key has that number."""
         task = self.core.task(number)
         waiting = [item.task for item in list(self._loop.inbox) if type(item) is Submitted]
-        return any(one.number == number and one.key is one.number for one in (task, *waiting) if one is not None)
+        return any(has_default_key(one, number) for one in (task, *waiting) if one is not None)
 
     def now(self) -> float:
         """Seconds on the core's clock."""
@@ -330,10 +331,13 @@ class Supervisor:
         parcel = command.task.cargo
         if command.attempt > 1:
             story = self.core.story(command.number)
-            parcel.pids = tuple(event.detail["pid"] for event in story if event.kind == "begun")
+            parcel.note_pids(command.task, tuple(event.detail["pid"] for event in story if event.kind == "begun"))
         lane = self._lanes[command.lane]
-        # The future is the judge between cancel() and running, and its lock the place where that is decided.
-        if parcel.future._give_to(lane.send, command):
+        # The future is the judge between cancel() and running, under its lock; of a chunk, whoever takes calls back.
+        if command.task.group is not None:
+            lane.send(command)
+            self._to_flush.add(lane)
+        elif parcel.future._give_to(lane.send, command):
             self._to_flush.add(lane)
         else:
             self.post(CancelAsked(command.number))
@@ -361,8 +365,7 @@ class Supervisor:
     def _settle(command: Settle) -> None:
         task = command.task
         parcel, task.cargo = task.cargo, None  # nobody needs the call any more
-        future, parcel.future = parcel.future, None
-        future._settle(command)
+        parcel.settle(command)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

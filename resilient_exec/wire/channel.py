@@ -4,7 +4,7 @@ One channel joins one lane with one worker, nobody else has an end of it, and on
 so a worker that is killed in the middle of a message harms no other (a queue or a lock that several workers
 share is what most pools hang on when one of them dies).
 
-A frame is a header, ``<BBIQ``: a magic byte, the kind, the serial number of the attempt in this worker, and the
+A frame is a header, ``<BBQQ``: a magic byte, the kind, the serial number of the attempt in this worker, and the
 length of the body, which follows.  Small frames travel many at a time: one read takes what has come, one write what
 there is to say.  The parent's side never blocks: :class:`Framer` takes what has come and gives the whole frames in it,
 :class:`Outbox` writes what there is room for.  The worker's side, :class:`WorkerChannel`, blocks: it has nothing else
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChannelLost", "Frame", "Framer", "Kind", "Outbox", "WorkerChannel", "header"]
 
-_HEADER = struct.Struct("<BBIQ")
+_HEADER = struct.Struct("<BBQQ")
 _MAGIC = 0xA7
 _CHUNK = 1 << 16  # bytes, read at once; and a shorter body is joined to its header, a longer one goes by itself
 _LARGEST = 1 << 40  # a length beyond this is not a length
@@ -41,8 +41,18 @@ CALL = struct.Struct("<IQIddq")
 A limit that is not set is 0, a memory limit -1.
 """
 _CALL_FRAME = struct.Struct(f"{_HEADER.format}{CALL.format[1:]}")
+CHUNK = struct.Struct("<IQ")
+"""Behind the CALL of a chunk: length of the pickled function, position of the first call in what was submitted.
+
+Then come what else is said of it, the function, the arguments of all calls.
+"""
 END = struct.Struct("<ddI")
 """In front of an outcome: when the attempt began and ended, by the system's monotonic clock (s); length of notes."""
+
+
+ITEMS = struct.Struct("<ddII")
+"""In front of results of a chunk: when the first of these calls began and the last ended (s); how many they are; length
+of what was found amiss in the process behind them, a text.  The serial is that of the first."""
 
 
 class Kind(IntEnum):
@@ -52,6 +62,7 @@ class Kind(IntEnum):
     ATTEMPT = 1  # CALL, what else is said of it, the pickled call
     QUIT = 2
     GO_ON = 3  # what the attempt had started is ended: the next one may begin
+    CHUNK = 4  # CALL, CHUNK, what else is said of it, the function, the arguments of its calls
     # from the worker
     HELLO = 10  # our code runs, the initializer is next; the serial is the number of the stacks descriptor
     READY = 11
@@ -59,7 +70,10 @@ class Kind(IntEnum):
     RETURNED = 14  # END, notes, pickled value
     RAISED = 15  # END, notes, packed exception
     NOT_SENDABLE = 16  # END, notes, text
-    SKIPPED = 17  # it had been taken back, and was not begun
+    SKIPPED = (
+        17  # it had been taken back, or the process is unfit, and was not begun; of a chunk: that call and the next
+    )
+    ITEMS = 19  # ITEMS, what is amiss, results of calls of a chunk that have returned
     CROWDED = 18  # it was not begun: the worker still holds too much of earlier tasks; text: how many bytes
 
 

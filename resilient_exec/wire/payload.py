@@ -38,11 +38,13 @@ if TYPE_CHECKING:
 __all__ = [
     "RemoteTraceback",
     "Unsendable",
+    "pack_arguments",
     "pack_call",
     "pack_exception",
     "pack_value",
     "text_of",
     "trace_of",
+    "unpack_arguments",
     "unpack_call",
     "unpack_exception",
     "unpack_value",
@@ -77,6 +79,7 @@ def pack_call(
     *,
     fresh_locks: bool = False,
     script: Known | None = None,
+    named: Callable[..., Any] | None = None,
 ) -> bytes | Pieces:
     """The call as a message, in which large buffers are still where the caller has them.
 
@@ -86,6 +89,7 @@ def pack_call(
         kwargs: its keyword arguments.
         fresh_locks: whether plain locks in all of this travel as new, free ones.
         script: what the workers have of ``__main__``; what they do not have travels by value.
+        named: what errors call the function, if it is another one.
 
     Raises:
         Unsendable: names the function or the argument that does not pickle, and why.
@@ -112,7 +116,23 @@ def pack_call(
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise Unsendable(blame(fn, args, kwargs, error, rules)) from error
+        raise Unsendable(blame(named or fn, args, kwargs, error, rules)) from error
+
+
+def pack_arguments(
+    fn: Callable[..., Any], args: Sequence[Any], *, fresh_locks: bool = False, script: Known | None = None
+) -> bytes | Pieces:
+    """The arguments of a call of ``fn`` by themselves, as :func:`pack_call` packs them with it; raises as that does."""
+    return pack_call(_take, args, {}, fresh_locks=fresh_locks, script=script, named=fn)
+
+
+def unpack_arguments(data: bytes | memoryview | Pieces) -> tuple[Any, ...]:
+    """The arguments again, in the worker."""
+    return unpack_call(data)[1]
+
+
+def _take(*args: Any) -> tuple[Any, ...]:
+    return args
 
 
 def _is_plainly_of_main(parts: tuple[Any, ...]) -> bool:

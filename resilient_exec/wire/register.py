@@ -10,8 +10,12 @@ Two anonymous files (``memfd``: no path, nothing to clean up, no disk to fill) a
   process that ends while it writes leaves the note before, and a note that still stands holds again by one store.
   What changes for many notes at once is a number that stands beside them.  Each note has a checksum, for two threads
   that write at once.  *Taking back* an attempt that was sent and has not begun is settled here, and exactly: the
-  parent marks it, then looks whether it has begun; the worker says that it begins, then looks whether it is marked.
+  parent marks it, then looks whether it is about to begin; the worker says that it is, then looks whether it is
+  marked, and only then says that it has begun.
   Whoever comes second sees the other, so that one is never both run here and given to another worker.
+  The calls of a chunk have serials one after the other; of the chunk that runs, those from one on are taken back.
+  Behind all that is room for the results of calls of a chunk that have ended and are not sent yet (:mod:`.items`):
+  they are there however the process ends.
 * The **stacks** file is where ``faulthandler`` writes when it is asked by a signal: a C-level handler that works
   even under a held GIL.
 """
@@ -28,8 +32,15 @@ import zlib
 
 __all__ = [
     "AHEAD",
+    "BEGUN",
+    "BEGUN_AT",
+    "NEXT",
     "REGISTER_SIZE",
+    "RESULTS_FROM",
+    "RESULTS_SIZE",
     "SMALL_REGISTER",
+    "STAGED",
+    "STOP",
     "WHICH",
     "Note",
     "Notes",
@@ -44,18 +55,26 @@ __all__ = [
 ]
 
 REGISTER_SIZE = 32768  # bytes: room for the notes of a world of some forty agents; only what is written is held
+RESULTS_SIZE = 65536  # bytes, behind it, for results that are not sent yet
 SMALL_REGISTER = 4096  # a page: what a process with the tightest limit on files may have
 _NUMBER = struct.Struct("<Q")
 _BOTH = struct.Struct("<QQ")
 _SOFT = 16
 _BEGUN_AT = 24  # s, on the monotonic clock of the system
 _HELD = 32  # bytes
-_MARKS = 40  # a byte for each attempt that may be in the worker
+_STOP_AT = 40  # the serial from which on no call of the chunk that runs is begun
+_RESULTS_AT = 48  # the serial of the first of the results that are not sent yet, and _STAGED_AT
+_STAGED_AT = 56  # ... how many there are, and how many bytes they take, in one number
+_NEXT_AT = 64  # the serial of the attempt that is about to begin, unless it has been taken back
+_MARKS = 72  # a byte for each attempt that may be in the worker
 AHEAD = 64
 """How many attempts may be in a worker at once."""
 _ROUNDS = 255  # values of a mark, so that one which is left over means no later attempt
 _SCRATCH = _MARKS + AHEAD  # length, then the path itself
 _DOUBLE = struct.Struct("<d")
+# The same places, in a view of the register as numbers of 8 bytes.
+BEGUN, BEGUN_AT, STOP, NEXT = 0, _BEGUN_AT // 8, _STOP_AT // 8, _NEXT_AT // 8
+RESULTS_FROM, STAGED = _RESULTS_AT // 8, _STAGED_AT // 8
 _NOTE = 1024  # where the note that holds begins (0: none), its number, then the arenas; what is before is the path's
 _HOLDS = struct.Struct("=Hh")
 WHICH = _NOTE // 2  # the place of the first of the two in :attr:`Notes.which`
@@ -87,7 +106,7 @@ def register_file() -> int:
         OSError: there is no descriptor or no memory left, or a file may not have even a page.
     """
     try:
-        return anonymous_file("resilient-register", REGISTER_SIZE)
+        return anonymous_file("resilient-register", REGISTER_SIZE + RESULTS_SIZE)
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise
@@ -158,7 +177,7 @@ class View:
             self._map[_MARKS + serial % AHEAD] = _mark_of(serial)
             with self._barrier:  # the processor may not look before others see the mark
                 pass
-            return bool(_NUMBER.unpack_from(self._map)[0] < serial)
+            return bool(_NUMBER.unpack_from(self._map, _NEXT_AT)[0] < serial)
         except ValueError:  # closed
             return False
 
@@ -169,9 +188,30 @@ class View:
         except ValueError:  # closed
             return True
 
-    def is_taken_back(self, serial: int) -> bool:
-        """Whether that was tried."""
-        return self._map[_MARKS + serial % AHEAD] == _mark_of(serial)
+    def stop_before(self, serial: int, last: int) -> int:
+        """Of a chunk that may run, have no call begin from that serial on, if it has not; which is the first of those.
+
+        ``last``: the serial of the chunk's last call; what is returned is more than that if all have begun.
+        """
+        try:
+            _NUMBER.pack_into(self._map, _STOP_AT, serial)
+            with self._barrier:  # the processor may not look before others see the number
+                pass
+            return max(serial, int(_NUMBER.unpack_from(self._map, _NEXT_AT)[0]) + 1)
+        except ValueError:  # closed
+            return last + 1
+
+    def staged(self) -> tuple[int, int, bytes]:
+        """Results that are not sent yet: the serial of the first, how many there are, and what they are."""
+        for _ in range(3):
+            first, staged = _BOTH.unpack_from(self._map, _RESULTS_AT)
+            count, size = staged >> 32, staged & 0xFFFFFFFF
+            if not count:
+                break
+            data = self._map[REGISTER_SIZE : REGISTER_SIZE + size]
+            if _NUMBER.unpack_from(self._map, _RESULTS_AT)[0] == first:
+                return first, count, data
+        return 0, 0, b""  # there are none, or they have just been sent
 
     def raise_soft(self, serial: int) -> None:
         """Name the attempt whose soft timeout is over."""
@@ -185,7 +225,7 @@ class View:
 
     def note(self) -> str:
         """What the attempt noted last; ``""``: nothing, or nothing that is whole."""
-        return unpack_note(self._map[:])
+        return unpack_note(self._map[:REGISTER_SIZE])
 
     def close(self) -> None:
         """Give the memory and the descriptor back."""
@@ -215,7 +255,7 @@ class Notes:
         which: ``which[WHICH] = note.place or put(note)`` is :meth:`hold`; paths that are hot have it in their own.
     """
 
-    def __init__(self, page: mmap.mmap | bytearray) -> None:
+    def __init__(self, page: memoryview | bytearray) -> None:
         self._page = page
         self.which = memoryview(page).cast("H")
         middle = (_FIRST + len(page)) // 2
@@ -264,24 +304,34 @@ class Notes:
 
 
 class Register:
-    """The worker's side of the register."""
+    """The worker's side of the register.
+
+    Attributes:
+        page: all of it.
+        numbers, times: the same, as numbers of 8 bytes, for paths that are hot.
+        barrier: whose taking keeps the processor from looking before others see what was written.
+    """
 
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, 0)
-        self._barrier = threading.Lock()
-        self.notes = Notes(self._map)
+        self.page = self._map = mmap.mmap(fd, 0)
+        self.barrier = threading.Lock()
+        self.numbers, self.times = memoryview(self._map).cast("Q"), memoryview(self._map).cast("d")
+        self.notes = Notes(memoryview(self._map)[:REGISTER_SIZE])
 
     def begin(self, serial: int, now: float) -> bool:
         """The attempt begins: from here on it is to blame for what happens to the process.
 
         ``now``: by the monotonic clock of the system (s).  ``False``: it was taken back, and is not to be begun.
         """
-        self.notes.clear()  # the last one's
-        _DOUBLE.pack_into(self._map, _BEGUN_AT, now)
-        _NUMBER.pack_into(self._map, 0, serial)
-        with self._barrier:  # the processor may not look before others see that it begins
+        self.numbers[NEXT] = serial
+        with self.barrier:  # the processor may not look before others see that
             pass
-        return self._map[_MARKS + serial % AHEAD] != _mark_of(serial)
+        if self.page[_MARKS + serial % AHEAD] == _mark_of(serial):
+            return False
+        self.notes.clear()  # the last one's
+        self.times[BEGUN_AT] = now
+        self.numbers[BEGUN] = serial
+        return True
 
     def hold(self, size: int) -> None:
         """Bytes of earlier attempts that this process holds as the attempt begins."""
@@ -289,7 +339,7 @@ class Register:
 
     def noted(self) -> str:
         """What this attempt has noted last."""
-        return unpack_note(self._map[:]) if self.notes.which[WHICH] else ""
+        return unpack_note(self._map[:REGISTER_SIZE]) if self.notes.which[WHICH] else ""
 
     def soft(self) -> int:
         """The serial of the attempt whose soft timeout is over, by the parent's word."""

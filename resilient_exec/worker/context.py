@@ -8,9 +8,9 @@ import math
 import os
 import pickle
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from resilient_exec.wire import scratch
 from resilient_exec.wire.register import REGISTER_SIZE, Note, Notes
@@ -18,7 +18,7 @@ from resilient_exec.worker.random_streams import derived, key_of_item
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Sequence
     from pathlib import Path
 
     from numpy.random import SeedSequence
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from resilient_exec.wire.register import Register
 
 __all__ = ["TaskContext", "task_context"]
-
-T = TypeVar("T")
 
 _SHORT = ("/tmp", "/var/tmp")  # noqa: S108  where the folder for temporary files has too long a path
 
@@ -189,7 +187,7 @@ class _Place:
 _place = _Place()
 _notes = Notes(bytearray(REGISTER_SIZE))  # outside a pool nobody reads it
 _current: TaskContext | None = None
-_given: tuple[Any, ...] | None = None  # what the attempt under way was sent with: its context is made when asked for
+_given: Sequence[Any] | None = None  # what the attempt under way was sent with: its context is made when asked for
 _outside = TaskContext()
 _seed: int | None = None  # of the pool
 _after_attempt: Callable[[], object] | None = None
@@ -205,12 +203,14 @@ def task_context() -> TaskContext:
     return _current
 
 
-def _make(given: tuple[Any, ...]) -> TaskContext:
-    serial, number, attempt, limits, about, began = given
-    key: Hashable = number
+def _make(given: Sequence[Any]) -> TaskContext:
+    serial, number, attempt, limits, about, began, *chunk = given
+    ahead = serial - chunk[0] if chunk else 0  # calls before this one, in what the worker was sent at once
+    key: Hashable = number + ahead
     pids: tuple[int, ...] = ()
+    position = None
     if about:
-        packed, name, pids = pickle.loads(about)
+        packed, name, pids, numbered = pickle.loads(about)
         if packed is not None:
             try:
                 key = pickle.loads(packed)
@@ -218,7 +218,11 @@ def _make(given: tuple[Any, ...]) -> TaskContext:
                 key = name
         elif name is not None:
             key = name
-    return TaskContext(key, attempt, pids, tuple(limit for limit in limits if limit), serial, began)
+        if numbered:
+            key += ahead  # type: ignore[operator]
+        elif chunk and (packed is not None or name is not None):
+            position = chunk[1] + ahead
+    return TaskContext(key, attempt, pids, tuple(limit for limit in limits if limit), serial, began, position)
 
 
 def ran() -> float:
@@ -228,21 +232,29 @@ def ran() -> float:
 
 def enter(*given: Any) -> None:
     """Called when an attempt begins, with its serial, number, attempt, limits (s; 0: none), key and pids, begin."""
+    enter_chunk(given)
+
+
+def enter_chunk(given: Sequence[Any]) -> None:
+    """The same for the calls of a chunk; behind that stand the serial and the position of the first of them.
+
+    For each the worker writes its serial and its begin into ``given``, and says when it is over (:func:`leave_call`).
+    """
     global _given, _current
     _given, _current = given, None
 
 
-def in_turn(calls: Iterable[T]) -> Iterable[T]:
-    """The calls of a chunk, each to be run when it is given; with a seed, each has streams of its own meanwhile."""
-    return calls if _seed is None else _in_turn(calls)
+def was_asked() -> bool:
+    """Whether the call under way has asked for its context."""
+    return _current is not None
 
 
-def _in_turn(calls: Iterable[T]) -> Iterator[T]:
+def leave_call() -> None:
+    """A call of a chunk is over."""
     global _current  # noqa: PLW0603  one attempt runs in a process at a time
-    chunk = task_context()
-    for position, call in enumerate(calls):
-        _current = replace(chunk, _position=position)
-        yield call
+    if _given is not None:
+        _place.clear(_given[0])
+    _current = None
 
 
 def is_running() -> bool:
@@ -255,9 +267,14 @@ def leave() -> None:
     global _given, _current
     given, _given, _current = _given, None, None
     if given is not None:
-        if _after_attempt is not None:
-            _after_attempt()
+        after_attempt()
         _place.clear(given[0])
+
+
+def after_attempt() -> None:
+    """Do what is to be done behind each attempt, or every now and then in a chunk."""
+    if _after_attempt is not None:
+        _after_attempt()
 
 
 def set_scratch(mark: str, known: str, note: Callable[[str], object], noted: Callable[[], str]) -> None:

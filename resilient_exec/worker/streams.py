@@ -36,12 +36,16 @@ def flush() -> None:
 
 
 class Streams:
-    """Descriptors 0 to 2 and ``sys.stdin``, ``sys.stdout``, ``sys.stderr``."""
+    """Descriptors 0 to 2 and ``sys.stdin``, ``sys.stdout``, ``sys.stderr``.
+
+    Attributes:
+        is_captured: what they lead to is a file that keeps the output of one attempt at a time.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[int, tuple[int, int]]] = {}  # by number: the duplicate, and what it is
         self._objects: dict[str, Any] = {}
-        self._captured = False
+        self.is_captured = False
         self._looked_for: Any = None
 
     def redirect(self, out: int, err: int) -> None:
@@ -72,11 +76,11 @@ class Streams:
 
     def capture(self) -> None:
         """What they lead to is a file that keeps the output of one attempt at a time."""
-        self._captured = True
+        self.is_captured = True
 
     def begin(self) -> None:
         """An attempt begins: what earlier ones have printed is not its own."""
-        if self._captured:
+        if self.is_captured:
             for number in (1, 2):
                 try:
                     if os.lseek(number, 0, os.SEEK_END):
@@ -87,7 +91,7 @@ class Streams:
     def tails(self, size: int) -> tuple[bytes, bytes]:
         """The last bytes that the attempt has printed, where that is kept."""
         found = [b"", b""]
-        for number in (1, 2) if self._captured else ():
+        for number in (1, 2) if self.is_captured else ():
             with contextlib.suppress(OSError):
                 end = os.lseek(number, 0, os.SEEK_END)
                 found[number - 1] = os.pread(number, size, max(0, end - size))

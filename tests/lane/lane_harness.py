@@ -350,7 +350,7 @@ class Harness:
 
     def has_begun_by_register(self) -> bool:
         """Whether the worker has begun the attempt sent last, told or not."""
-        return self.lane.lease.view.begun_and_ended()[0] == self.lane._serial
+        return self.lane.lease.view.begun_and_ended()[0] == self.lane.held._serial
 
     def pump_by_hand(self) -> None:
         """Perform the order that waits, in the stead of the loop, which is held; and write what follows."""
@@ -359,7 +359,7 @@ class Harness:
 
     def has_ended_by_register(self) -> bool:
         """Whether the worker has sent the outcome of the last attempt, read or not."""
-        return self.lane.lease.view.begun_and_ended()[1] == self.lane._serial
+        return self.lane.lease.view.begun_and_ended()[1] == self.lane.held._serial
 
     def bytes_waiting(self) -> int:
         """How much the worker has sent that the lane has not read."""

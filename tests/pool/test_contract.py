@@ -65,9 +65,9 @@ def test_max_workers_below_one_is_refused_in_the_standard_librarys_words(workers
         ResilientPool(max_workers=workers)
 
 
-@pytest.mark.parametrize("chunksize", [None, "3", [1]])
+@pytest.mark.parametrize("chunksize", ["3", [1], 1.5, float("nan"), True])
 def test_a_chunksize_that_is_no_number_is_refused_in_words(warm, chunksize):
-    with pytest.raises(TypeError, match="chunksize must be a whole number of calls per task, 1 or more; got"):
+    with pytest.raises(TypeError, match="chunksize must be a whole number of calls per task, 1 or more, or None"):
         warm.map(tasks.same, [1], chunksize=chunksize)
 
 

@@ -57,7 +57,7 @@ def test_any_frames_cut_into_any_pieces_are_put_together_again(frames, data):
         assert not framer.hung_up
 
 
-@given(FRAMES, st.binary(min_size=14, max_size=100), st.data())
+@given(FRAMES, st.binary(min_size=18, max_size=100), st.data())
 @settings(max_examples=200, deadline=None)
 def test_what_is_no_frame_is_told_after_the_frames_before_it(frames, garbage, data):
     garbage = bytes([data.draw(st.integers(0, 255).filter(lambda byte: byte != 0xA7))]) + garbage[1:]
@@ -75,9 +75,9 @@ def test_what_is_no_frame_is_told_after_the_frames_before_it(frames, garbage, da
 @pytest.mark.parametrize(
     "head",
     [
-        struct.pack("<BBIQ", 0xA7, 99, 0, 0),
-        struct.pack("<BBIQ", 0xA6, Kind.READY, 0, 0),
-        struct.pack("<BBIQ", 0xA7, Kind.RETURNED, 0, 1 << 41),
+        struct.pack("<BBQQ", 0xA7, 99, 0, 0),
+        struct.pack("<BBQQ", 0xA6, Kind.READY, 0, 0),
+        struct.pack("<BBQQ", 0xA7, Kind.RETURNED, 0, 1 << 41),
     ],
     ids=["a kind that there is not", "another magic byte", "a length that is none"],
 )
