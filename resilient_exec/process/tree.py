@@ -44,6 +44,8 @@ __all__ = [
 ON_LINUX = sys.platform == "linux"
 _PROC = "/proc"  # no pathlib here: Python 3.11 interns every part of every path, and pids never end
 _ROUNDS = 50  # of looking for what was forked while others were being stopped
+_EXEC_TIMEOUT = 1.0  # s for a process between two programs, which takes a millisecond, or some more on a busy machine
+_ENV_END = 48  # among the fields of stat: where its environment ends; 0: the kernel has not written it yet
 _KILL_AGAIN = 0.2  # s: a SIGKILL may not land at once (a process in an uninterruptible wait)
 
 
@@ -176,7 +178,10 @@ def _tree_by_psutil(pid: int) -> set[Identity]:
 
 
 def marked(mark: str) -> set[Identity]:
-    """All processes of this user with a variable in their environment whose name begins with ``mark`` (Linux)."""
+    """All processes of this user with a variable in their environment whose name begins with ``mark`` (Linux).
+
+    One that becomes another program at this moment has no environment yet: it is waited for, 1 s at most.
+    """
     if not ON_LINUX:
         return set()
     wanted = b"\0" + mark.encode()
@@ -184,15 +189,31 @@ def marked(mark: str) -> set[Identity]:
     names: list[str] = []
     with contextlib.suppress(OSError):  # no descriptor left: the caller has other means
         names = os.listdir(_PROC)
-    for name in names:
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):  # gone, or somebody else's
-            if wanted in b"\0" + _read(f"{name}/environ"):
-                who = identify(int(name))
-                if who is not None:
-                    found.add(who)
-    return found
+    own = str(os.getpid())
+    names = [name for name in names if name.isdigit() and name != own]
+    deadline = 0.0
+    while True:
+        names = [name for name in names if _is_changing(name, wanted, found)]
+        now = time.monotonic()
+        deadline = deadline or now + _EXEC_TIMEOUT
+        if not names or now > deadline:
+            return found
+        time.sleep(0.001)
+
+
+def _is_changing(name: str, wanted: bytes, found: set[Identity]) -> bool:
+    """Put the process among the ``found`` if its environment has that; whether it is about to have another one."""
+    with contextlib.suppress(OSError):  # gone, or somebody else's
+        environment = _read(f"{name}/environ")
+        if environment:
+            who = identify(int(name)) if wanted in b"\0" + environment else None
+            if who is not None:
+                found.add(who)
+        else:
+            os.readlink(f"{_PROC}/{name}/exe")  # of a thread of the kernel's, or of a zombie, there is none
+            fields = _stat_fields(int(name))
+            return fields is not None and len(fields) > _ENV_END and fields[_ENV_END] == "0"
+    return False
 
 
 def send_signal(who: Identity, number: int) -> None:
