@@ -14,7 +14,7 @@ from resilient_exec.diagnosis.stacks import from_text
 from resilient_exec.lane.stacks import Stacks
 from resilient_exec.process.tree import Watch
 from resilient_exec.wire.register import read_note
-from resilient_exec.worker.main import STACKS_SIGNAL
+from resilient_exec.worker.seat import STACKS_SIGNAL
 
 if TYPE_CHECKING:
     from resilient_exec.diagnosis.facts import Thread

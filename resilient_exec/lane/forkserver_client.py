@@ -33,7 +33,7 @@ from resilient_exec.worker.preparation import Numbered
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from resilient_exec.worker.main import Seat
+    from resilient_exec.worker.seat import Seat
 
 __all__ = ["ForkedWorker", "Forking", "can_fork", "tell_that_there_is_none"]
 

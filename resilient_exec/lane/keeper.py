@@ -24,7 +24,7 @@ from resilient_exec.model.lasting import is_lasting
 from resilient_exec.model.task import Died
 from resilient_exec.supervisor.latch import mark_as_supervising
 from resilient_exec.wire.channel import ChannelLost, Kind
-from resilient_exec.worker.main import STATUS_WORDS
+from resilient_exec.worker.seat import STATUS_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -30,8 +30,8 @@ from resilient_exec.wire.register import (
     register_file,
 )
 from resilient_exec.wire.scratch import remove_all
-from resilient_exec.worker.main import SOFT_SIGNAL, STACKS_SIGNAL, Seat
 from resilient_exec.worker.preparation import Inherited, PickledApart
+from resilient_exec.worker.seat import SOFT_SIGNAL, STACKS_SIGNAL, Seat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

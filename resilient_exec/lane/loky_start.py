@@ -33,12 +33,11 @@ from resilient_exec.lane.interpreter import command
 from resilient_exec.process.executable import check_interpreter, interpreter
 from resilient_exec.wire.register import anonymous_file
 from resilient_exec.worker.preparation import Numbered
-from resilient_exec.worker.serving import run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from resilient_exec.worker.main import Seat
+    from resilient_exec.worker.seat import Seat
 
 __all__ = ["StartedWorker", "import_loky", "mend_trackers"]
 
@@ -65,6 +64,8 @@ class StartedWorker:
 
     def __init__(self, seat: Seat, env: Mapping[str, str]) -> None:
         from loky.backend.process import LokyProcess
+
+        from resilient_exec.worker.serving import run  # which takes its time, and is not needed beside a forkserver
 
         check_interpreter()
         mend_trackers()

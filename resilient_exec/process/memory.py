@@ -19,7 +19,6 @@ import functools
 import os
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from resilient_exec.process.tree import ON_LINUX
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Activity", "Machine", "OomWatch", "activity", "machine", "peak"]
 __all__ += ["oom_log", "proportional", "proportional_of", "resident", "resident_of"]
 
-_PROC = Path("/proc")
-_KMSG = Path("/dev/kmsg")
+_PROC = "/proc"
+_KMSG = "/dev/kmsg"
 _KEEP = 30.0  # s: how long the list of cgroups is used before it is made anew
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"  # fixed by the kernel: PID_NS_INIT_INO, 0xEFFFFFFC
 _NOT_KNOWN = "killed from outside; by whom is not known"

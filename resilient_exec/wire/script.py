@@ -19,7 +19,6 @@ import importlib.util
 import os
 import sys
 import weakref
-from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -88,7 +87,6 @@ class _OfTheWorker:
 OF_THE_WORKER = _OfTheWorker()
 
 
-@dataclass(frozen=True)
 class Script:
     """A script that workers import.
 
@@ -99,14 +97,22 @@ class Script:
         is_required: whether a worker in which its import raises is of no use; else tasks of modules go on there.
     """
 
-    module: str
-    path: str
-    source: str = field(repr=False)
-    is_required: bool = False
-    _known: dict[int, tuple[Any, bool]] = field(default_factory=dict, compare=False, repr=False)
+    # Not a dataclass: what makes those takes a forkserver 6 ms to import.
+    def __init__(self, module: str, path: str, source: str, is_required: bool = False) -> None:  # noqa: FBT001, FBT002
+        self.module, self.path, self.source, self.is_required = module, path, source, is_required
+        self._known: dict[int, tuple[Any, bool]] = {}
+
+    def _all(self) -> tuple[str, str, str, bool]:
+        return self.module, self.path, self.source, self.is_required
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Script, (self.module, self.path, self.source, self.is_required)
+        return Script, self._all()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Script) and self._all() == other._all()
+
+    def __hash__(self) -> int:
+        return hash(self._all())
 
     @property
     def shown(self) -> str:
@@ -145,7 +151,8 @@ def find_script(mode: str) -> Script | None:
     from resilient_exec.wire.outline import outline_of  # workers do without it
 
     try:
-        script = replace(_script_of(main), is_required=mode == "import")
+        script = _script_of(main)
+        script.is_required = mode == "import"
         outline = outline_of(script.source, script.path)
     except (LookupError, OSError, ValueError, SyntaxError, ImportError) as error:
         if mode == "import":

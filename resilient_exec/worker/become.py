@@ -10,10 +10,12 @@ import time
 from multiprocessing import process, spawn  # spawn, so that it is there before the fork
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from resilient_exec.worker import fast_exit, main, serving
+from resilient_exec.worker import fast_exit, serving
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from resilient_exec.worker.seat import Seat
 
 __all__ = ["Changes", "become"]
 
@@ -69,7 +71,7 @@ class _Worker(process.BaseProcess):
 
     _start_method = None  # children of tasks are started as the platform does
 
-    def __init__(self, seat: main.Seat, surroundings: dict[str, Any]) -> None:
+    def __init__(self, seat: Seat, surroundings: dict[str, Any]) -> None:
         super().__init__(target=serving.run, args=(seat,), name=surroundings["name"])
         self._parent_name, self._parent_pid = surroundings["parent"]
 

@@ -23,7 +23,8 @@ from resilient_exec.wire.channel import CALL, CHUNK, END, ITEMS, Kind
 from resilient_exec.wire.items import Sealed
 from resilient_exec.wire.register import BEGUN, BEGUN_AT, NEXT, REGISTER_SIZE, RESULTS_FROM, STAGED, STOP
 from resilient_exec.worker import context, outcomes, upkeep
-from resilient_exec.worker.main import SOFT_SIGNAL, raise_soft_timeout_late, worker
+from resilient_exec.worker.main import raise_soft_timeout_late, worker
+from resilient_exec.worker.seat import SOFT_SIGNAL
 from resilient_exec.worker.streams import flush
 
 if TYPE_CHECKING:

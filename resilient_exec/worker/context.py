@@ -8,9 +8,8 @@ import math
 import os
 import pickle
 import time
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from resilient_exec.wire import scratch
 from resilient_exec.wire.register import REGISTER_SIZE, Note, Notes
@@ -30,9 +29,8 @@ __all__ = ["TaskContext", "task_context"]
 _SHORT = ("/tmp", "/var/tmp")  # noqa: S108  where the folder for temporary files has too long a path
 
 
-@dataclass(frozen=True)
 class TaskContext:
-    """The attempt under way in this process.
+    """The attempt under way in this process.  Two that say the same are equal.
 
     Attributes:
         key: the task's key in its pool; ``None`` outside a pool.
@@ -41,13 +39,44 @@ class TaskContext:
             dead, with what they had started, before this attempt was sent.
     """
 
-    key: Hashable = None
-    attempt: int = 1
-    previous_pids: tuple[int, ...] = ()
-    _limits: tuple[float, ...] = field(default=(), compare=False, repr=False)  # s, from the begin
-    _serial: int = field(default=0, compare=False, repr=False)  # of the attempt in this worker
-    _began: float = field(default_factory=time.monotonic, compare=False, repr=False)
-    _position: int | None = field(default=None, compare=False, repr=False)  # of the call, in a chunk
+    key: Hashable
+    attempt: int
+    previous_pids: tuple[int, ...]
+    _limits: tuple[float, ...]
+    _serial: int
+    _began: float
+    _position: int | None
+
+    # Not a dataclass: what makes those takes a forkserver 6 ms to import.
+    def __init__(
+        self,
+        key: Hashable = None,
+        attempt: int = 1,
+        previous_pids: tuple[int, ...] = (),
+        *,
+        limits: tuple[float, ...] = (),  # s, from the begin
+        serial: int = 0,  # of the attempt in this worker
+        began: float | None = None,
+        position: int | None = None,  # of the call, in a chunk
+    ) -> None:
+        said = {"key": key, "attempt": attempt, "previous_pids": previous_pids}
+        began = time.monotonic() if began is None else began
+        self.__dict__.update(said, _limits=limits, _serial=serial, _began=began, _position=position)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a task cannot change its context: {name!r} is what its pool has said")
+
+    def __repr__(self) -> str:
+        return f"TaskContext(key={self.key!r}, attempt={self.attempt!r}, previous_pids={self.previous_pids!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TaskContext):
+            return NotImplemented
+        mine, theirs = ((one.key, one.attempt, one.previous_pids) for one in (self, other))
+        return mine == theirs
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.attempt, self.previous_pids))
 
     def time_left(self) -> float:
         """Seconds until the next limit of this attempt strikes: ``soft_timeout``, then ``timeout``.
@@ -222,7 +251,8 @@ def _make(given: Sequence[Any]) -> TaskContext:
             key += ahead  # type: ignore[operator]
         elif chunk and (packed is not None or name is not None):
             position = chunk[1] + ahead
-    return TaskContext(key, attempt, pids, tuple(limit for limit in limits if limit), serial, began, position)
+    limits = tuple(limit for limit in limits if limit)
+    return TaskContext(key, attempt, pids, limits=limits, serial=serial, began=began, position=position)
 
 
 def ran() -> float:

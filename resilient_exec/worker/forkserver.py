@@ -43,7 +43,9 @@ from resilient_exec.worker.terminal import disregard_interrupts, leave_group
 
 __all__ = ["main"]
 
-_OWN = ("cloudpickle", "resilient_exec.worker.serving", "resilient_exec.worker.script")
+_OWN = ("resilient_exec.worker.serving", "resilient_exec.worker.script")
+_LATER = ("cloudpickle",)  # which many need, but not the first worker as a rule: it is imported when nobody waits
+_QUIET = 100  # ms without a request
 _PART = 250  # descriptors in one datagram, at most
 _PROBE_TIMEOUT = 60.0  # s, for a module with a "?" to be imported on trial
 
@@ -109,6 +111,12 @@ def _take_all_descriptors() -> None:
     with contextlib.suppress(OSError, ValueError):
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _import_later(name: str) -> None:
+    with contextlib.suppress(Exception):  # who needs it is told so when it imports it
+        importlib.import_module(name)
+    gc.freeze()
 
 
 # -- importing ---------------------------------------------------------------------------------------------------------
@@ -188,8 +196,11 @@ class _Server:
 
     def run(self) -> list[int]:
         """Serve; returns in a forked child only: the descriptors that it was given."""
+        later = [*_LATER]
         while self._is_open or self._links:
-            ready = {fd for fd, _ in self._poller.poll()}
+            ready = {fd for fd, _ in self._poller.poll(_QUIET if later and self._links else None)}
+            if not ready:
+                _import_later(later.pop())
             if self._parent in ready:
                 self._end()
             for fd in ready & self._deaths.keys():

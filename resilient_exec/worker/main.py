@@ -27,7 +27,6 @@ import os
 import signal
 import sys
 import traceback
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from resilient_exec.model.errors import SoftTimeout
@@ -36,6 +35,7 @@ from resilient_exec.wire.channel import ChannelLost, Kind, WorkerChannel
 from resilient_exec.wire.register import Register
 from resilient_exec.worker import context
 from resilient_exec.worker.preparation import prepare
+from resilient_exec.worker.seat import CHANNEL_LOST_STATUS, SOFT_SIGNAL, STACKS_SIGNAL
 from resilient_exec.worker.state import WorkerState
 from resilient_exec.worker.streams import Streams, flush
 from resilient_exec.worker.terminal import disregard_interrupts, leave_group
@@ -49,15 +49,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from resilient_exec.wire.script import Known
-    from resilient_exec.worker.preparation import Inherited
+    from resilient_exec.worker.seat import Seat
 
 __all__ = [
-    "CHANNEL_LOST_STATUS",
-    "SOFT_SIGNAL",
-    "STACKS_SIGNAL",
-    "STATUS_WORDS",
-    "STRAY_STATUS",
-    "Seat",
     "arm",
     "bootstrap",
     "end_process",
@@ -67,35 +61,10 @@ __all__ = [
     "worker",
 ]
 
-CHANNEL_LOST_STATUS = 79  # exit status of a worker whose task closed the pool's own descriptors
-STRAY_STATUS = 78  # exit status of a worker in whose own code something of a task's has raised
-STATUS_WORDS: dict[int | None, str] = {
-    CHANNEL_LOST_STATUS: "the user's code in it closed descriptors that belong to the pool",
-    STRAY_STATUS: "a signal handler or a thread that a task left behind raised in the worker's own code",
-}
-STACKS_SIGNAL = getattr(signal, "SIGUSR1", None)
-# One that nobody else is likely to use: SIGUSR2 is some libraries' own.
-SOFT_SIGNAL = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGUSR2", None)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LOW = 3  # descriptors from here ...
 _HIGH = 64  # ... to here are those that tasks are known to close; ours go above
-
-
-@dataclass(eq=False)
-class Seat:
-    """What a worker is given at its start."""
-
-    channel: Inherited
-    register: Inherited
-    stacks: Inherited
-    parent: int  # 0: a forkserver, which ends us with the parent, and whose own death we survive
-    mark: str  # scratch directories begin with it
-    temporary: str  # the folder where they are looked for when the parent has died
-    before: Inherited | None  # what it does before its first attempt: see PickledApart
-    output: tuple[Inherited, Inherited] | None  # takes the place of stdout and stderr
-    captured: bool  # in files of their own
-    fresh_locks: bool
 
 
 class _Worker:

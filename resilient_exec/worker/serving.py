@@ -23,20 +23,13 @@ from typing import TYPE_CHECKING, Any
 from resilient_exec.wire import payload
 from resilient_exec.wire.channel import CALL, END, ChannelLost, Kind
 from resilient_exec.worker import chunks, context, outcomes, upkeep
-from resilient_exec.worker.main import (
-    CHANNEL_LOST_STATUS,
-    SOFT_SIGNAL,
-    STRAY_STATUS,
-    bootstrap,
-    end_process,
-    raise_soft_timeout_late,
-    worker,
-)
+from resilient_exec.worker.main import bootstrap, end_process, raise_soft_timeout_late, worker
+from resilient_exec.worker.seat import CHANNEL_LOST_STATUS, SOFT_SIGNAL, STRAY_STATUS
 from resilient_exec.worker.streams import flush
 
 if TYPE_CHECKING:
     from resilient_exec.wire.buffers import Pieces
-    from resilient_exec.worker.main import Seat
+    from resilient_exec.worker.seat import Seat
 
 __all__ = ["run", "serve"]
 

@@ -23,7 +23,6 @@ import os
 import pickle
 import signal
 import sys
-import tempfile
 import time
 import warnings
 from types import BuiltinFunctionType, FunctionType
@@ -74,7 +73,7 @@ class WorkerState:
         self._switch = sys.getswitchinterval()
         self._user = _geteuid()
         self._filters = list(warnings.filters)
-        self._temporary = tempfile.tempdir
+        self._temporary = _temporary()
         self._home = ""
         with contextlib.suppress(OSError):
             self._home = _getcwd()
@@ -91,7 +90,7 @@ class WorkerState:
         self._least = len(_modules), len(os.environ)
         self._last_folder = sys.path[-1] if sys.path else None
         self._first_filter = warnings.filters[:1]
-        self._temporary_seen = tempfile.tempdir
+        self._temporary_seen = _temporary()
         self._numbers_seen = _numbers() if _ON_UNIX else ""
 
     @classmethod
@@ -161,7 +160,7 @@ class WorkerState:
                 and _numbers() == self._numbers_seen
                 and sys.getswitchinterval() <= self._switch
                 and (_getsignal(_SIGCHLD) != _IGNORED or not self._children_are_told)
-                and tempfile.tempdir == self._temporary_seen
+                and _temporary() == self._temporary_seen
                 and not _imp.lock_held()
                 and _has_spare_descriptors()
             )
@@ -247,8 +246,8 @@ class WorkerState:
             yield "its working directory was removed"
         if _geteuid() != self._user:
             yield f"the user changed from {self._user} to {_geteuid()}"
-        if tempfile.tempdir != self._temporary and not _isdir(tempfile.tempdir or os.sep):
-            tempfile.tempdir = self._temporary
+        if (folder := _temporary()) != self._temporary and not _isdir(folder or os.sep):
+            sys.modules["tempfile"].tempdir = self._temporary  # type: ignore[attr-defined]
             yield "tempfile.tempdir set to a folder that is not there"
 
     def _mended_signals(self) -> Iterator[str]:
@@ -301,6 +300,11 @@ def _blocked() -> set[int]:
 def _numbers() -> str:
     """The name of the locale of numbers: where that has a decimal comma, C reads and writes them in another way."""
     return _setlocale(_NUMERIC, None)
+
+
+def _temporary() -> Any:
+    """The folder for temporary files, where somebody has set it or asked for it; else ``None``."""
+    return getattr(_modules.get("tempfile"), "tempdir", None)
 
 
 def _mask_is_usable() -> bool:

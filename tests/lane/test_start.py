@@ -18,7 +18,7 @@ import pytest
 from lane_harness import Harness, alive, lines, linux_only, until
 
 from resilient_exec.core.messages import LaneClosed, LaneReady, StartFailed
-from resilient_exec.worker.main import CHANNEL_LOST_STATUS, STRAY_STATUS
+from resilient_exec.worker.seat import CHANNEL_LOST_STATUS, STRAY_STATUS
 
 SILENT = "its interpreter did not come up"
 
@@ -181,7 +181,7 @@ def test_an_interpreter_that_is_stopped_before_our_code_is_ended_on_request(lane
 
 
 def test_serving_without_a_channel_ends_the_process_instead_of_waiting_for_ever(lane, monkeypatch):
-    monkeypatch.setattr("resilient_exec.lane.loky_start.run", tasks.serve_without_a_channel)
+    monkeypatch.setattr("resilient_exec.worker.serving.run", tasks.serve_without_a_channel)
     assert f"exit code {STRAY_STATUS}" in lane.failed_start()
 
 

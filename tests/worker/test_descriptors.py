@@ -12,7 +12,7 @@ import pytest
 from lane_harness import Harness, alive, linux_only, until
 
 from resilient_exec.model.task import Returned
-from resilient_exec.worker.main import CHANNEL_LOST_STATUS
+from resilient_exec.worker.seat import CHANNEL_LOST_STATUS
 
 pytestmark = linux_only
 

@@ -10,6 +10,7 @@ import sys
 
 import lane_pickles as pickles
 import lane_tasks as tasks
+import pytest
 from lane_harness import linux_only
 
 from resilient_exec.core.lane_port import Parcel
@@ -58,6 +59,7 @@ def test_of_our_own_package_a_worker_imports_only_what_it_needs(shared):
         "resilient_exec.worker.main",
         "resilient_exec.worker.outcomes",
         "resilient_exec.worker.random_streams",
+        "resilient_exec.worker.seat",
         "resilient_exec.worker.serving",
         "resilient_exec.worker.state",
         "resilient_exec.worker.streams",
@@ -137,3 +139,21 @@ def test_a_thousand_small_attempts_go_through_one_worker(shared):
     for n in range(1000):
         assert shared.value(tasks.double, n) == 2 * n
     assert shared.value(tasks.pid) == shared.pid
+
+
+FORKSERVER = "import resilient_exec.worker.forkserver, resilient_exec.worker.serving, resilient_exec.worker.script"
+POOL = "from resilient_exec import ResilientPool"
+OF_WORKERS = {f"resilient_exec.worker.{name}" for name in ("main", "serving", "state", "streams", "upkeep")}
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        pytest.param(FORKSERVER, {"dataclasses", "inspect", "tempfile", "pathlib", "cloudpickle"}, id="forkserver"),
+        pytest.param(POOL, {"pathlib", "tempfile", "cloudpickle", *OF_WORKERS}, id="program"),
+    ],
+)
+def test_what_takes_long_to_import_and_is_not_needed_for_a_first_result_is_not_imported(code, unwanted):
+    script = f"import sys; before = set(sys.modules); {code}; print(*(set(sys.modules) - before))"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not unwanted & set(answer.stdout.split())
