@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import warnings
 from types import SimpleNamespace
@@ -51,6 +52,16 @@ def test_a_world_s_seed_follows_from_the_seed_and_the_name_without_the_moment_of
 
     assert world_seed(7, early) == world_seed(7, late) == 4648956547581740520
     assert len({world_seed(7, early), world_seed(8, early), world_seed(7, other), world_seed(7, early, "run")}) == 4
+
+
+def test_numerical_libraries_in_workers_have_one_thread_whatever_the_number_of_workers(monkeypatch):
+    for name in [name for name in os.environ if name.endswith("_NUM_THREADS")]:
+        monkeypatch.delenv(name)
+    expected = {"PYTHONHASHSEED": "3", "OMP_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    assert Seeded(drawing, 7, "3").environment == expected
+    assert Seeded(drawing, 7, "3").other_environment == {**expected, "PYTHONHASHSEED": "4"}
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    assert Seeded(drawing, 7, "3").environment == {"PYTHONHASHSEED": "3"}
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class NegotiationSeeds:
     @property
     def environment(self) -> dict[str, str]:
         """Variables of the workers' environment."""
-        return {seeding.HASH_SEED: self.hash_seed}
+        return seeding.worker_environment(self.hash_seed)
 
 
 def _full_name(kind: Any) -> str:

@@ -46,10 +46,12 @@ __all__ = [
     "run_with_own_state",
     "serial_run",
     "warn_of_hash_order",
+    "worker_environment",
     "world_seed",
 ]
 
 HASH_SEED = "PYTHONHASHSEED"
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 _CREATED = re.compile(r"\d{8}H\d{12}")  # the time of creation, as negmas' unique_name writes it
 _LAST_SECOND = "_Mechanism__last_second_tried"  # the attribute of a mechanism with the second of the last draw
 
@@ -105,12 +107,22 @@ class Seeded:
     @property
     def environment(self) -> dict[str, str]:
         """Variables of the workers' environment."""
-        return {HASH_SEED: self.hash_seed}
+        return worker_environment(self.hash_seed)
 
     @property
     def other_environment(self) -> dict[str, str]:
         """The same variables of the environment, with another hash seed."""
-        return {HASH_SEED: str((int(self.hash_seed) + 1) % 2**32)}
+        return worker_environment(str((int(self.hash_seed) + 1) % 2**32))
+
+
+def worker_environment(hash_seed: str) -> dict[str, str]:
+    """Return the variables that workers of a tournament with a seed have.
+
+    Numerical libraries get one thread: how many they use changes the last digits of sums, and would depend on how many
+    workers there are.  A number that this process's environment sets stays.
+    """
+    is_set = any(name.endswith("_NUM_THREADS") or name in _ONE_THREAD for name in os.environ)
+    return {HASH_SEED: hash_seed, **({} if is_set else _ONE_THREAD)}
 
 
 def reseed(number: int) -> None:
