@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Group", "Pace", "covers", "has_default_key", "key_of_call", "overloaded", "part_of", "spare_record"]
 
 _AIM = 0.03  # s of work in what is cut at once
-_MOST_GROWTH = 4  # times as many calls as the last time, at most
+_LEAST = 0.002  # s: smaller parts than this are not worth a message, towards the end
+_MOST_GROWTH = 8  # times as many calls as the last time, at most
 _WORTH = 0.002  # s of work that is worth taking from one lane for another
 _SHARES = 2  # what is left is cut into so many parts for each lane
 
@@ -49,7 +50,8 @@ class Pace:
 
     def size(self, left: int, lanes: int) -> int:
         """How many of the calls that are ``left`` one lane is sent now: fewer towards the end."""
-        return max(1, min(self.fit, -(-left // (_SHARES * lanes))))
+        least = int(_LEAST / self.mean) if self.mean else 1
+        return max(1, min(self.fit, max(least, -(-left // (_SHARES * lanes)))))
 
 
 class Group:

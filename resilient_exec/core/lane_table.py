@@ -18,7 +18,7 @@ __all__ = ["Roster"]
 
 # To look a member up in its class takes longer than all that is done with it here.
 _DOWN, _STARTING, _IDLE, _BUSY = LaneState.DOWN, LaneState.STARTING, LaneState.IDLE, LaneState.BUSY
-_AHEAD_OF_CHUNKS = 0.03  # s of work in calls of chunks, behind which another is sent
+_ENOUGH = 0.03  # s of work in calls of a chunk, behind which nothing is sent ahead
 
 
 class Roster:
@@ -123,20 +123,11 @@ class Roster:
         limit = self._limits.max_memory_per_worker
         return limit is not None and lane.memory > limit
 
-    def _is_full(self, lane: LaneRecord) -> bool:
-        if not any(record.task.calls for record in lane.holds):
-            return len(lane.holds) >= lane.depth
-        work = 0.0  # s
-        for record in lane.holds:
-            mean = record.task.group.pace.mean if record.task.calls else 0.0
-            if mean is None:
-                return True
-            work += mean * record.task.calls
-        return work > _AHEAD_OF_CHUNKS or len(lane.holds) >= self._limits.depth
-
     def _has_room(self, lane: LaneRecord) -> bool:
         holds = lane.holds
-        if lane.slow or len(holds) >= lane.depth or lane.unfit or holds[-1].task.soft_timeout is not None:
+        last = holds[-1].task
+        is_full = len(holds) >= lane.depth if not last.calls else _is_chunk_enough(holds)
+        if lane.slow or is_full or lane.unfit or last.soft_timeout is not None:
             return False  # behind a soft timeout, the worker may have to be replaced
         return not self._wears_out or self._wears_later(lane)
 
@@ -177,6 +168,13 @@ class Roster:
     def describe(self, now: float) -> list[dict[str, Any]]:
         """For each lane: its number, state and pid, the key it runs, which attempt, and for how long (s)."""
         return [_describe(lane, now) for lane in list(self._lanes.values())]
+
+
+def _is_chunk_enough(holds: list[Record]) -> bool:
+    """Whether a worker that holds a chunk needs none behind it: it has one, or the work of it will last."""
+    last = holds[-1].task
+    mean = last.group.pace.mean
+    return mean is None or mean * last.calls > _ENOUGH or sum(one.task.calls > 0 for one in holds) > 1
 
 
 def _to_come(lane: LaneRecord) -> int:

@@ -29,7 +29,7 @@ from resilient_exec.model.task import Returned
 from resilient_exec.process import memory
 from resilient_exec.wire import payload
 from resilient_exec.wire.channel import END, ITEMS, ChannelLost, Frame, Kind
-from resilient_exec.wire.items import load_results
+from resilient_exec.wire.items import load_joined, load_staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -381,11 +381,11 @@ class LokyLane:
         post(fact)
 
     def _take_items(self, lease: Lease, frame: Frame, post: Callable[[Any], object]) -> None:
-        began, ended, count, size = ITEMS.unpack_from(frame.body)
+        began, ended, count, size, joined = ITEMS.unpack_from(frame.body)
         words = bytes(frame.body[ITEMS.size : ITEMS.size + size]).decode(errors="replace")
         zero = self._loop.zero
-        data = bytes(frame.body[ITEMS.size + size :])
-        fact = self._items(lease, (frame.serial, count), data, words)
+        batch = Batch(bytes(frame.body[ITEMS.size + size :]), load_joined if joined else load_staged)
+        fact = self._items(lease, (frame.serial, count), batch, words)
         if fact is not None:
             fact.began, fact.ended = began - zero, ended - zero
             post(fact)
@@ -393,10 +393,10 @@ class LokyLane:
     def take_staged(self, lease: Lease, post: Callable[[Any], object]) -> None:
         """Take the results that the worker has and has not sent yet."""
         first, count, data = lease.view.staged()
-        if count and (fact := self._items(lease, (first, count), data)) is not None:
+        if count and (fact := self._items(lease, (first, count), Batch(data, load_staged))) is not None:
             post(fact)
 
-    def _items(self, lease: Lease, first: tuple[int, int], data: bytes, unfit: str = "") -> ItemsEnded | None:
+    def _items(self, lease: Lease, first: tuple[int, int], batch: Batch, unfit: str = "") -> ItemsEnded | None:
         """Results have come: ``first``, the serial of the first of them, and their number.
 
         Those that were known, since they were staged, are not new.
@@ -410,7 +410,6 @@ class LokyLane:
         if not new and not unfit:
             return None
         weight = memory.resident(lease.pid) if self.settings.weigh and lease.pid is not None else 0
-        batch = Batch(data, load_results)
         fact = ItemsEnded(self.number, head.number, head.attempt, new, batch, known, weight)  # type: ignore[arg-type]
         fact.unfit = unfit
         if new:

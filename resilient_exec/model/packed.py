@@ -27,20 +27,20 @@ class Packed:
 
 
 class Batch:
-    """Values of calls of a chunk as they came from a worker: one pickle, made of plain values and :class:`Packed` ones.
+    """Values of calls of a chunk as they came from a worker, pickled: plain ones, and :class:`Packed` ones.
 
     It is unpickled by whoever asks for the values; nothing of the user's runs for that.
     """
 
     __slots__ = ("_load", "data")
 
-    def __init__(self, data: bytes, load: Callable[[bytes], list[Any]]) -> None:
+    def __init__(self, data: bytes, load: Callable[[bytes, int], list[Any]]) -> None:
         self.data, self._load = data, load
 
     def values(self, start: int, count: int) -> list[Any]:
         """So many of them; those that are :class:`Packed` are still to be unpacked, each by itself."""
-        found = self._load(self.data)
-        return found if count == len(found) else found[start : start + count]
+        found = self._load(self.data, start + count)
+        return found[start:] if start else found
 
 
 class Slice:

@@ -4,13 +4,13 @@ What is *plain* (made of numbers, texts and the like, which nobody can change, a
 they are unpickled) goes in one pickle with all others.  Whatever else is *sealed*: a pickle of its own inside that one,
 which is opened in its turn; so what raises, hangs or kills there is that call's own.
 
-*Results* are staged one by one, as they come.  What is staged is a sequence of pickles, without their first and last
-bytes, each of which appends itself to a list: so any number of whole ones is one pickle.  (In protocol 3 a later one
-may put to places of the memo what an earlier one had there, since each refers to its own only.)
+*Results* are staged one by one, as they come: as a sequence of pickles.  They are sent as one pickle of them all, which
+takes a fifth of the time, where nobody can have changed one meanwhile; else as they are staged.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -22,14 +22,14 @@ from resilient_exec.wire.buffers import Pieces
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["LARGE", "PLAIN", "Sealed", "head_of", "is_plain", "load_calls", "load_results", "pack_calls"]
-__all__ += ["seal_call", "shared_columns", "size_of", "stage_plain", "stage_sealed", "with_columns"]
+__all__ = ["LARGE", "PLAIN", "NotPlain", "PlainPickler", "Sealed", "SealedResult", "head_of", "is_plain"]
+__all__ += ["join_results", "load_calls", "load_joined", "load_staged", "pack_calls", "seal_call", "shared_columns"]
+__all__ += ["size_of", "stage_plain", "stage_sealed", "with_columns"]
 
 LARGE = 8 << 10  # bytes: what is longer does not go with others
 PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})  # nobody can change one of these
 _LONGEST_TUPLE = 64
-_HEAD, _TAIL = b"\x80\x03]", b"."  # protocol 3, an empty list; the end
-_PROTOCOL = 3  # without frames, and with a memo whose places are named
+_PROTOCOL = 3  # without frames, which are of no use for what is short
 _dumps = pickle.dumps
 
 
@@ -46,8 +46,8 @@ class Sealed:
         return Sealed, (data.joined() if type(data) is Pieces else data,)
 
 
-class _Result:
-    """A sealed result, on its way."""
+class SealedResult:
+    """The same of a result."""
 
     __slots__ = ("data",)
 
@@ -134,19 +134,46 @@ def stage_plain(value: Any) -> bytes | None:
     if kind in PLAIN:
         if kind in (str, bytes) and len(value) > LARGE:
             return None
-        return _dumps(value, _PROTOCOL)[2:-1] + b"a"
+        return _dumps(value, _PROTOCOL)
     if kind is tuple and len(value) <= _LONGEST_TUPLE and _KINDS_ARE_PLAIN(set(map(type, value))):
         data = _dumps(value, _PROTOCOL)
-        return data[2:-1] + b"a" if len(data) <= LARGE else None
+        return data if len(data) <= LARGE else None
     return None
 
 
-def stage_sealed(data: bytes) -> bytes:
+def stage_sealed(sealed: SealedResult) -> bytes:
     """What is staged of a result that was packed by itself."""
-    return _dumps(_Result(data), _PROTOCOL)[2:-1] + b"a"
+    return _dumps(sealed, _PROTOCOL)
 
 
-def load_results(data: bytes) -> list[Any]:
-    """The results; those that were packed by themselves are so still."""
-    found: list[Any] = pickle.loads(b"".join((_HEAD, data, _TAIL)))
-    return found
+class NotPlain(Exception):
+    """It is pickled by code of its own."""
+
+
+class PlainPickler(pickle.Pickler):
+    """Stages one plain result after the other in a file; whatever is pickled by code of its own is refused."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(file, _PROTOCOL)
+        self.fast = True  # without a memo: each is a pickle of its own
+
+    def reducer_override(self, thing: Any) -> Any:
+        """Called for what is not built in."""
+        raise NotPlain(type(thing))
+
+
+def join_results(values: list[Any]) -> bytes:
+    """Results that nobody can have changed, as one pickle."""
+    return _dumps(values, pickle.HIGHEST_PROTOCOL)
+
+
+def load_joined(data: bytes, count: int) -> list[Any]:
+    """The first of them again; those that were packed by themselves are so still."""
+    found: list[Any] = pickle.loads(data)
+    return found[:count] if count < len(found) else found
+
+
+def load_staged(data: bytes, count: int) -> list[Any]:
+    """The same of results as they are staged."""
+    load = pickle.Unpickler(io.BytesIO(data)).load
+    return [load() for _ in range(count)]

@@ -28,12 +28,14 @@ import mmap
 import os
 import struct
 import threading
+import time
 import zlib
 
 __all__ = [
     "AHEAD",
     "BEGUN",
     "BEGUN_AT",
+    "HALT",
     "NEXT",
     "REGISTER_SIZE",
     "RESULTS_FROM",
@@ -64,16 +66,17 @@ _BEGUN_AT = 24  # s, on the monotonic clock of the system
 _HELD = 32  # bytes
 _STOP_AT = 40  # the serial from which on no call of the chunk that runs is begun
 _RESULTS_AT = 48  # the serial of the first of the results that are not sent yet, and _STAGED_AT
-_STAGED_AT = 56  # ... how many there are, and how many bytes they take, in one number
+_STAGED_AT = 56  # ... how many there are; those of all calls before the one that has begun are there in any case
+_HALT_AT = 80  # not 0: look at _STOP_AT, which is looked at between any two calls anyway, but for very quick ones
 _NEXT_AT = 64  # the serial of the attempt that is about to begin, unless it has been taken back
-_MARKS = 72  # a byte for each attempt that may be in the worker
+_MARKS = 88  # a byte for each attempt that may be in the worker
 AHEAD = 64
 """How many attempts may be in a worker at once."""
 _ROUNDS = 255  # values of a mark, so that one which is left over means no later attempt
 _SCRATCH = _MARKS + AHEAD  # length, then the path itself
 _DOUBLE = struct.Struct("<d")
 # The same places, in a view of the register as numbers of 8 bytes.
-BEGUN, BEGUN_AT, STOP, NEXT = 0, _BEGUN_AT // 8, _STOP_AT // 8, _NEXT_AT // 8
+BEGUN, BEGUN_AT, STOP, NEXT, HALT = 0, _BEGUN_AT // 8, _STOP_AT // 8, _NEXT_AT // 8, _HALT_AT // 8
 RESULTS_FROM, STAGED = _RESULTS_AT // 8, _STAGED_AT // 8
 _NOTE = 1024  # where the note that holds begins (0: none), its number, then the arenas; what is before is the path's
 _HOLDS = struct.Struct("=Hh")
@@ -82,6 +85,7 @@ _NUMBERED = 1 << 15  # in the length: the number belongs to the note
 _MOST = (1 << 15) - 1
 _FIRST = _NOTE + 8  # note
 _NOTE_HEAD = struct.Struct("<HI")  # length, checksum
+_DRAINED = 0.00005  # s, within which what a processor has written is seen by others, by far
 _LONGEST = 1532  # bytes of a note, its head included: half of what is left of a small register
 
 
@@ -195,8 +199,10 @@ class View:
         """
         try:
             _NUMBER.pack_into(self._map, _STOP_AT, serial)
+            _NUMBER.pack_into(self._map, _HALT_AT, 1)
             with self._barrier:  # the processor may not look before others see the number
                 pass
+            time.sleep(_DRAINED)  # nor may that of the worker, which among very quick calls has no such barrier
             return max(serial, int(_NUMBER.unpack_from(self._map, _NEXT_AT)[0]) + 1)
         except ValueError:  # closed
             return last + 1
@@ -205,10 +211,11 @@ class View:
         """Results that are not sent yet: the serial of the first, how many there are, and what they are."""
         for _ in range(3):
             first, staged = _BOTH.unpack_from(self._map, _RESULTS_AT)
-            count, size = staged >> 32, staged & 0xFFFFFFFF
-            if not count:
+            ahead = _NUMBER.unpack_from(self._map)[0] - first
+            count = max(staged, ahead if ahead < RESULTS_SIZE else 0)
+            if count <= 0:
                 break
-            data = self._map[REGISTER_SIZE : REGISTER_SIZE + size]
+            data = self._map[REGISTER_SIZE : REGISTER_SIZE + RESULTS_SIZE]
             if _NUMBER.unpack_from(self._map, _RESULTS_AT)[0] == first:
                 return first, count, data
         return 0, 0, b""  # there are none, or they have just been sent

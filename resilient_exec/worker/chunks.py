@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from resilient_exec.wire import items, payload
 from resilient_exec.wire.channel import CALL, CHUNK, END, ITEMS, Kind
 from resilient_exec.wire.items import Sealed
-from resilient_exec.wire.register import BEGUN, BEGUN_AT, NEXT, REGISTER_SIZE, RESULTS_FROM, STAGED, STOP
+from resilient_exec.wire.register import BEGUN, BEGUN_AT, HALT, NEXT, REGISTER_SIZE, RESULTS_FROM, STAGED, STOP
 from resilient_exec.worker import context, outcomes, upkeep
 from resilient_exec.worker.main import raise_soft_timeout_late, worker
 from resilient_exec.worker.seat import SOFT_SIGNAL
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _FLUSH = 0.004  # s between two times at which results are sent
+_VERY_QUICK = 0.00005  # s: calls that take less, on average, are run in spurts
+_FEW = 8  # for fewer that is not worth it
 _monotonic = time.monotonic
 _state = upkeep.state
 
@@ -44,6 +46,11 @@ def run(serial: int, body: Any) -> None:
 
 def _nothing() -> None:
     """Stands where there is no function."""
+
+
+def _halt() -> None:
+    """No other call is to begin before it is looked what this one has asked for."""
+    worker.register.numbers[HALT] = 1
 
 
 class _Chunk:
@@ -58,11 +65,14 @@ class _Chunk:
         self._head = body[start : start + size]
         self._places, self._calls = items.load_calls(body[start + size :])
         self._calls.reverse()
-        self._first, self._soft = serial, soft
-        self._given = [serial, number, attempt, (soft, hard), about, 0.0, serial, position]
+        self._first, self._soft, self._hard = serial, soft, hard
+        self._given = [serial, number, attempt, (soft, hard), about, 0.0, serial, position, _halt]
         self._register = worker.register
         self._room = len(self._register.page) - REGISTER_SIZE  # bytes, for what is staged
-        self._from, self._count, self._filled = serial, 0, 0  # what is staged
+        self._from, self._filled = serial, 0  # what is staged: its first serial, and its bytes
+        self._values: list[Any] = []  # the same, as it is sent
+        self._is_unchanging = True  # nobody can have changed one of these
+        self._may_spurt = not (soft or self._places or worker.streams.is_captured) and self._room > 0
         self._since = 0.0  # when the first of that began
         self._ended = 0.0  # when the last one ended
         self._sent_at = 0.0  # when results were last sent
@@ -79,6 +89,8 @@ class _Chunk:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (SOFT_SIGNAL,))
         if self._is_crowded():
             return
+        numbers = self._register.numbers
+        numbers[STAGED], numbers[RESULTS_FROM] = 0, self._first
         now = self._ended = self._sent_at = self._since = _monotonic()
         if not self._register.begin(self._first, now):
             self._refuse(self._first)
@@ -102,14 +114,13 @@ class _Chunk:
             self._problem = error
         del self._head
 
-    # One loop, with what it needs in local names: for most calls it is all that they cost here.
+    # One loop, with what it needs in local names: for many calls it is all that they cost here.
     def _run_calls(self, now: float) -> None:  # noqa: C901, PLR0912
         numbers, times, barrier = self._register.numbers, self._register.times, self._register.barrier
         given, calls, first = self._given, self._calls, self._first
         call = self._call_softly if self._soft else self._fn
         captured, notes = worker.streams.is_captured, self._register.notes
-        look_at, serial = now + upkeep.QUICK, first - 1
-        stage, take, no_child = items.stage_plain, self._stage, upkeep.NO_CHILD
+        looked_at, serial, count = now, first - 1, 0
         opens = self._problem is not None or bool(self._places)
         while calls:
             args: Any = calls.pop()
@@ -133,28 +144,116 @@ class _Chunk:
                 value = call(*args)
                 if _state.forked:
                     return
-                data = stage(value)
-                if data is None:
-                    data = self._packed(value)
+                value, data = self._packed(value)
             except BaseException as error:
                 self._tell(serial, now, *outcomes.failed(error))
             else:
-                ended = _monotonic()
-                is_plain = type(data) is bytes and ended - now <= no_child and not _state.children
-                if is_plain or not self._sent_alone(serial, now, ended, value, data):
-                    take(serial, now, ended, data)
+                self._keep(serial, now, value, data)
             args = value = data = None  # nobody keeps them while the next one runs
             if context.was_asked():
                 context.leave_call()
+                self._may_spurt = False
             began, now = now, _monotonic()
-            if now >= look_at or self._is_over:
+            count += 1
+            if now - looked_at >= upkeep.QUICK or self._is_over:
                 self._look_after(serial, slow=now - began > upkeep.QUICK)
+                if self._may_spurt and not self._is_over and now - looked_at < _VERY_QUICK * count:
+                    serial = self._run_in_spurts(serial, (now - looked_at) / count)
+                    if _state.forked:
+                        return
                 if self._is_over:
                     if calls:
                         self._refuse(serial + 1)
                     return
-                now = _monotonic()
-                look_at = now + upkeep.QUICK
+                now, count = _monotonic(), 0
+                looked_at = now
+
+    # -- very quick calls ----------------------------------------------------------------------------------------------
+
+    def _run_in_spurts(self, serial: int, mean: float) -> int:
+        """Run calls that are very quick for as long as they are that, a millisecond at a time; the last one's serial.
+
+        They are begun one by one, too, and their results are staged before the next begins.  But they are not timed one
+        by one (unless there is a limit), and what nobody asks for is not looked at behind each.
+        """
+        while self._may_spurt and not self._is_over and mean < _VERY_QUICK:
+            some = self._calls[-int(upkeep.QUICK / mean) :]
+            if len(some) < _FEW or any(type(args) is Sealed for args in some):
+                break
+            some.reverse()
+            before, began = serial, _monotonic()
+            serial = self._spurt(serial, began, some)
+            if _state.forked:
+                break
+            mean = (_monotonic() - began) / max(1, serial - before)
+            if context.was_asked():
+                context.leave_call()
+                self._may_spurt = False
+            if _state.children or upkeep.children():
+                self._may_spurt = False
+            if not self._is_over:
+                self._look_after(serial, slow=False)
+            if len(some) > serial - before:
+                break
+        return serial
+
+    def _spurt(self, serial: int, now: float, some: list[Any]) -> int:
+        register, page, fn, given = self._register, self._register.page, self._fn, self._given
+        numbers, times, values, before = register.numbers, register.times, self._values, len(self._values)
+        register.notes.clear()
+        times[BEGUN_AT] = given[5] = now
+        self._since = self._since if values else now
+        page.seek(REGISTER_SIZE + self._filled)
+        keep, dump, timed = values.append, items.PlainPickler(page).dump, bool(self._hard)
+        last, is_staged = serial, True
+        problem: BaseException | None = None
+        try:
+            for args in some:
+                numbers[NEXT] = serial + 1
+                if numbers[HALT]:
+                    numbers[HALT] = 0
+                    break
+                serial += 1
+                if timed:
+                    times[BEGUN_AT] = given[5] = _monotonic()
+                given[0] = numbers[BEGUN] = serial
+                is_staged = False
+                value = fn(*args)
+                if _state.forked:
+                    return serial
+                keep(value)
+                dump(value)
+                is_staged = True
+        except BaseException as error:
+            if _state.forked:
+                upkeep.end_forked(error)
+            problem = error
+        args = value = None
+        del self._calls[len(self._calls) - (serial - last) :]
+        self._ended = _monotonic()
+        self._filled = page.tell() - REGISTER_SIZE
+        has_value = not is_staged and len(values) - before == serial - last
+        if has_value:
+            value = values.pop()
+        self._is_unchanging = self._is_unchanging and items.PLAIN.issuperset(map(type, values[before:]))
+        numbers[STAGED] = len(values)
+        if problem is not None:
+            self._may_spurt = has_value and type(problem) is ValueError  # there was no room
+            self._take_one(serial, times[BEGUN_AT], value, problem, has_value=has_value)
+        return serial
+
+    def _take_one(self, serial: int, began: float, value: Any, problem: BaseException, *, has_value: bool) -> None:
+        """The call has raised, or its value could not be staged as it is."""
+        data = None
+        if has_value:
+            try:
+                value, data = self._packed(value)
+            except BaseException as error:
+                problem, has_value = error, False
+        if has_value:
+            self._keep(serial, began, value, data)
+        else:
+            self._tell(serial, began, *outcomes.failed(problem))
 
     # -- one call ------------------------------------------------------------------------------------------------------
 
@@ -176,25 +275,32 @@ class _Chunk:
             worker.running = 0
 
     @staticmethod
-    def _packed(value: Any) -> Any:
-        """A result that is not plain: as it is staged, or, if it is long, in a list as it is sent."""
-        data = payload.pack_value(value, fresh_locks=worker.fresh_locks, script=worker.script)
-        return items.stage_sealed(data) if type(data) is bytes and len(data) <= items.LARGE else [data]
+    def _packed(value: Any) -> tuple[Any, bytes | None]:
+        """A result as it is sent with others, and as it is staged; a long one packed by itself, and ``None``."""
+        data = items.stage_plain(value)
+        if data is not None:
+            return value, data
+        packed = payload.pack_value(value, fresh_locks=worker.fresh_locks, script=worker.script)
+        if type(packed) is not bytes or len(packed) > items.LARGE:
+            return packed, None
+        sealed = items.SealedResult(packed)
+        return sealed, items.stage_sealed(sealed)
 
-    def _sent_alone(self, serial: int, began: float, ended: float, value: Any, data: Any) -> bool:
-        """Send it by itself if it is long, or has left children; whether that was so."""
+    def _keep(self, serial: int, began: float, value: Any, data: bytes | None) -> None:
+        """Stage the result; or send it by itself, if it is long or its call has left children."""
+        ended = _monotonic()
         notes: dict[str, Any] = {}
         if ended - began > upkeep.NO_CHILD or _state.children:
             upkeep.note_children(notes, raised=False)
-        if type(data) is bytes and not notes:
-            return False
+        if data is not None and not notes:
+            self._stage(began, ended, value, data)
+            return
         flush()
-        if type(data) is bytes:
-            data = payload.pack_value(value, fresh_locks=worker.fresh_locks, script=worker.script)
-        else:
-            (data,) = data
-        self._tell(serial, began, Kind.RETURNED, notes, data)
-        return True
+        if type(value) is items.SealedResult:
+            value = value.data
+        elif data is not None:
+            value = payload.pack_value(value)
+        self._tell(serial, began, Kind.RETURNED, notes, value)
 
     def _tell(self, serial: int, began: float, kind: Kind, notes: dict[str, Any], answer: Any) -> None:
         """Tell of one call by itself, as of an attempt."""
@@ -207,6 +313,7 @@ class _Chunk:
         packed = pickle.dumps(notes, 5) if notes else b""
         worker.channel.send(kind, serial, END.pack(began, ended, len(packed)), packed, answer)
         self._register.end(serial)
+        self._from = self._register.numbers[RESULTS_FROM] = serial + 1
         self._is_over = bool(worker.unfit)
         if notes.get("children"):
             worker.channel.await_kind(Kind.GO_ON)
@@ -214,40 +321,40 @@ class _Chunk:
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def _stage(self, serial: int, began: float, ended: float, data: bytes) -> None:
-        register, start = self._register, self._filled
-        filled = start + len(data)
+    def _stage(self, began: float, ended: float, value: Any, data: bytes) -> None:
+        register, values, filled = self._register, self._values, self._filled + len(data)
         if filled > self._room:
             self._send()
-            if len(data) > self._room:  # there is none
-                self._send_items(serial, 1, began, ended, data)
-                return
-            start, filled = 0, len(data)
-        if not self._count:
-            self._from, self._since = serial, began
-            register.numbers[RESULTS_FROM] = serial
-        register.page[REGISTER_SIZE + start : REGISTER_SIZE + filled] = data
+            filled = len(data)
+        if not values:
+            self._since = began
+        values.append(value)
+        self._ended = ended
+        if filled > self._room:  # there is none
+            self._send()
+            return
+        end = REGISTER_SIZE + filled
+        register.page[end - len(data) : end] = data
         with register.barrier:  # others may not see the number before that
             pass
-        self._count += 1
-        self._filled, self._ended = filled, ended
-        register.numbers[STAGED] = self._count << 32 | filled
+        self._filled = filled
+        register.numbers[STAGED] = len(values)
 
     def _send(self, amiss: str = "") -> None:
-        """Send what is staged."""
-        if self._count or amiss:
-            data = self._register.page[REGISTER_SIZE : REGISTER_SIZE + self._filled]
-            self._send_items(self._from, self._count, self._since, self._ended, data, amiss)
-        self._register.numbers[STAGED] = 0
-        self._count = self._filled = 0
+        """Send what is staged, with what is amiss in the process."""
+        values, numbers, joined = self._values, self._register.numbers, self._is_unchanging
+        if values or amiss:
+            staged = self._register.page[REGISTER_SIZE : REGISTER_SIZE + self._filled]
+            data = items.join_results(values) if joined else staged
+            words = amiss.encode(errors="replace")
+            head = ITEMS.pack(self._since, self._ended, len(values), len(words), joined)
+            worker.channel.send(Kind.ITEMS, self._from, head, words, data)
+        self._from += len(values)
+        numbers[STAGED] = 0
+        numbers[RESULTS_FROM] = self._from
+        values.clear()
+        self._filled, self._is_unchanging = 0, True
         self._sent_at = _monotonic()
-
-    @staticmethod
-    def _send_items(  # noqa: PLR0917
-        serial: int, count: int, began: float, ended: float, data: bytes, amiss: str = ""
-    ) -> None:
-        words = amiss.encode(errors="replace")
-        worker.channel.send(Kind.ITEMS, serial, ITEMS.pack(began, ended, count, len(words)), words, data)
 
     # -- the process ---------------------------------------------------------------------------------------------------
 
@@ -269,7 +376,7 @@ class _Chunk:
     def _look_after(self, serial: int, *, slow: bool) -> None:
         """Put the process in order behind that call, send what is due; it is over if the process is not fit for more.
 
-        ``slow``: the call took so long that it may have left anything.
+        ``slow``: it took so long that it may have left anything; that is looked for as often as results are sent.
         """
         flush()
         if not self._is_over:
@@ -277,9 +384,10 @@ class _Chunk:
             self._is_over = bool(worker.unfit)
             if self._is_over:
                 self._send(worker.unfit)
-        if slow or not upkeep.look_quickly():
+        is_time = _monotonic() - self._sent_at > _FLUSH
+        if (slow and is_time) or not upkeep.look_quickly():
             upkeep.put_in_order()
-        if _monotonic() - self._sent_at > _FLUSH:
+        if is_time:
             self._send()
             context.after_attempt()
         if self._memory_limit >= 0 and self._calls and not self._is_over and self._is_crowded(serial + 1):

@@ -225,15 +225,18 @@ _after_attempt: Callable[[], object] | None = None
 def task_context() -> TaskContext:
     """The attempt that runs in this worker; outside a pool, a first attempt without a key and without limits."""
     global _current  # noqa: PLW0603  one attempt runs in a process at a time
-    if _current is None:
-        if _given is None:
-            return _outside
-        _current = _make(_given)
+    given = _given
+    if given is None:
+        return _outside
+    if _current is None or _current._serial != given[0]:  # another call of a chunk
+        _current = _make(given)
     return _current
 
 
 def _make(given: Sequence[Any]) -> TaskContext:
     serial, number, attempt, limits, about, began, *chunk = given
+    if chunk:
+        chunk[2]()
     ahead = serial - chunk[0] if chunk else 0  # calls before this one, in what the worker was sent at once
     key: Hashable = number + ahead
     pids: tuple[int, ...] = ()
@@ -266,7 +269,7 @@ def enter(*given: Any) -> None:
 
 
 def enter_chunk(given: Sequence[Any]) -> None:
-    """The same for the calls of a chunk; behind that stand the serial and the position of the first of them.
+    """The same for the calls of a chunk; behind that: serial and position of the first, what to call when one is made.
 
     For each the worker writes its serial and its begin into ``given``, and says when it is over (:func:`leave_call`).
     """

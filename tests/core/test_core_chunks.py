@@ -167,7 +167,8 @@ class Worker:
                 batches.append([one])
         now = self.game.now
         return [
-            ItemsEnded(self.number, b[0][0], b[0][1], len(b), Batch(b"", lambda _: []), 0, 0, now, now) for b in batches
+            ItemsEnded(self.number, b[0][0], b[0][1], len(b), Batch(b"", lambda *_: []), 0, 0, now, now + 1e-4 * len(b))
+            for b in batches
         ]
 
     def look(self) -> list[Any]:
@@ -377,7 +378,7 @@ def test_more_are_sent_at_once_while_they_are_quick_and_fewer_towards_the_end() 
     sizes = [calls for *_, calls in game.sent]
     assert max(sizes) > 100
     assert sizes[0] == 1
-    assert sizes[-1] <= 2
+    assert sizes[-1] <= 20, "2 ms of work, less than which is not worth a message"
     assert sum(sizes) >= 5000
 
 

@@ -174,3 +174,38 @@ def wait_in_turn(folder, number, go):
     while number == 0 and not os.path.exists(go):
         time.sleep(0.005)
     return number
+
+
+def odd_value(number, at, what):
+    """Very quick; what one of them gives, or does, is of another kind."""
+    if number != at:
+        return number
+    if what == "stop":
+        raise StopIteration(number, "really")
+    if what == "list":
+        return [number]
+    if what == "long":
+        return "x" * 100_000
+    if what == "own":
+        return Awkward(number, "")
+    if what == "context":
+        return task_context().key
+    if what == "note":
+        task_context().note("noted")
+        return number
+    if what == "fork":
+        child = os.fork()
+        if child == 0:
+            return "of the child"
+        os.waitpid(child, 0)
+        return number
+    misbehave(what)
+    return number
+
+
+def note_then_die(number):
+    if number == 30_000:
+        task_context().note("noted by another")
+    if number == 30_001:
+        misbehave("kill")
+    return number

@@ -399,3 +399,39 @@ def test_endless_input_is_taken_as_it_is_read(pool):
 def test_whole_numbers_of_other_types_are_chunksizes(pool):
     numpy = pytest.importorskip("numpy")
     assert list(pool.map(abs, range(5), chunksize=numpy.int64(2))) == list(range(5))
+
+
+MANY = 60_000  # very quick calls: so many that the worker runs them in spurts
+
+
+@pytest.mark.parametrize("what", ["list", "long", "own", "context", "note", "fork", "sleep"])
+def test_one_among_very_quick_calls_may_be_of_another_kind(lone, what):
+    start = lone.submit(tasks.who, 0).result(60)[0] + 1
+    found = list(lone.map(tasks.odd_value, range(MANY), FOREVER(MANY // 2), FOREVER(what), chunksize=MANY))
+    odd = {"list": [MANY // 2], "long": "x" * 100_000, "context": start + MANY // 2}.get(what, MANY // 2)
+    assert found == [*range(MANY // 2), odd, *range(MANY // 2 + 1, MANY)]
+
+
+@pytest.mark.parametrize("what", ["kill", "exit", "raise", "stop", "hang"])
+def test_one_among_very_quick_calls_may_fail(lone, what):
+    view = lone.options(retry=1, timeout=2 if what == "hang" else None)
+    *before, error = outcomes(view.map(tasks.odd_value, range(MANY), FOREVER(MANY // 2), FOREVER(what), chunksize=MANY))
+    assert before == list(range(MANY // 2))
+    kinds = {"kill": WorkerDied, "exit": WorkerDied, "raise": ValueError, "hang": TaskTimeout}
+    assert type(error) is kinds.get(what, RuntimeError)
+    if what == "stop":  # no iterator can raise it
+        assert error.__cause__.args == (MANY // 2, "really")
+
+
+def test_very_quick_calls_behind_one_that_takes_long_run_elsewhere(pool, tmp_path):
+    list(pool.map(tasks.wait_in_turn, FOREVER(str(tmp_path)), [91, 92], FOREVER(""), chunksize=1))
+    values = pool.map(tasks.odd_value, range(MANY), FOREVER(MANY // 2), FOREVER("hang"), chunksize=MANY)
+    assert list(itertools.islice(values, MANY // 2)) == list(range(MANY // 2))
+    until(lambda: pool.snapshot()["done"] == MANY - 1 + 2)  # while the one hangs
+    pool.shutdown(kill=True)
+
+
+def test_a_note_of_one_very_quick_call_is_not_its_neighbours(lone):
+    *_, error = outcomes(lone.options(retry=1).map(tasks.note_then_die, range(MANY), chunksize=MANY))
+    assert isinstance(error, WorkerDied)
+    assert "noted by another" not in str(error.dossier)
