@@ -45,7 +45,7 @@ ON_LINUX = sys.platform == "linux"
 _PROC = "/proc"  # no pathlib here: Python 3.11 interns every part of every path, and pids never end
 _ROUNDS = 50  # of looking for what was forked while others were being stopped
 _EXEC_TIMEOUT = 1.0  # s for a process between two programs, which takes a millisecond, or some more on a busy machine
-_ENV_END = 48  # among the fields of stat: where its environment ends; 0: the kernel has not written it yet
+_ENVIRONMENT = slice(47, 49)  # of the fields of stat: where it begins and ends; both 0: it is not there yet
 _KILL_AGAIN = 0.2  # s: a SIGKILL may not land at once (a process in an uninterruptible wait)
 
 
@@ -212,7 +212,8 @@ def _is_changing(name: str, wanted: bytes, found: set[Identity]) -> bool:
         else:
             os.readlink(f"{_PROC}/{name}/exe")  # of a thread of the kernel's, or of a zombie, there is none
             fields = _stat_fields(int(name))
-            return fields is not None and len(fields) > _ENV_END and fields[_ENV_END] == "0"
+            start, end = fields[_ENVIRONMENT] if fields is not None else ("1", "1")
+            return end == "0" or start != end  # the kernel is about to write it, or has done so behind our look
     return False
 
 
