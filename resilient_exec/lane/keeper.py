@@ -22,6 +22,7 @@ from resilient_exec.core.messages import Answered, Begun, LaneClosed, StartFaile
 from resilient_exec.lane.lease import Lease, WorkerSettings, end_marked
 from resilient_exec.model.lasting import is_lasting
 from resilient_exec.model.task import Died
+from resilient_exec.process.exit_codes import is_lasting_end
 from resilient_exec.supervisor.latch import mark_as_supervising
 from resilient_exec.wire.channel import ChannelLost, Kind
 from resilient_exec.worker.seat import STATUS_WORDS
@@ -190,11 +191,11 @@ class Keeper:
         self._kept, self._opening = lease, None
         self._loop.post(lambda: self._lane.listen(lease))
 
-    def _start_failed(self, lease: Lease, words: str) -> None:
+    def _start_failed(self, lease: Lease, words: str, *, lasting: bool) -> None:
         words += lease.said()
         _end(lease)
         self._kept = None
-        self._loop.post(StartFailed(self._lane.number, words, self._lane.is_lasting))
+        self._loop.post(StartFailed(self._lane.number, words, lasting))
 
     def _end_start(self, lease: Lease, order: int) -> None:
         lease.stop()
@@ -206,8 +207,11 @@ class Keeper:
             return
         self._post(facts)
         stacks = lease.take_stacks(_START_STACKS_TIMEOUT)
-        words = lane.said or lost or f"it took too long: {lane.start_words}{stacks and f'{_STACKS_HEAD}{stacks}'}"
-        self._start_failed(lease, words)
+        known = lane.said or lost
+        words = known or f"it took too long: {lane.start_words}{stacks and f'{_STACKS_HEAD}{stacks}'}"
+        # The user's own initializer, or script, that needs longer than start_timeout will need that again.
+        hangs = lease.has_said_hello and not known
+        self._start_failed(lease, words, lasting=lane.is_lasting or hangs)
 
     def _kill(self, lease: Lease, kill: Kill) -> None:
         lane = self._lane
@@ -248,12 +252,13 @@ class Keeper:
             self._gone(lease, why)
             return
         if lane.said or why:
-            self._start_failed(lease, lane.said or why)
+            self._start_failed(lease, lane.said or why, lasting=lane.is_lasting)
             return
         code = lease.kill()
         how = "" if code is None else f" (exit code {code})"
         why = STATUS_WORDS.get(code, lane.start_words)
-        self._start_failed(lease, f"it ended before it was ready{how}: {why}")
+        lasting = lease.has_said_hello and code not in STATUS_WORDS and is_lasting_end(code)
+        self._start_failed(lease, f"it ended before it was ready{how}: {why}", lasting=lasting)
 
     def _gone(self, lease: Lease, why: str, stacks: str = "", attempt: Attempt | None = None) -> None:
         """End the worker, if it has not ended, with its tree; then say what became of the attempt that it ran."""

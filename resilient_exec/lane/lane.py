@@ -322,7 +322,7 @@ class LokyLane:
         """One message of the worker, wherever it was read; what follows from it for the core is given to ``post``."""
         kind = frame.kind
         if kind is Kind.HELLO:
-            lease.stacks_fd = frame.serial
+            lease.has_said_hello, lease.stacks_fd = True, frame.serial
             self.start_words = self.settings.worker.preparation
         elif kind is Kind.READY:
             self.is_ready = True

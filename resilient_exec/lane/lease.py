@@ -99,6 +99,7 @@ class Lease:
         self._kin: set[Identity] = set()  # descendants seen so far
         self.is_watched_for_room = False  # in its socket
         self.has_moved = False  # bytes of a long call have moved since somebody looked
+        self.has_said_hello = False  # the worker; from there on it runs the user's script and initializer
         self.stacks_fd = 0  # in the worker, told by its hello; 0: not known yet
         self.watch: Watch | None = None
         self.capture: Capture | None = None

@@ -81,6 +81,34 @@ def test_what_can_never_work_is_not_waited_for(make_pool, tmp_path, error):
     assert len((tmp_path / "blip.seen").read_text().splitlines()) == 3
 
 
+def exits(path, status):
+    tasks.note(path, os.getpid())
+    os._exit(status)
+
+
+def never_returns(path):
+    tasks.note(path, os.getpid())
+    time.sleep(10**6)
+
+
+@pytest.mark.parametrize("preload", [(), ("json",)])
+@pytest.mark.parametrize("status", [0, 3])
+def test_an_initializer_that_exits_is_not_waited_for(make_pool, tmp_path, status, preload):
+    path = tmp_path / "seen"
+    pool = make_pool(1, initializer=exits, initargs=(str(path), status), start_patience=10**6, preload=preload)
+    with pytest.raises(PoolBroken, match=f"exit code {status}"):
+        pool.submit(tasks.same, 1).result()
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_an_initializer_that_never_returns_is_not_waited_for(make_pool, tmp_path):
+    path = tmp_path / "seen"
+    pool = make_pool(1, initializer=never_returns, initargs=(str(path),), start_patience=10**6, start_timeout=2)
+    with pytest.raises(PoolBroken, match="its initializer did not return"):
+        pool.submit(tasks.same, 1).result()
+    assert len(path.read_text().splitlines()) == 3
+
+
 def slow_to_end(path):
     import atexit
 
