@@ -109,5 +109,5 @@ for cell in notebook.cells:
 
 
 def test_every_page_is_in_the_list():
-    listed = re.findall(r"\]\((\S+\.md)\)", (HOWTO / "README.md").read_text())
+    listed = re.findall(r"\]\(([^/\s]+\.md)\)", (HOWTO / "README.md").read_text())
     assert sorted(listed) == sorted(page.name for page in PAGES)
