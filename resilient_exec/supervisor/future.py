@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
@@ -16,7 +17,7 @@ from resilient_exec.model.progress import progress, span
 from resilient_exec.model.summary import Summary, named, summary
 from resilient_exec.model.task import Returned
 from resilient_exec.supervisor.failures import error_of, internal_error, not_unpacked
-from resilient_exec.supervisor.latch import Flag, Monitor, take
+from resilient_exec.supervisor.latch import Flag, Monitor
 
 if TYPE_CHECKING:
     import queue
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["Overseer", "ResilientFuture", "Settled", "made_of"]
 
 _logger = logging.getLogger(__name__)
+_PATIENCE = 0.05  # s, for a lock that a program may hold for long (`with future._condition`); then it is done without
 _LONGEST_LINE = 200  # characters of an exception's text in a repr
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Overseer(Protocol):
@@ -48,6 +49,9 @@ class Overseer(Protocol):
 
     def call_back(self, future: ResilientFuture[Any]) -> None:
         """Run the future's done-callbacks, on a thread that holds up nobody."""
+
+    def later(self, job: Callable[[], object]) -> None:
+        """Have ``job()`` run on a thread that may wait."""
 
     def now(self) -> float:
         """Seconds on the clock of the events."""
@@ -150,7 +154,10 @@ class ResilientFuture(Future[T]):
                 super().exception(timeout)  # waits, and raises what there is to raise about that
             if self._settled is not None:
                 self._resolve()
-            return super().result(timeout)
+            if self._exception is not None:
+                raise self._exception
+            value: T = self._result
+            return value
         finally:
             del self  # or the traceback of an exception, which is kept here, would lead back here
 
@@ -159,7 +166,7 @@ class ResilientFuture(Future[T]):
         if self._state != FINISHED:
             super().exception(timeout)
         self._resolve()
-        return super().exception(timeout)
+        return self._exception
 
     def _get_snapshot(self) -> Any:
         # Python 3.14 asks here, without the lock, for what it would copy to a future of asyncio.
@@ -209,44 +216,40 @@ class ResilientFuture(Future[T]):
         except BaseException:  # SystemExit, too: it must not depend on the speed of the task whether that ends a thread
             _logger.exception("a done-callback raised")
 
-    def _insist(self, method: Callable[..., R], *args: Any) -> R:
-        """Call a method that takes its lock, and have the lock, whoever has lost it: for those who must not hang."""
-        self._condition.acquire()
-        try:
-            return method(*args)
-        finally:
-            self._condition.release()
-
     # -- for the supervisor --------------------------------------------------------------------------------------------
 
     def _give_to(self, send: Callable[[Any], tuple[Any, int] | None], order: Any) -> bool:
         """Have an attempt sent by ``send(order)``, unless nobody wants it any more; from then on its begin decides."""
         condition = self._condition
-        if not take(condition, False):
-            condition.acquire()
+        has_lock = condition.take(_PATIENCE)
         try:
             if self._state not in (PENDING, RUNNING):
                 return False
             self._sent = send(order)
             return True
         finally:
-            condition.release()
+            if has_lock:
+                condition.give_back()
 
     def _note_begun(self) -> None:
         """It has begun: from here on it is not cancelled any more."""
-        self._condition.acquire()
-        try:
-            if self._state == PENDING:
-                self._state = RUNNING
-        finally:
-            self._condition.release()
+        condition = self._condition
+        has_lock = condition.take(_PATIENCE)
+        if self._state == PENDING:
+            self._state = RUNNING
+        if has_lock:
+            condition.give_back()
 
-    def _settle(self, settled: Settle) -> None:
-        """Called once: the task is over, and this has become of it."""
+    def _settle(self, settled: Settle, patience: float = _PATIENCE) -> None:
+        """The task is over, and this has become of it.  Where the program holds the lock, that is done when it is free.
+
+        Called once by the supervisor.
+        """
         self._attempts, self._elapsed, self._story = settled.attempts, settled.elapsed, settled.story
         condition = self._condition
-        if not take(condition, False):
-            condition.acquire()
+        if not condition.take(patience):
+            self._overseer.later(lambda: self._settle(settled, math.inf))
+            return
         try:
             self._sent = None
             is_new = self._state in (PENDING, RUNNING)  # else it was cancelled, or set by its holder
@@ -262,10 +265,10 @@ class ResilientFuture(Future[T]):
             elif is_new:
                 self._state = CANCELLED
                 condition.notify_all()
+            if self._state == CANCELLED:  # those who wait in `wait` and `as_completed` are not woken by that alone
+                self.set_running_or_notify_cancel()
         finally:
-            condition.release()
-        if self._state == CANCELLED:  # those who wait in `wait` and `as_completed` are not woken by that alone
-            self._insist(self.set_running_or_notify_cancel)
+            condition.give_back()
         if is_new:
             self._invoke_callbacks()
 
@@ -278,7 +281,6 @@ class ResilientFuture(Future[T]):
             self._overseer.call_back(self)
 
     def _run_callbacks(self, report: Callable[[BaseException], object]) -> None:
-        self._insist(self.done)  # a callback asks for the result, and finds the lock free now
         for callback in self._done_callbacks:
             try:
                 callback(self)

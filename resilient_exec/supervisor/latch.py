@@ -13,27 +13,29 @@ So each waiter here has a lock of its own, which nobody else waits for, and look
 that is shared is entered and left by C functions, between which and the ``with`` statement no handler is run.
 
 That does not help where the standard library takes the locks of many futures one after the other
-(``concurrent.futures.wait`` and ``as_completed``): an exception there leaves those that it had taken to nobody.  Who
-must not hang takes such a lock from its owner, when that is seen to be elsewhere (:meth:`Monitor.acquire`).
+(``concurrent.futures.wait`` and ``as_completed``): an exception there leaves those that it had taken to nobody.  On
+Python 3.14 one may do so in any ``with`` statement.  So the lock of a future knows who has taken it, and is free when
+that function has ended (:class:`Monitor`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import re
 import sys
 import threading
 import time
-from typing import Any
+from concurrent.futures import _base
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Flag", "Latch", "Monitor", "Waiters", "deadline_after", "is_supervising", "mark_as_supervising", "take"]
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["Flag", "Latch", "Monitor", "Waiters", "deadline_after", "is_supervising", "mark_as_supervising"]
 
 _LOOK_UP = 0.5  # s: the longest wait for a handler to be run
-_BRIEF = 0.001  # s: who holds a monitor for longer is looked at
-_RLock: Any = type(threading.RLock())
-take = _RLock.acquire
-"""``take(monitor, False)``: take it if nobody has it, and say whether that was so; in C, several times as fast."""
+_BRIEF, _LONGEST_PAUSE = 0.001, 0.02  # s, between two looks at who has a monitor
+_SURELY = 0.25  # s: who has just taken a monitor has said so
 
 
 def mark_as_supervising(thread: threading.Thread) -> None:
@@ -112,12 +114,6 @@ class Waiters:
                 return
 
 
-# The functions of these hold a monitor, for moments; but not while they are asleep.
-_HOLDERS = {"concurrent.futures._base", "resilient_exec.supervisor.future", __name__}
-_ASLEEP = {Waiters.sleep.__code__, Waiters._look_up.__code__, threading.Condition.wait.__code__}
-_OWNER = re.compile(r"owner=(\d+)")
-
-
 class Latch:
     """In place of ``threading.Event``: is set once, and stays so."""
 
@@ -151,57 +147,137 @@ class Flag(Latch):
         self._is_set = False
 
 
-class Monitor(_RLock):  # type: ignore[misc]
-    """In place of the ``threading.Condition`` of a ``concurrent.futures.Future``, as far as that is used."""
+_several: Any = getattr(_base, "_AcquireFutures", None)
+_TAKES_SEVERAL = getattr(getattr(_several, "__enter__", None), "__code__", None)
+_MAIN = threading.main_thread()
+_freeing = threading.Lock()
 
-    __slots__ = ("_waiters",)
+
+class Monitor:
+    """In place of the ``threading.Condition`` of a ``concurrent.futures.Future``, as far as that is used.
+
+    It knows which frame has taken it: the function with the ``with`` statement, or the call of ``wait`` and the like.
+    When that function has ended without giving it back, which only an interrupt brings about, it is free.
+    """
+
+    __slots__ = ("_again", "_holder", "_lock", "_tried", "_waiters")
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holder: tuple[int, FrameType | None] | None = None  # its frame: ``None`` if it never loses it
+        self._again = 0  # how many times its holder has taken it once more
+        self._tried: FrameType | None = None  # which frame of the main thread has taken it last, or was about to
         self._waiters = Waiters()
+
+    def __enter__(self) -> bool:
+        return self._take(sys._getframe(1), sys._getframe(1))
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_owned():  # else an interrupt has kept it from being taken again behind a wait
+            self.give_back()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002  as an RLock's
+        """As that of an ``RLock``."""
+        caller = sys._getframe(1)
+        frame = caller.f_back if caller.f_code is _TAKES_SEVERAL else None
+        return self._take(frame, frame or caller, 0 if not blocking else math.inf if timeout < 0 else timeout)
+
+    def release(self) -> None:
+        """As that of an ``RLock``."""
+        if not self._is_owned():
+            raise RuntimeError("cannot release un-acquired lock")
+        self.give_back()
+
+    def take(self, patience: float) -> bool:
+        """Take it, by a thread that no signal interrupts; whether it was to be had within ``patience`` s."""
+        if self._lock.acquire(False):
+            self._holder = (threading.get_ident(), None)
+            return True
+        return self._take(None, None, patience)
+
+    def _take(self, frame: FrameType | None, tries: FrameType | None, patience: float = math.inf) -> bool:
+        me, holder = threading.get_ident(), self._holder
+        if holder is not None and holder[0] == me:
+            if holder[1] is None or _is_in(holder[1], sys._getframe(1)):
+                self._again += 1
+            else:  # it had lost it
+                self._again, self._holder = 0, (me, frame)
+            return True
+        if tries is not None and self._tried is None and me == _MAIN.ident:
+            # Before the lock: who is interrupted before it is the holder is to be found.  One that is found here was.
+            self._tried = tries
+        if not self._lock.acquire(False) and not self._await_lock(patience):
+            if tries is self._tried:
+                self._tried = None
+            return False
+        self._holder = (me, frame)
+        return True
+
+    def _await_lock(self, patience: float) -> bool:
+        now = time.monotonic()
+        deadline, pause, lost_since = now + patience, _BRIEF, math.inf
+        while not self._lock.acquire(timeout=max(0.0, min(pause, deadline - now))):
+            pause, now = min(2 * pause, _LONGEST_PAUSE), time.monotonic()
+            holder = self._holder
+            if not self._is_lost(holder):
+                lost_since = math.inf
+            elif holder is None and now - lost_since < _SURELY:  # perhaps it is just being taken
+                lost_since = min(lost_since, now)
+            else:
+                self._free()
+                continue
+            if now >= deadline:
+                return False
+        return True
+
+    def _free(self) -> None:
+        """Give it back for a function that has ended."""
+        is_alone = _freeing.acquire(timeout=_SURELY)  # who was interrupted in here may have kept that
+        try:
+            if self._is_lost(self._holder):  # else another thread was quicker
+                self._again, self._holder, self._tried = 0, None, None
+                with contextlib.suppress(RuntimeError):  # it was given back just now
+                    self._lock.release()
+        finally:
+            if is_alone:
+                _freeing.release()
+
+    def _is_lost(self, holder: tuple[int, FrameType | None] | None) -> bool:
+        """Whether the function that has taken it has ended."""
+        thread, frame = (_MAIN.ident or 0, self._tried) if holder is None else holder
+        return frame is not None and not _is_in(frame, sys._current_frames().get(thread))
+
+    def give_back(self) -> None:
+        """Undo the last taking; by its holder."""
+        if self._again:
+            self._again -= 1
+            return
+        self._holder = None
+        self._lock.release()
+        if self._tried is not None and threading.get_ident() == _MAIN.ident:
+            self._tried = None  # or the future would lead back to itself, by this frame
+
+    def _is_owned(self) -> bool:
+        holder = self._holder
+        return holder is not None and holder[0] == threading.get_ident()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Give the lock away (it is held once), wait to be notified, at most ``timeout`` s, and take it again."""
-        lock = self._waiters.join()
+        lock, caller = self._waiters.join(), sys._getframe(1)
         try:
-            self.release()
+            self.give_back()
             return self._waiters.sleep(lock, timeout)
         finally:
             if not self._is_owned():
-                self._acquire_restore((1, threading.get_ident()))  # which, unlike `acquire`, no signal interrupts
+                self._take(caller, caller)
 
     def notify_all(self) -> None:
         """Wake all who wait; the lock is held."""
         if self._waiters._locks:
             self._waiters.wake()
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002  as an RLock's
-        """As that of an ``RLock``, but the main thread loses it if it does not know any more that it holds it.
 
-        ``with`` does not use this, so as to stay in C: who must not hang acquires first.
-        """
-        if not blocking or timeout != -1:
-            return bool(super().acquire(blocking, timeout))
-        if super().acquire(False):
-            return True
-        while not super().acquire(timeout=_BRIEF):
-            if self._is_forsaken():
-                self._take_away()
-        return True
-
-    def _is_forsaken(self) -> bool:
-        owner = int(_OWNER.findall(repr(self))[0])  # nothing else tells it; 0: just given back
-        if owner != threading.main_thread().ident:  # no other is interrupted by signals
-            return False
-        frame = sys._current_frames().get(owner)
-        while frame is not None and frame.f_code not in _ASLEEP:
-            if frame.f_globals.get("__name__") in _HOLDERS:
-                return False
-            frame = frame.f_back
-        return True
-
-    def _take_away(self) -> None:
-        try:
-            self._release_save()  # asks for no owner
-        except RuntimeError:  # given back just now, or a later Python, where it does ask
-            if self._is_forsaken():
-                self._at_fork_reinit()
+def _is_in(frame: FrameType, stack: FrameType | None) -> bool:
+    while stack is not None and stack is not frame:
+        stack = stack.f_back
+    return stack is not None

@@ -178,6 +178,10 @@ class Supervisor:
         """Run the future's done-callbacks, on a thread that holds up nobody."""
         self._notifier.post(future)
 
+    def later(self, job: Callable[[], object]) -> None:
+        """Have ``job()`` run on such a thread."""
+        self._notifier.run(job)
+
     def has_default_key(self, number: int) -> bool:
         """Whether an unsettled task that was given no key has that number."""
         task = self.core.task(number)

@@ -449,7 +449,7 @@ def test_a_ctrl_c_while_the_locks_of_futures_are_taken_keeps_them():
     kept = future._condition._is_owned()
     if kept:
         future._condition.release()
-    assert kept, "wait() gives back what it has taken: latch.Monitor.acquire and ResilientFuture._insist may go"
+    assert kept, "wait() gives back what it has taken: the reservations of latch.Monitor may go"
 
 
 def test_loky_registers_its_exit_hook_again_at_each_start(monkeypatch):

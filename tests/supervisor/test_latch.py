@@ -7,10 +7,14 @@ import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 
+import pool_tasks as tasks
 import pytest
 from pool_interrupt import Interrupt
 from pool_wait import lines, until
 
+from resilient_exec.core.messages import Settle
+from resilient_exec.model.events import Story
+from resilient_exec.model.task import Returned
 from resilient_exec.supervisor.future import ResilientFuture
 from resilient_exec.supervisor.latch import Latch, Monitor
 
@@ -135,8 +139,8 @@ class Unasked:
 
 def settle(future):
     """As the supervisor does."""
-    if future._insist(future.set_running_or_notify_cancel):
-        future._insist(future.set_result, 1)
+    outcome = Returned(1)
+    future._settle(Settle(future.number, outcome, 1, 0.0, Story(None, []), None), 60)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +307,7 @@ def test_hundreds_of_ctrl_cs_while_two_thousand_tasks_are_waited_for_lose_nothin
                         watch(futures, end)
                     except KeyboardInterrupt:
                         struck += 1
-                        lost = max(lost, sum(future._condition._is_owned() for future in futures))
+                        lost = max(lost, sum(future._condition._holder is not None for future in futures))
                 assert not wait(futures, 120).not_done
             assert sorted(told) == list(range(2000))
             print(struck, lost)
@@ -343,85 +347,144 @@ def test_futures_of_others_may_be_waited_for_together_with_ours():
     assert set(seen) == {ours, other}
 
 
-class Asking(Monitor):
-    """As the lock of a later Python may do, it is given back by its owner only."""
-
-    def _release_save(self):
-        if not self._is_owned():
-            raise RuntimeError("cannot release un-acquired lock")
-        return super()._release_save()
-
-
-@pytest.mark.parametrize("kind", [Monitor, Asking])
-def test_a_lock_is_taken_from_one_who_has_lost_it(kind):
-    monitor, taken = kind(), []
-
-    def take():
-        taken.append(monitor.acquire(blocking=False))  # by those who would not wait for it, it is not
-        taken.append(monitor.acquire(timeout=0.01))
-        taken.append(monitor.acquire())
-        monitor.release()
-
-    monitor.acquire()  # and loses it, as nothing here gives it back
-    thread = threading.Thread(target=take)
-    thread.start()
-    thread.join(60)
-    assert taken == [False, False, True]
-    assert "count=0" in repr(monitor)
+def test_a_future_settles_when_whoever_holds_its_lock_gives_it_back_and_not_before(make_pool, tmp_path):
+    """It was taken from its holder; nor does anything else of the pool wait for it."""
+    lone = make_pool(1)
+    go = str(tmp_path / "go")
+    future = lone.submit(tasks.wait_for, go)
+    with future._condition:
+        tasks.note(go, "now")
+        assert lone.submit(tasks.same, 3).result(60) == 3
+        assert lone.submit(tasks.same, 4).result(60) == 4
+        assert not future.done()
+    assert future.exception(60) is None
 
 
-def test_a_lock_is_not_taken_from_a_thread_that_no_ctrl_c_can_strike():
-    looks, taken, end = [], [], threading.Event()
-
-    class Looking(Monitor):
-        def _is_forsaken(self):
-            looks.append(super()._is_forsaken())
-            return looks[-1]
+def test_so_it_does_when_that_is_another_thread_which_acquires_and_releases(make_pool, tmp_path):
+    lone = make_pool(1)
+    go, taken, end, errors = str(tmp_path / "go"), threading.Event(), threading.Event(), []
+    future = lone.submit(tasks.wait_for, go)
 
     def hold():
-        with monitor:
-            taken.append(True)
+        future._condition.acquire()
+        try:
+            taken.set()
             end.wait(60)
-            taken.append("given back")
+        finally:
+            try:
+                future._condition.release()
+            except RuntimeError as error:
+                errors.append(error)
 
-    monitor = Looking()
     holder = threading.Thread(target=hold)
     holder.start()
-    until(lambda: taken)
-    threading.Thread(target=lambda: until(lambda: len(looks) > 3) and end.set()).start()
-    monitor.acquire()
-    monitor.release()
+    assert taken.wait(60)
+    tasks.note(go, "now")
+    assert lone.submit(tasks.same, 3).result(60) == 3
+    end.set()
     holder.join(60)
-    assert taken == [True, "given back"]
-    assert not any(looks)
+    assert future.exception(60) is None
+    assert not errors
 
 
-def test_a_lock_is_not_taken_from_one_who_has_come_half_way_through_those_of_several_futures():
-    looks, others = [], []
-
-    class Looking(Monitor):
-        def _is_forsaken(self):
-            looks.append(super()._is_forsaken())
-            return looks[-1]
-
-    def look():
-        with last._condition:
-            until(lambda: "count=1" in repr(first._condition))
-            others.append(threading.Thread(target=lambda: first._insist(first.done)))
-            others[0].start()
-            until(lambda: len(looks) > 3)
-
-    first, last = ResilientFuture(0, "", "", Unasked()), Future()
+def test_a_future_waits_while_another_thread_is_half_way_through_the_locks_of_several():
+    first, last, others = ResilientFuture(0, "", "", Unasked()), Future(), []
     while id(last) < id(first):  # they are taken in this order
         others.append(last)
         last = Future()
-    others.clear()
-    first._condition = Looking()
+    seen = []
+
+    def look():
+        with last._condition:
+            until(lambda: first._condition._holder)
+            seen.append(first._condition.take(0.2))
+        seen.append(first._condition.take(60))
+        first._condition.release()
+
     thread = threading.Thread(target=look)
     thread.start()
-    until(lambda: "count=1" in repr(last._condition))
-    wait([first, last], 0)
+    until(lambda: not last._condition.acquire(blocking=False) or last._condition.release())
+    wait([first, last], 0.5)
     thread.join(60)
-    others[0].join(60)
-    assert len(looks) > 3
-    assert not any(looks)
+    assert seen == [False, True]
+    assert first._condition._holder is None
+
+
+def test_a_lock_may_be_taken_again_by_who_has_it():
+    """As a signal handler does that comes while the main thread has it."""
+    monitor = Monitor()
+    with monitor, monitor:
+        assert monitor.acquire()
+        monitor.release()
+        assert monitor.take(0)
+        monitor.release()
+        thread = threading.Thread(target=lambda: seen.append(monitor.take(0.05)))
+        seen = []
+        thread.start()
+        thread.join(60)
+        assert seen == [False]
+    assert monitor.take(0)
+    monitor.release()
+    with pytest.raises(RuntimeError):
+        monitor.release()
+
+
+def lose(monitor, where):
+    """Take it, and be interrupted at that place."""
+    interrupt = Interrupt(where)
+    sys.setprofile(interrupt)
+    try:
+        with monitor:
+            pass
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(None)
+    return interrupt.left < 0
+
+
+def test_a_lock_that_was_lost_at_any_place_of_a_with_statement_is_free_for_all_who_wait_for_it():
+    """On Python 3.14 signals are handled between its `__enter__` and the statement."""
+    place = 0
+    while True:
+        monitor, seen = Monitor(), []
+        was_interrupted = lose(monitor, place)
+
+        def take(monitor=monitor, seen=seen):
+            with monitor:
+                seen.append(True)
+
+        threads = [threading.Thread(target=take) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert seen == [True] * 3, f"after an interrupt at place {place}"
+        with monitor:
+            pass
+        assert monitor._lock.acquire(blocking=False)
+        if not was_interrupted:
+            return
+        place += 1
+
+
+def test_who_has_lost_it_may_take_it_again_at_once():
+    monitor = Monitor()
+
+    def take():
+        monitor.__enter__()  # and ends
+
+    take()
+    with monitor:
+        assert monitor._is_owned()
+    assert monitor._holder is None
+
+
+def test_a_lock_that_was_given_back_leads_to_no_frame():
+    """A future would lead back to itself, and be there until the collector comes."""
+    future = ResilientFuture(0, "", "", Unasked())
+    with pytest.raises(TimeoutError):
+        future.result(0)
+    wait([future], 0)
+    monitor = future._condition
+    assert (monitor._holder, monitor._tried) == (None, None)
