@@ -27,6 +27,11 @@ class Admission:
     def __init__(self) -> None:
         self.level = MemoryLevel.OK
 
+    @property
+    def is_open(self) -> bool:
+        """Whether as many may be started as there is room for."""
+        return self.level is MemoryLevel.OK
+
     def room(self, counts: Mapping[State, int]) -> int:
         """How many of the queued attempts may be started now."""
         if self.level is MemoryLevel.OK:

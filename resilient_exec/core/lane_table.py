@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.core.states import LaneRecord, LaneState, Limits, Record
+from resilient_exec.core.states import LaneRecord, LaneState, Limits, Record, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +18,7 @@ __all__ = ["Roster"]
 
 # To look a member up in its class takes longer than all that is done with it here.
 _DOWN, _STARTING, _IDLE, _BUSY = LaneState.DOWN, LaneState.STARTING, LaneState.IDLE, LaneState.BUSY
+_SENT = State.SENT
 _ENOUGH = 0.03  # s of work in calls of a chunk, behind which nothing is sent ahead
 
 
@@ -130,6 +131,12 @@ class Roster:
         if lane.slow or is_full or lane.unfit or last.soft_timeout is not None:
             return False  # behind a soft timeout, the worker may have to be replaced
         return not self._wears_out or self._wears_later(lane)
+
+    def can_hold_more(self, lane: LaneRecord) -> bool:
+        """Whether a busy lane, one of whose attempts is over, may be sent another at once."""
+        if lane.state is not _BUSY or lane.unfit or self._wears_out:
+            return False
+        return not lane.holds or (lane.holds[0].state is _SENT and self._has_room(lane))
 
     def _wears_later(self, lane: LaneRecord) -> bool:
         limits = self._limits

@@ -434,7 +434,11 @@ class Core:
         self._out.append(Settle(task.number, s.outcome, attempt, elapsed, Story(task.key, record.story), task))
         record.lane = None
         del lane.holds[0]
-        self._go_on(lane)
+        lane.since, lane.slow = now, False
+        if self.counts[_QUEUED] and self._admission.is_open and self._lanes.can_hold_more(lane):
+            self._send(self._backlog.pop(), lane)  # as `_fill` would, but for the search: no other lane has room
+        else:
+            self._go_on(lane)
 
     def _items_ended(self, s: ItemsEnded) -> None:
         lane = self._lanes.get(s.lane)
