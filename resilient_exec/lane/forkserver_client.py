@@ -80,6 +80,7 @@ class Forking:
 
     def __init__(self, modules: tuple[str, ...], env: Mapping[str, str], start_timeout: float) -> None:
         self.modules, self.env = modules, dict(env)
+        self.own: tuple[str, ...] = ()  # modules of ours that it imports, because each worker would
         # One that imports nothing is late on a busy machine only: were it ended, the next one would be as late.
         self._start_timeout = start_timeout if modules else max(start_timeout, _LEAST)
         self._lock = threading.RLock()  # for the start of a process at most; a signal handler may end the pool in it
@@ -220,7 +221,7 @@ class Forking:
                 self._retired.append(server)
                 server = None
             if server is None:
-                server = self._server = ServerProcess(self.modules, self.env, self.log)
+                server = self._server = ServerProcess(self.modules, self.env, self.log, self.own)
             over = [one for one in self._retired if not one.workers]
             self._retired = [one for one in self._retired if one.workers]
         for one in over:

@@ -31,7 +31,7 @@ _END_TIMEOUT = 0.5  # s, for a server to reap its children and go
 _TOKEN = 16  # characters
 _LEFT_OUT = "preload: %s is left out, workers import it themselves: %s"
 _PART = 200  # descriptors in one datagram (the kernel takes 253)
-_CODE = "from resilient_exec.worker.forkserver import main; main(*{arguments!r})"
+_CODE = "from resilient_exec.worker.forkserver import main; main(*{arguments!r}, own={own!r})"
 
 
 def new_mark(token: str = "0" * _TOKEN) -> str:
@@ -62,7 +62,11 @@ class ServerProcess:
     """One forkserver process.  ``log(job)`` has ``job()`` write to the log, on a thread that holds up nobody."""
 
     def __init__(
-        self, modules: tuple[str, ...], env: Mapping[str, str], log: Callable[[Callable[[], object]], object]
+        self,
+        modules: tuple[str, ...],
+        env: Mapping[str, str],
+        log: Callable[[Callable[[], object]], object],
+        own: tuple[str, ...] = (),
     ) -> None:
         self._log = log
         self.began = time.monotonic()
@@ -79,7 +83,7 @@ class ServerProcess:
             check_interpreter()
             arguments = (far.fileno(), self.log, os.getpid(), new_mark(), list(modules))
             self.process = subprocess.Popen(
-                command(_CODE.format(arguments=arguments)),
+                command(_CODE.format(arguments=arguments, own=own)),
                 pass_fds=(far.fileno(), self.log),
                 env={**os.environ, **env, new_mark(): "1"},
             )

@@ -174,6 +174,7 @@ def forkserver_of(
     preload: Iterable[str],
     env: Mapping[str, str],
     start_timeout: float,
+    script: Script | None,
 ) -> Forking | None:
     """What forks the workers of a pool; ``None``: they are started by exec.  This process is made ready for either.
 
@@ -182,6 +183,7 @@ def forkserver_of(
         preload: the pool's ``preload=``.
         env: variables of the workers' environment.
         start_timeout: s, for it to be ready.
+        script: what its workers import.
     """
     if not isinstance(wanted, bool):
         raise TypeError(f"forkserver must be True or False, got {wanted!r}")
@@ -195,7 +197,11 @@ def forkserver_of(
 
     fill_standard_descriptors()
     if wanted and can_fork():
-        return Forking(modules, env, start_timeout)
+        forking = Forking(modules, env, start_timeout)
+        if script is not None and "resilient_exec" in script.source:
+            # Each worker would import all of the pool with the script: 65 ms for each start and restart.
+            forking.own = ("resilient_exec.pool.pool",)
+        return forking
     if wanted:
         tell_that_there_is_none(modules)
     import_loky()

@@ -200,7 +200,7 @@ class ResilientPool(Front, Executor):
         self._script = script = find_script(choice("main", main, ("auto", "import", "value")))
         initargs = check_initargs(initializer, initargs, script)
         variables = worker_variables(env, inner_max_num_threads, lanes)
-        forking = self._forking = forkserver_of(forkserver, preload, variables, limits.start_timeout)
+        forking = self._forking = forkserver_of(forkserver, preload, variables, limits.start_timeout, script)
         self._seeded, self._logs = seeded(seed), receiver(logs)
         initializer, initargs = in_front_of(initializer, initargs, self._seeded, self._logs)
         self._pid, self._here, self._shut = os.getpid(), _here, False

@@ -50,7 +50,7 @@ _PART = 250  # descriptors in one datagram, at most
 _PROBE_TIMEOUT = 60.0  # s, for a module with a "?" to be imported on trial
 
 
-def main(control: int, log: int, parent: int, mark: str, modules: list[str]) -> None:
+def main(control: int, log: int, parent: int, mark: str, modules: list[str], *, own: tuple[str, ...]) -> None:
     """Import, then fork until the parent is gone.
 
     Args:
@@ -59,6 +59,7 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str]) -> 
         parent: the pid of the process that is served.
         mark: the variable over which workers write their marks.
         modules: what to import, in this order; with a ``?`` behind those that may be left out.
+        own: modules of this package that each worker would import otherwise, with the script.
     """
     leave_group()
     disregard_interrupts()
@@ -69,7 +70,7 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str]) -> 
     _take_all_descriptors()
     changes = Changes()
     try:
-        for name in _OWN:
+        for name in (*_OWN, *own):
             importlib.import_module(name)
         with changes:
             for name in modules:

@@ -6,6 +6,7 @@ from core_play import RAISED, VALUE, Grant, Play
 
 from resilient_exec.core.messages import AttemptEnded, Look, Send, TimePassed
 from resilient_exec.core.states import State
+from resilient_exec.model.memory_level import MemoryLevel
 
 
 def _end(p: Play, key: str, took: float, lane: int = 0) -> list[str]:
@@ -53,6 +54,26 @@ def test_the_time_of_what_returns_unheard_is_counted_from_the_begin_of_its_first
     p.after(1.0)
     p.tell(AttemptEnded(0, "a", 2, VALUE, 0, "", 2.5, 3.0))
     assert p.settled["a"].elapsed == p.now - 0.5
+
+
+def test_behind_what_returns_unheard_nothing_is_sent_while_memory_is_low_and_another_runs() -> None:
+    p = Play(lanes=2)
+    for key in "ac":
+        p.submit(key)
+    p.ready(0)
+    p.ready(1)
+    p.memory(MemoryLevel.LOW)
+    p.submit("b")
+    assert p.tell(AttemptEnded(0, "a", 1, VALUE, 0, "", 0.0, 0.0))[-1] == "Settle a returned 1"
+
+
+def test_one_that_was_doomed_behind_what_returns_unheard_is_killed_then() -> None:
+    p = Play(depth=2)
+    for key in "abc":
+        p.submit(key)
+    p.ready()
+    p.kill("b")
+    assert p.tell(AttemptEnded(0, "a", 1, VALUE, 0, "", 0.0, 0.0))[-1] == "Kill L0 b#1"
 
 
 def test_a_worker_may_hold_twice_as_many_after_each_quick_attempt() -> None:

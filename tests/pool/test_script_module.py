@@ -486,3 +486,18 @@ def test_runpy_and_a_profiler_run_scripts_as_well(run, tmp_path):
 def test_a_wrong_main_is_refused(wrong):
     with pytest.raises(ValueError, match="main must be one of 'auto', 'import', 'value'; got"):
         resilient_exec.ResilientPool(1, main=wrong)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is a forkserver on Linux only")
+def test_a_worker_does_not_import_this_package_anew_with_the_script(run, tmp_path):
+    text = """
+        import sys
+        was_there = "resilient_exec.pool.pool" in sys.modules
+        from resilient_exec import ResilientPool
+        def found(): return was_there
+        if __name__ == "__main__":
+            with ResilientPool(1) as pool:
+                print(was_there, pool.submit(found).result())
+    """
+    (tmp_path / "program.py").write_text(textwrap.dedent(text))
+    assert run("", command=["program.py"]) == ["False True"]
