@@ -204,7 +204,7 @@ class View:
                 pass
             time.sleep(_DRAINED)  # nor may that of the worker, which among very quick calls has no such barrier
             return max(serial, int(_NUMBER.unpack_from(self._map, _NEXT_AT)[0]) + 1)
-        except ValueError:  # closed
+        except (ValueError, TypeError):  # closed
             return last + 1
 
     def staged(self) -> tuple[int, int, bytes]:
