@@ -77,9 +77,9 @@ def start(command: Sequence[str], settings: Settings) -> int:
     Raises:
         OSError: it cannot be started.
     """
-    with prepare(settings) as (folder, variables), _signals_to_the_program() as target:
+    with prepare(settings) as (folder, variables), _signals_to_the_program() as receiver:
         process = subprocess.Popen(list(command), env={**os.environ, **variables})
-        target.append(process.pid)
+        receiver.is_started(process.pid)
         try:
             with contextlib.ExitStack() as log:
                 follower = Follower(process.pid, folder)
@@ -90,7 +90,7 @@ def start(command: Sequence[str], settings: Settings) -> int:
             settings.say(f"watch has failed and looks no more, the program goes on: {type(error).__name__}: {error}")
             status = 0
         process.wait()
-        target.clear()
+        receiver.pid = None
         return STALLED if status == STALLED else process.returncode
 
 
@@ -101,16 +101,32 @@ def watch(pid: int, settings: Settings) -> int:
         return _follow(Follower(pid), settings, log, lambda: who is None or not is_alive(who))
 
 
+class _Receiver:
+    """The program, to which signals are passed on; one that comes while it is being started, once it has been."""
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self._early: list[int] = []
+
+    def handle(self, number: int, _: Any) -> None:
+        """Pass it on, or keep it."""
+        if self.pid is None:
+            self._early.append(number)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def is_started(self, pid: int) -> None:
+        """Take note of the program, and pass on what was kept."""
+        self.pid = pid
+        for number in self._early:
+            self.handle(number, None)
+
+
 @contextlib.contextmanager
-def _signals_to_the_program() -> Iterator[list[int]]:
+def _signals_to_the_program() -> Iterator[_Receiver]:
     """Ctrl-C reaches the program by itself, and must not end us before it; what is sent to us alone is passed on."""
-    target: list[int] = []
-
-    def forward(number: int, _: Any) -> None:
-        for pid in target:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
+    receiver = _Receiver()
     before: dict[int, Any] = {}
     for name in ("SIGINT", "SIGQUIT"):
         number = getattr(signal, name, None)
@@ -120,9 +136,9 @@ def _signals_to_the_program() -> Iterator[list[int]]:
     for name in _FORWARDED:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, forward)
+            before[number] = signal.signal(number, receiver.handle)
     try:
-        yield target
+        yield receiver
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

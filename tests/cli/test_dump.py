@@ -32,7 +32,8 @@ PLAIN = textwrap.dedent("""
     import threading, time
 
     def wait_here():
-        time.sleep(60)
+        while True:  # without py-spy only a main thread that runs Python code tells its stacks (3.14 and later)
+            time.sleep(0.05)
 
     threading.Thread(target=wait_here, name="waiting", daemon=True).start()
     print("ready", flush=True)
