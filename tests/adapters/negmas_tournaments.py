@@ -102,7 +102,7 @@ def files(place):
     """Files of a world's folder with their number of lines (of text), as negmas left them."""
     found = {}
     for path in sorted(place.rglob("*")):
-        if path.is_file() and "attempts" not in path.parts and not path.name.startswith("resilient-"):
+        if path.is_file() and not {"attempts", "resilient"} & {*path.relative_to(place).parts}:
             text = path.suffix in {".csv", ".json", ".txt"}
             found[str(path.relative_to(place))] = path.read_bytes().count(b"\n") if text else None
     return found
@@ -112,5 +112,4 @@ def wipe(folder):
     """Back to where :func:`make` left it."""
     for place in set_folders(folder).values():
         shutil.rmtree(place, ignore_errors=True)
-    for ending in ("report.json", "conduct.jsonl", "health.json", "health.csv"):
-        (folder / f"resilient-{ending}").unlink(missing_ok=True)
+    shutil.rmtree(folder / "resilient", ignore_errors=True)

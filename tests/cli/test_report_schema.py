@@ -57,7 +57,7 @@ def misfits(value, schema, where="report"):
         for i, one in enumerate(value):
             prefix = schema.get("items", {}).get("prefixItems")
             yield from misfits(one, schema.get("items", {}), f"{where}[{i}]")
-            for part, inner in zip(one, prefix or (), strict=False):
+            for part, inner in zip(one, prefix, strict=False) if prefix else ():
                 yield from misfits(part, inner, f"{where}[{i}]")
 
 
