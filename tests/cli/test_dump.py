@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -75,6 +76,22 @@ def test_workers_of_ours_tell_their_stacks_without_py_spy(start_script):
         threads, problem = own.stacks(pid)
         assert not problem
         assert any(frame.name == "work" for frame in threads[pid].frames)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="counts system calls")
+def test_nothing_is_stopped_for_it(start_script):
+    """No process is traced or stopped; what is asked by a signal is asked by that of our own workers alone."""
+    script = start_script(OURS)
+    while not (script.folder / "began-1").exists():
+        assert script.process.poll() is None, script.err
+    calls = script.folder / "calls"
+    trace = ["strace", "-f", "-o", str(calls), "-e", "trace=ptrace,kill,tkill,tgkill,pidfd_send_signal"]
+    shown = subprocess.run(
+        [*trace, *DUMP, str(script.process.pid)], capture_output=True, timeout=120, check=False, text=True
+    )
+    assert "in work: time.sleep(60)" in shown.stdout, shown.stderr
+    told = [line for line in calls.read_text().splitlines() if "(" in line and "ENOSYS" not in line]
+    assert not [line for line in told if "ptrace(" in line or "SIGSTOP" in line or "SIGTSTP" in line], told
 
 
 @pytest.mark.skipif(find_py_spy() is None and sys.version_info < (3, 14), reason="no py-spy, no sys.remote_exec")
