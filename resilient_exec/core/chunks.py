@@ -103,7 +103,10 @@ def key_of_call(task: Task, position: int) -> Hashable:
 
 def covers(task: Task, number: object) -> bool:
     """Whether the chunk has a call of that number."""
-    return isinstance(number, int) and task.number <= number < task.number + task.calls  # type: ignore[operator]
+    if not task.calls or not isinstance(number, int):
+        return False
+    first: int = task.number  # type: ignore[assignment]
+    return first <= number < first + task.calls
 
 
 def has_default_key(task: Task, number: object) -> bool:

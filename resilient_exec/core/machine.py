@@ -501,9 +501,10 @@ class Core:
             return
         head = lane.holds[0]
         named = [self._part_held(lane, *call) for call in s.calls]
-        back = [record for record in named if record is not None]
+        back = [part for record in named if record is not None for part in self._halves(record, lane.shared_from)]
         for record in back:
-            lane.holds.remove(record)
+            if record in lane.holds:
+                lane.holds.remove(record)
             if record.state is State.DOOMED:
                 self._conclude(record, Died(None, lane.pid))
             else:
@@ -529,6 +530,12 @@ class Core:
         before = self._split(record, number - record.task.number)  # type: ignore[operator]
         lane.holds.insert(lane.holds.index(record), before)
         return record
+
+    def _halves(self, record: Record, middle: int) -> list[Record]:
+        """What was to be shared out and comes back whole, as it had not begun, goes on in two parts."""
+        if not covers(record.task, middle) or record.task.number == middle:
+            return [record]
+        return [self._split(record, middle - record.task.number), record]  # type: ignore[operator]
 
     def _enqueue_again(self, record: Record) -> None:
         """It was sent, and has not begun: back to the queue; calls that nobody wants any more end here."""
@@ -847,7 +854,7 @@ class Core:
         found = overloaded(self._lanes, self._now, self.limits.patience)
         if found is not None:
             lane, number = found
-            lane.shared_at = self._now + _ASKED_AGAIN
+            lane.shared_at, lane.shared_from = self._now + _ASKED_AGAIN, number
             self._out.append(TakeBack(lane.number, ((number, lane.holds[-1].attempt),)))
 
     def _send(self, record: Record, lane: LaneRecord) -> None:

@@ -177,6 +177,7 @@ class LaneRecord:
     since: float = 0.0  # its head is waited for to begin
     order: int = 0  # the serial of the last one that is to be answered
     shared_at: float = 0.0  # until then it is not asked again to give calls of a chunk away
+    shared_from: int = 0  # the first call that it was asked to give away
     victim: Record | None = None  # of which attempt that is the kill; None: it ends a start or a stop
     look: LookTimer = field(init=False)
     listed: dict[int, LaneRecord] | None = None  # by the roster, among those of which something can be asked

@@ -580,3 +580,22 @@ def _finish_with_singles(play: ChunkGame) -> None:
 
 TestChunkGame = ChunkGame.TestCase
 TestChunkGame.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_chunk_that_is_shared_out_before_it_has_begun_goes_on_in_two_parts() -> None:
+    game, pace = Game(2), Pace()
+    pace.learn(10, 0.01)
+    game.tell(Submitted(Task(100, game, key=100)))
+    game.start_all()
+    game.tell(Submitted(Task(101, game, key=101)))
+    game.start_all()
+    game.lanes[0].begin()
+    game.lanes[1].begin()
+    game.tell(Submitted(chunk(0, 8, game, pace=pace)))
+    for lane in (0, 1):
+        game.lanes[lane].running = None
+        game.tell(AttemptEnded(lane, 100 + lane, 1, Returned(None), began=0.0, ended=0.0))
+    assert sorted(calls for _, number, calls in game.sent if number < 100)[-2:] != [8, 8], "sent whole again and again"
+    assert {lane for lane, number, _ in game.sent if number < 100} == {0, 1}
+    finish(game)
+    assert set(game.executed.values()) == {1}
