@@ -26,6 +26,14 @@ def pytest_configure(config):
         config.option.dist = "worksteal"
     # A shell's background job ignores SIGINT, and its children inherit that: no Ctrl-C would reach what is tested here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.pluginmanager.hasplugin("hypothesispytest"):
+        import hypothesis
+
+        # How long an example takes is a matter of the machine, and no test here is about that.
+        hypothesis.settings.register_profile(
+            "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+        )
+        hypothesis.settings.load_profile("ours")
 
 
 @pytest.hookimpl(wrapper=True)

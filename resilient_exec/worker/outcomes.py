@@ -31,7 +31,7 @@ _HERE = os.path.dirname(__file__) + os.sep
 
 def failed(error: BaseException) -> tuple[Kind, dict[str, Any], bytes | Pieces]:
     """What is told of a call that did not return, or returned what cannot be sent."""
-    if isinstance(error, payload.Unsendable):
+    if issubclass(type(error), payload.Unsendable):  # by the type: a __getattribute__ of the user's may raise
         return Kind.NOT_SENDABLE, _evidence(), str(error).encode(errors="replace")
     # SystemExit and KeyboardInterrupt, too, are the task's outcome and not this process's.
     if upkeep.state.forked:
@@ -92,7 +92,7 @@ def left() -> dict[str, Any]:
 
 def _why_no_script(error: Exception) -> str:
     """What to say about the script where a call did not find something: it may be the script's."""
-    if not isinstance(error, AttributeError):
+    if not issubclass(type(error), AttributeError):
         return ""
     if worker.script is not None:
         return '; what is defined behind `if __name__ == "__main__":` is not there: define it above'

@@ -13,6 +13,7 @@ import time
 import weakref
 
 from resilient_exec import task_context
+from resilient_exec.wire.channel import WorkerChannel
 
 # -- plain ones ----------------------------------------------------------------------------------------------------
 
@@ -374,11 +375,13 @@ def hang_with_a_child(path):
 
 
 def return_then_die(path, number):
-    """A thread that ends the process when the result can be on its way."""
+    """A thread that ends the process when the result is on its way: the worker waits for what comes next."""
     note(path, number)
+    main = threading.main_thread().ident
 
     def die():
-        time.sleep(0.05)
+        while sys._current_frames()[main].f_code is not WorkerChannel._read.__code__:
+            time.sleep(0.001)
         os._exit(3)
 
     threading.Thread(target=die, daemon=True).start()

@@ -99,6 +99,28 @@ def test_an_exception_that_cannot_travel_has_key_attempt_and_dossier_and_harms_n
     assert warm.submit(tasks.pid).result(60) == worker
 
 
+class PicklesWith:
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __reduce__(self):
+        throw(self.kind)
+
+
+class UnpicklesWith(PicklesWith):
+    def __reduce__(self):
+        return throw, (self.kind,)
+
+
+@pytest.mark.parametrize("kind", [Evil, EvilBase])
+@pytest.mark.parametrize("odd", [PicklesWith, UnpicklesWith])
+def test_what_raises_an_exception_that_cannot_be_looked_at_on_its_way_harms_no_worker(warm, odd, kind):
+    worker = warm.submit(tasks.pid).result(60)
+    for future in (warm.options(retry=1).submit(tasks.same, odd(kind)), warm.options(retry=1).submit(odd, kind)):
+        assert isinstance(future.exception(60), NotSendable | kind)
+    assert warm.submit(tasks.pid).result(60) == worker
+
+
 def send(connection):
     connection.send("here")
 
