@@ -138,7 +138,9 @@ class Keeper:
         self._abandoned, self.is_wanted = True, False
         lease = self._opening or self._kept
         if lease is not None:
-            reaper = threading.Thread(target=end_marked, args=(lease.mark,), name="resilient-reaper", daemon=True)
+            reaper = threading.Thread(
+                target=end_marked, args=(lease.mark, lease.spared()), name="resilient-reaper", daemon=True
+            )
             reaper.start()
         self._orders.put(None)
 
@@ -168,7 +170,7 @@ class Keeper:
             failure = error
         finally:
             if failure is not None and self._kept is not None:
-                end_marked(self._kept.mark)
+                end_marked(self._kept.mark, self._kept.spared())
             self._loop.post(LaneClosed(self._lane.number, failure))
 
     def _start(self) -> None:

@@ -226,7 +226,18 @@ class Lease:
 
     def pids(self, strangers: frozenset[Identity]) -> list[int]:
         """Return the worker and its present descendants, without the strangers and what descends from them."""
-        return [self.pid, *(who.pid for who in tree(self.pid, strangers))] if self.pid is not None else []
+        if self.pid is None:
+            return []
+        return [self.pid, *(who.pid for who in tree(self.pid, strangers | self._disowned()))]
+
+    def _disowned(self) -> frozenset[Identity]:
+        """Processes that tasks have disowned."""
+        return frozenset(Identity(*process) for process in self.view.disowned())
+
+    def spared(self) -> frozenset[Identity]:
+        """These, and what descends from them."""
+        found = self._disowned()
+        return found.union(*(tree(who.pid) for who in found if is_alive(who)))
 
     def has_many_zombies(self) -> bool:
         """Whether the worker, whose children its orphans become, has piled up dead ones; looks once in a second.
@@ -261,7 +272,7 @@ class Lease:
         """Kill the worker's descendants, but for those, and theirs."""
         pid = self.pid
         if pid is not None:
-            end_tree(lambda: tree(pid, strangers), _KILL_TIMEOUT)
+            end_tree(lambda: tree(pid, strangers | self._disowned()), _KILL_TIMEOUT)
 
     # -- stopping and ending ---------------------------------------------------------------------------------------
 
@@ -316,7 +327,7 @@ class Lease:
             found.add(worker)
         for who in list(found):
             found |= tree(who.pid)
-        return found
+        return found - self.spared()
 
     def _exitcode(self) -> int | None:
         code = self.watch.exitcode() if self.watch is not None else None
@@ -347,13 +358,13 @@ class Lease:
                 remove_all(folder, self.mark)
 
 
-def end_marked(mark: str) -> None:
-    """Kill from outside whatever was started under ``mark``: for a lane that does not answer."""
+def end_marked(mark: str, spared: frozenset[Identity] = frozenset()) -> None:
+    """Kill from outside whatever was started under ``mark``, but for those: for a lane that does not answer."""
 
     def find() -> set[Identity]:
         found = marked(mark)
         for who in list(found):
             found |= tree(who.pid)
-        return found
+        return found - spared
 
     end_tree(find, _KILL_TIMEOUT)

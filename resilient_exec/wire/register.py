@@ -15,9 +15,12 @@ Two anonymous files (``memfd``: no path, nothing to clean up, no disk to fill) a
   Whoever comes second sees the other, so that one is never both run here and given to another worker.
   The calls of a chunk have serials one after the other; of the chunk that runs, those from one on are taken back.
   Behind all that is room for the results of calls of a chunk that have ended and are not sent yet (:mod:`.items`):
-  they are there however the process ends.
+  they are there however the process ends.  At the very end stand the processes that are not to be killed with the
+  worker, since their task has disowned them.
 * The **stacks** file is where ``faulthandler`` writes when it is asked by a signal: a C-level handler that works
   even under a held GIL.
+
+Longer than 400 lines: both sides of it, so that one file says what lies where.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ __all__ = [
 
 REGISTER_SIZE = 32768  # bytes: room for the notes of a world of some forty agents; only what is written is held
 RESULTS_SIZE = 65536  # bytes, behind it, for results that are not sent yet
+DISOWNED_SIZE = 1024  # bytes, at the end of these, for the number of processes, then each
 SMALL_REGISTER = 4096  # a page: what a process with the tightest limit on files may have
 _NUMBER = struct.Struct("<Q")
 _BOTH = struct.Struct("<QQ")
@@ -75,6 +79,9 @@ AHEAD = 64
 _ROUNDS = 255  # values of a mark, so that one which is left over means no later attempt
 _SCRATCH = _MARKS + AHEAD  # length, then the path itself
 _DOUBLE = struct.Struct("<d")
+_PROCESS = struct.Struct("<Qd")  # its id, and when it was started (see process.tree.Identity)
+_DISOWNED = REGISTER_SIZE + RESULTS_SIZE - DISOWNED_SIZE
+_MOST_DISOWNED = (DISOWNED_SIZE - _NUMBER.size) // _PROCESS.size
 # The same places, in a view of the register as numbers of 8 bytes.
 BEGUN, BEGUN_AT, STOP, NEXT, HALT = 0, _BEGUN_AT // 8, _STOP_AT // 8, _NEXT_AT // 8, _HALT_AT // 8
 RESULTS_FROM, STAGED = _RESULTS_AT // 8, _STAGED_AT // 8
@@ -89,11 +96,23 @@ _DRAINED = 0.00005  # s, within which what a processor has written is seen by ot
 _LONGEST = 1532  # bytes of a note, its head included: half of what is left of a small register
 
 
+_REFUSED = (errno.ENOSYS, errno.EPERM, errno.EACCES)  # by an old kernel, or a sandbox
+
+
+def _memory_file(name: str) -> int:
+    """A descriptor of one; -1: there can be none."""
+    try:
+        return os.memfd_create(name) if hasattr(os, "memfd_create") else -1
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        return -1
+
+
 def anonymous_file(name: str, size: int = 0) -> int:
     """A descriptor of a file without a path, ``size`` bytes long; the caller closes it."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create(name)
-    else:
+    fd = _memory_file(name)
+    if fd < 0:
         import tempfile
 
         with tempfile.TemporaryFile() as file:
@@ -230,6 +249,14 @@ class View:
         start = _SCRATCH + _NUMBER.size
         return os.fsdecode(self._map[start : start + length]) if 0 < length <= _NOTE - start else ""
 
+    def disowned(self) -> list[tuple[int, float]]:
+        """Ids and begins of the processes that are not to be killed with the worker."""
+        if len(self._map) <= _DISOWNED:
+            return []
+        (count,) = _NUMBER.unpack_from(self._map, _DISOWNED)
+        start = _DISOWNED + _NUMBER.size
+        return [_PROCESS.unpack_from(self._map, start + n * _PROCESS.size) for n in range(min(count, _MOST_DISOWNED))]
+
     def note(self) -> str:
         """What the attempt noted last; ``""``: nothing, or nothing that is whole."""
         return unpack_note(self._map[:REGISTER_SIZE])
@@ -315,6 +342,7 @@ class Register:
 
     Attributes:
         page: all of it.
+        room: bytes for results that are not sent yet.
         numbers, times: the same, as numbers of 8 bytes, for paths that are hot.
         barrier: whose taking keeps the processor from looking before others see what was written.
     """
@@ -324,6 +352,7 @@ class Register:
         self.barrier = threading.Lock()
         self.numbers, self.times = memoryview(self._map).cast("Q"), memoryview(self._map).cast("d")
         self.notes = Notes(memoryview(self._map)[:REGISTER_SIZE])
+        self.room = len(self._map) - REGISTER_SIZE - DISOWNED_SIZE
 
     def begin(self, serial: int, now: float) -> bool:
         """The attempt begins: from here on it is to blame for what happens to the process.
@@ -357,6 +386,17 @@ class Register:
         (length,) = _NUMBER.unpack_from(self._map, _SCRATCH)
         start = _SCRATCH + _NUMBER.size
         return os.fsdecode(self._map[start : start + length]) if length else ""
+
+    def disown(self, pid: int, started: float) -> bool:
+        """That process is not to be killed with this one.  ``False``: there is no room to note that."""
+        if len(self._map) <= _DISOWNED:
+            return False
+        (count,) = _NUMBER.unpack_from(self._map, _DISOWNED)
+        if count >= _MOST_DISOWNED:
+            return False
+        _PROCESS.pack_into(self._map, _DISOWNED + _NUMBER.size + count * _PROCESS.size, pid, started)
+        _NUMBER.pack_into(self._map, _DISOWNED, count + 1)  # last, so that half a process is never read
+        return True
 
     def note_scratch(self, path: str) -> None:
         """Note that path; the length last, so that half a path is never read."""

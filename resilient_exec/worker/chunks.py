@@ -68,7 +68,7 @@ class _Chunk:
         self._first, self._soft, self._hard = serial, soft, hard
         self._given = [serial, number, attempt, (soft, hard), about, 0.0, serial, position, _halt]
         self._register = worker.register
-        self._room = len(self._register.page) - REGISTER_SIZE  # bytes, for what is staged
+        self._room = self._register.room  # bytes, for what is staged
         self._from, self._filled = serial, 0  # what is staged: its first serial, and its bytes
         self._values: list[Any] = []  # the same, as it is sent
         self._is_unchanging = True  # nobody can have changed one of these

@@ -149,6 +149,52 @@ class TaskContext:
         if self is _current:
             _notes.hold(Note(text))
 
+    def disown(self, pid: int) -> None:
+        """Leave a process that this task has started alone: for a server that tasks share.
+
+        What a task starts is killed with its worker, when the attempt raises, times out or dies, or the worker is
+        replaced or no longer needed.  This process, and what it starts itself, is not: it lives on behind the pool, and
+        counts for no ``memory_limit``.  Whoever needs it no more is to end it.  When the program itself is killed, it
+        ends as well.  Outside a pool this does nothing.
+
+        Args:
+            pid: its process id, as of ``subprocess.Popen``.
+
+        Raises:
+            ValueError: there is no such process, or it was not started by this worker.
+            OSError: this worker has disowned 63 already; or it can disown none (other systems than Linux, no ``/proc``,
+                a limit on files).
+        """
+        if _disown is None:
+            return
+        if isinstance(pid, bool) or not isinstance(pid, int):
+            raise TypeError(f"pid must be the number of a process, as of subprocess.Popen(...).pid; got {pid!r}")
+        found = _ancestors(pid)
+        if os.getpid() not in found:
+            what = "is not one that this worker has started" if found else "does not exist"
+            raise ValueError(f"process {pid} {what}, and cannot be disowned")
+        if not _disown(pid, found[pid]):
+            raise OSError(errno.ENOSPC, f"no room to note that process {pid} is disowned: end it with the task instead")
+
+
+def _ancestors(pid: int) -> dict[int, float]:
+    """The process and those that it descends from, with the times of their begin; empty: there is none.
+
+    Raises:
+        OSError: the system does not say (it is not Linux, or there is no ``/proc``).
+    """
+    found: dict[int, float] = {}
+    if not os.path.exists(f"/proc/{os.getpid()}/stat"):
+        raise OSError(errno.ENOSYS, "no process can be disowned on this system: it has no /proc")
+    while pid > 0 and pid not in found:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            break
+        found[pid], pid = float(fields[19]), int(fields[1])
+    return found
+
 
 class _Place:
     """Where the scratch directories of this worker are; outside a pool, the one of this process."""
@@ -220,6 +266,7 @@ _given: Sequence[Any] | None = None  # what the attempt under way was sent with:
 _outside = TaskContext()
 _seed: int | None = None  # of the pool
 _after_attempt: Callable[[], object] | None = None
+_disown: Callable[[int, float], bool] | None = None  # ``None`` outside a pool
 
 
 def task_context() -> TaskContext:
@@ -334,6 +381,12 @@ def set_seed(seed: int) -> None:
     """Called by the worker at its start: the pool's."""
     global _seed  # noqa: PLW0603  a process is one worker
     _seed = seed
+
+
+def set_disown(call: Callable[[int, float], bool]) -> None:
+    """Called by the worker at its start: notes that a process, of that id and begin, is not to be killed with it."""
+    global _disown  # noqa: PLW0603  a process is one worker
+    _disown = call
 
 
 def set_notes(register: Register) -> None:

@@ -184,6 +184,9 @@ def _fork() -> int:
         return os.fork()
 
 
+_UNKNOWN_STATUS = 255
+
+
 class _Server:
     def __init__(self, control: socket.socket, log: int, parent: int) -> None:
         self._control, self._log, self._parent = control, log, parent
@@ -227,7 +230,11 @@ class _Server:
         self._poller.unregister(pidfd)
         os.close(pidfd)
         # WNOWAIT: it stays a zombie until the parent has let go of it.
-        info = os.waitid(os.P_PID, self._links[link], os.WEXITED | os.WNOWAIT)
+        try:
+            info = os.waitid(os.P_PID, self._links[link], os.WEXITED | os.WNOWAIT)
+        except OSError:  # a sandbox refuses it
+            _tell(link, f"ended {_UNKNOWN_STATUS}")
+            return
         if info is None:
             return
         code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status

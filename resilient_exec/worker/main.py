@@ -158,6 +158,7 @@ def bootstrap(seat: Seat) -> None:
         os.close(seat.register.fd)  # the mapping stays
         context.set_scratch(seat.mark, seat.temporary, worker.register.note_scratch, worker.register.scratch)
         context.set_notes(worker.register)
+        context.set_disown(worker.register.disown)
         worker.channel.send(Kind.HELLO, serial=_open_stacks(seat, lowest))
         if seat.before is not None:
             worker.script = prepare(seat.before.fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from resilient_exec.core.messages import Begun, Progress
 from resilient_exec.model.task import Returned
 from resilient_exec.process import orphan_guard
 from resilient_exec.process import tree as process
+from resilient_exec.wire import register
 
 
 def without_pidfd(monkeypatch):
@@ -191,3 +193,28 @@ def test_while_a_large_call_flows_its_lane_says_so_and_while_it_does_not_it_is_s
     assert ready.expect(Progress) == Progress(0)
     ready.expect_past_progress(Begun)
     assert ready.ended() == Returned(10_000_000)
+
+
+@linux_only
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_without_memfd_a_file_that_has_no_name_any_more_will_do(monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    fd = register.anonymous_file("resilient-test", 4096)
+    try:
+        assert os.fstat(fd).st_nlink == 0
+        assert os.fstat(fd).st_size == 4096
+    finally:
+        os.close(fd)
+
+
+@linux_only
+def test_a_memfd_that_cannot_be_made_for_want_of_descriptors_is_an_error(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        register.anonymous_file("resilient-test")
