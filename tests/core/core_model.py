@@ -42,6 +42,7 @@ from resilient_exec.core.messages import (
     TimePassed,
     WorkerGone,
 )
+from resilient_exec.core.states import LaneState
 from resilient_exec.model.events import Event
 from resilient_exec.model.task import Returned, Task
 
@@ -177,10 +178,21 @@ class Shell(Laws):
                     for call in self.held.get(word.lane, [])
                     if call not in word.calls or self.truths[call[0]].begun == call[1]
                 ]
+            case Answered():
+                self._note_answer(word)
             case LaneClosed():
                 self.failed_starts += word.lane not in self.up
                 self._let_go(word.lane)
         return False
+
+    def _note_answer(self, word: Answered) -> None:
+        """One that was cancelled before it was really sent is not there: the lane answers that it has nothing."""
+        known = self.core._lanes.get(word.lane)
+        is_heard = known is not None and known.order == word.order and known.state is LaneState.KILLING
+        for call in self.held.get(word.lane, [])[:1]:
+            truth = self.truths[call[0]]
+            if is_heard and truth.cancelled and truth.begun != call[1] and call not in self.lanes[word.lane].calls:
+                self.held[word.lane].remove(call)
 
     def _is_head(self, word: Begun | AttemptEnded | MemoryExceeded | WorkerGone) -> bool:
         return self.held.get(word.lane, [])[:1] == [(word.number, word.attempt)]
@@ -279,8 +291,6 @@ class Shell(Laws):
     def _settle(self, settle: Settle) -> None:
         assert settle.number in self.truths, f"law 1: {settle.number} settled twice"
         truth = self.truths.pop(settle.number)
-        if truth.cancelled and isinstance(self.stimulus, Answered):
-            self._let_go_of(settle.number)  # cancelled, killed, and never sent: its lane answers that it has nothing
         held = any(call[0] == settle.number for calls in self.held.values() for call in calls)
         cancelled = isinstance(self.stimulus, CancelAsked) and self.stimulus.number == settle.number
         assert cancelled or not held, f"law 1: {settle.number} settled while a lane held it"
