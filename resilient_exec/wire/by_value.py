@@ -41,13 +41,16 @@ _LONGEST_SOURCE = 1 << 20  # characters of a cell that go along
 
 @functools.lru_cache(maxsize=32)
 def by_value_pickler(
-    script: Known | None, reducers: Callable[[], dict[type, Callable[[Any], Any]]]
+    script: Known | None,
+    reducers: Callable[[], dict[type, Callable[[Any], Any]]],
+    make_table: Callable[[dict[type, Any], dict[type, Any]], dict[type, Any]],
 ) -> type[pickle.Pickler]:
     """The class of the pickler; called as ``pickler(file, protocol, buffer_callback=...)``.
 
     Args:
         script: what the other side has of ``__main__``.
         reducers: gives further ones, which go before cloudpickle's own.
+        make_table: makes one table of these two.
     """
     base: Any = public.Pickler
 
@@ -56,7 +59,7 @@ def by_value_pickler(
             super().__init__(file, protocol, buffer_callback)
             # Nothing of the table may lead back to the pickler, whose memo holds all that it has pickled.
             code = functools.partial(_reduce_code, base.dispatch_table[CodeType], set())
-            table = {**base.dispatch_table, **_of_typing(), CodeType: code, **reducers()}
+            table = make_table({**base.dispatch_table, **_of_typing(), CodeType: code}, reducers())
             # By the slot itself, which the class attribute of cloudpickle's hides; the attribute is for who reads it.
             vars(pickle.Pickler)["dispatch_table"].__set__(self, table)
             self.dispatch_table = table

@@ -43,6 +43,12 @@ _REMEDIES = {
     "builtins.async_generator": _LIST,
     "builtins.coroutine": _ASYNC,
 }
+_SHARED = (
+    "give it to each worker when that starts, by initializer= and initargs= (locks and what has some: from "
+    'multiprocessing.get_context("spawn")), or use one of a multiprocessing.Manager()'
+)
+_WHAT_IS_IN_IT = "return what is in it, or what was read from it"
+_INHERITANCE = "shared between processes through inheritance"  # as multiprocessing says it
 _IN_RESULTS = {_LIST, _ASYNC}  # remedies that help in the worker, too
 _IMPORT = (
     "have workers import the function (define it in a module, or at the top of the script, outside of "
@@ -136,6 +142,8 @@ def remedy(culprit: Culprit, root: object, *, for_locks: str = "", returned: boo
         for_locks: what else may be done about a plain lock.
         returned: whether ``root`` comes back from a worker, where it cannot be made again.
     """
+    if type(culprit.error) is RuntimeError and _INHERITANCE in str(culprit.error):
+        return f"; {_WHAT_IS_IN_IT if returned else _SHARED}"
     if not isinstance(culprit.error, TypeError | pickle.PicklingError):
         return ""
     names = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(culprit.value).__mro__]
@@ -145,7 +153,10 @@ def remedy(culprit: Culprit, root: object, *, for_locks: str = "", returned: boo
         ways = [_IMPORT]
     elif culprit.path.startswith("closure variable"):
         ways = []
-    ways += [fitting] if fitting in _IN_RESULTS or not returned else []
+    if "multiprocessing.connection._ConnectionBase" in names:
+        ways.append(_WHAT_IS_IN_IT if returned else _SHARED)
+    else:
+        ways += [fitting] if fitting in _IN_RESULTS or not returned else []
     ways += [for_locks] if for_locks and names[0] in _LOCKS else []
     if not ways:
         return ""

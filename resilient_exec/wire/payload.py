@@ -205,7 +205,7 @@ def pack_value(value: object, *, fresh_locks: bool = False, script: Known | None
     except Exception as error:
         why = reason_of(value, "result", error, rules, returned=True)
         raise Unsendable(f"the result, of type {type_name(value)}, cannot be pickled: {why}") from error
-    if not _is_plain(value):
+    if not _is_plain(value) and not pickling.has_handles():  # these can be fetched once: by who gets it
         try:
             _prove(data)
         except Exception as error:
@@ -259,7 +259,7 @@ def pack_exception(error: BaseException, *, fresh_locks: bool = False, script: K
         with contextlib.suppress(BaseException):  # methods of the user's run: a SystemExit of theirs is no exit of ours
             how, parts = recipe(error)
             packed = how, _dumps(parts, rules)
-            if is_as_good(_rebuild(*packed), error):
+            if pickling.has_handles() or is_as_good(_rebuild(*packed), error):
                 return _pack(*packed, trace, said)
     text = f"the task raised {type_name(error)}, which cannot travel between processes; it said: {text_of(error)}"
     with contextlib.suppress(BaseException):

@@ -15,6 +15,7 @@ import functools
 import io
 import pickle
 import sys
+import threading
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from resilient_exec.wire.script import Known
 
-__all__ = ["PROTOCOL", "ByValue", "by_value_pickler", "dumps", "dumps_by_value", "start_pickler"]
+__all__ = ["PROTOCOL", "ByValue", "by_value_pickler", "dumps", "dumps_by_value", "has_handles", "start_pickler"]
 
 PROTOCOL = 5
 _LARGE = 64 << 10  # bytes; a smaller buffer is copied into the pickle, which costs less than to send it apart
@@ -50,7 +51,7 @@ def dumps(
     file = io.BytesIO()
     kind = pickle.Pickler if script is None else _by_reference_pickler(script)
     pickler = kind(file, PROTOCOL, buffer_callback=_collector(buffers))
-    pickler.dispatch_table = {**copyreg.dispatch_table, **(_reducers_with_locks() if fresh_locks else _reducers())}
+    pickler.dispatch_table = _Table(copyreg.dispatch_table, _reducers_with_locks() if fresh_locks else _reducers())
     pickler.dump(value)
     return file.getvalue()
 
@@ -104,6 +105,46 @@ def _collector(buffers: list[memoryview] | None) -> Callable[[pickle.PickleBuffe
     return collect
 
 
+_handles = threading.local()
+
+
+def has_handles() -> bool:
+    """Whether this thread has pickled, since it was last asked, descriptors that may be fetched once.
+
+    (``multiprocessing.reduction.DupFd``, by reducers that users have registered.)
+    """
+    found: bool = _handles.__dict__.pop("found", False)
+    return found
+
+
+class _Table(dict[type, Any]):
+    """Reducers by type: the first ones, then the second ones, and what multiprocessing knows whatever the type."""
+
+    def __init__(self, first: dict[type, Any], second: dict[type, Any]) -> None:
+        super().__init__(first)
+        self.update(second)
+
+    def __missing__(self, kind: type) -> Any:
+        if kind.__module__ == "multiprocessing.resource_sharer":
+            return _reduce_handle
+        connection: Any = sys.modules.get("multiprocessing.connection")
+        if connection is not None and issubclass(kind, connection._ConnectionBase):
+            return _refuse_connection
+        raise KeyError(kind)
+
+    def get(self, kind: type, default: Any = None) -> Any:
+        """As the pickler finds it."""
+        try:
+            return self[kind]
+        except KeyError:
+            return default
+
+
+def _reduce_handle(handle: Any) -> Any:
+    _handles.found = True
+    return handle.__reduce_ex__(PROTOCOL)
+
+
 def _reducers() -> dict[type, Callable[[Any], Any]]:
     """What reduces objects besides their own methods and copyreg."""
     found: dict[type, Callable[[Any], Any]] = {}
@@ -111,9 +152,7 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
     if reduction is not None:
         registered = reduction.ForkingPickler._extra_reducers
         found = {kind: reduce for kind, reduce in registered.items() if not _is_left_out(reduce)}
-    connection: Any = sys.modules.get("multiprocessing.connection")
-    if connection is not None:
-        found[connection.Connection] = _refuse_connection
+        found.pop(getattr(sys.modules.get("multiprocessing.connection"), "Connection", object), None)
     return found
 
 
@@ -144,7 +183,7 @@ def by_value_pickler(fresh_locks: bool, script: Known | None) -> type[pickle.Pic
     """The class of the pickler that pickles by value; called as ``pickler(file, protocol, buffer_callback=...)``."""
     from resilient_exec.wire import by_value
 
-    return by_value.by_value_pickler(script, _reducers_with_locks if fresh_locks else _reducers)
+    return by_value.by_value_pickler(script, _reducers_with_locks if fresh_locks else _reducers, _Table)
 
 
 def start_pickler(script: Known | None) -> type[pickle.Pickler]:
@@ -153,4 +192,14 @@ def start_pickler(script: Known | None) -> type[pickle.Pickler]:
 
     from resilient_exec.wire import by_value
 
-    return by_value.with_script(get_loky_pickler(), script)
+    base: Any = get_loky_pickler()
+
+    class StartPickler(base):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            # It does not know shared memory, nor what users have registered; what it knows it knows better.
+            for kind, reduce in _reducers().items():
+                if kind not in self.dispatch_table:
+                    self.register(kind, reduce)
+
+    return by_value.with_script(StartPickler, script)

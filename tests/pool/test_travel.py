@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import socket
 import sys
 import tracemalloc
 import weakref
-from multiprocessing import shared_memory
+from multiprocessing import connection, reduction, resource_sharer, shared_memory
 
 import pool_tasks as tasks
 import pytest
@@ -204,3 +206,153 @@ def test_the_callers_array_is_free_when_its_task_has_settled(warm):
     del array
     assert future.result(60) == (1, 0.0)
     until(lambda: gone() is None)
+
+
+# -- what multiprocessing shares ---------------------------------------------------------------------------------------
+
+SPAWN = multiprocessing.get_context("spawn")
+HEAP = SPAWN.RawValue("i", 0)  # what keeps the descriptor of multiprocessing's heap is there before any test
+
+
+class SubConnection(connection.Connection):
+    """Its pickle was the number of its descriptor, as the standard library's is."""
+
+
+class Handle:
+    """Holds a descriptor, and is sent by a reducer that is registered with multiprocessing."""
+
+    def __init__(self, fd):
+        self.fd = fd
+
+
+def _rebuild_handle(sent):
+    return Handle(sent.detach())
+
+
+def _reduce_handle(handle):
+    return _rebuild_handle, (reduction.DupFd(handle.fd),)
+
+
+MAKERS = {
+    "the end of a pipe": lambda: multiprocessing.Pipe()[0],
+    "a connection of a class of one's own": lambda: SubConnection(os.open(os.devnull, os.O_RDONLY)),
+    "a socket": socket.socket,
+    "a listener": connection.Listener,
+    "a queue": SPAWN.Queue,
+    "a simple queue": SPAWN.SimpleQueue,
+    "a joinable queue": SPAWN.JoinableQueue,
+    "a lock": SPAWN.Lock,
+    "an rlock": SPAWN.RLock,
+    "a semaphore": SPAWN.Semaphore,
+    "an event": SPAWN.Event,
+    "a condition": SPAWN.Condition,
+    "a barrier": lambda: SPAWN.Barrier(2),
+    "a value": lambda: SPAWN.Value("i", 3),
+    "an array": lambda: SPAWN.Array("i", 3),
+    "a raw value": lambda: SPAWN.RawValue("i", 3),
+}
+AT_START = [name for name in MAKERS if name != "a listener"]
+REMEDIES = ("initargs", "open it in the worker", "make it in the worker", "return what is in it", "leave it out")
+
+
+def made(what, how):
+    thing = MAKERS[what]()
+    if how == "result":
+        return thing
+    if how == "in a result":
+        return {"a": [thing]}
+    error = ValueError("words")
+    error.held = thing
+    raise error
+
+
+@pytest.fixture
+def thing(request):
+    found = MAKERS[request.param]()
+    yield found
+    ends = [found, getattr(found, "_reader", None), getattr(found, "_writer", None)]
+    for end in ends:
+        if hasattr(end, "close"):
+            end.close()
+
+
+@pytest.mark.parametrize("thing", MAKERS, indirect=True)
+def test_what_multiprocessing_shares_is_no_argument_and_the_error_says_what_to_do(warm, thing):
+    for args in ((thing,), ([{"a": thing}],)):
+        error = warm.submit(tasks.same, *args).exception(60)
+        assert isinstance(error, NotSendable)
+        assert any(remedy in str(error) for remedy in REMEDIES), str(error)
+    assert warm.submit(tasks.same, 5).result(60) == 5
+
+
+@pytest.mark.parametrize("how", ["result", "in a result", "in an exception"])
+@pytest.mark.parametrize("what", MAKERS)
+def test_nor_does_it_come_back(warm, what, how):
+    error = warm.submit(made, what, how).exception(60)
+    assert isinstance(error, NotSendable)
+    if how == "in a result":
+        assert any(remedy in str(error) for remedy in REMEDIES), str(error)
+
+
+def keep(thing):
+    global kept  # noqa: PLW0603  a process is one worker
+    kept = thing
+
+
+def kind_of_kept():
+    return type(kept).__name__
+
+
+@pytest.mark.parametrize("thing", AT_START, indirect=True)
+def test_each_worker_is_given_it_at_its_start(make_pool, thing):
+    pool = make_pool(1, initializer=keep, initargs=(thing,))
+    assert pool.submit(kind_of_kept).result(60) == type(thing).__name__
+
+
+def add_one():
+    with kept.get_lock():
+        kept.value += 1
+
+
+def test_and_it_is_the_same_one(make_pool):
+    shared = SPAWN.Value("i", 0)
+    pool = make_pool(2, initializer=keep, initargs=(shared,))
+    for future in [pool.submit(add_one) for _ in range(20)]:
+        future.result(60)
+    assert shared.value == 20
+
+
+def read_handle(handle):
+    return os.read(handle.fd, 5)
+
+
+def give_handle():
+    read, write = os.pipe()
+    os.write(write, b"there")
+    os.close(write)
+    return Handle(read)
+
+
+def raise_handle():
+    error = ValueError("words")
+    error.held = give_handle()
+    raise error
+
+
+def test_what_users_have_registered_with_multiprocessing_arrives_once(make_pool, monkeypatch):
+    """The result proved itself, by which its descriptor had been fetched already."""
+    monkeypatch.setattr(reduction.ForkingPickler, "_extra_reducers", reduction.ForkingPickler._extra_reducers.copy())
+    reduction.ForkingPickler.register(Handle, _reduce_handle)
+    pool = make_pool(1, initializer=reduction.ForkingPickler.register, initargs=(Handle, _reduce_handle))
+    read, write = os.pipe()
+    os.write(write, b"hello")
+    try:
+        assert pool.submit(read_handle, Handle(read)).result(60) == b"hello"
+        handles = [pool.submit(give_handle).result(60), pool.submit(raise_handle).exception(60).held]
+        for handle in handles:
+            assert read_handle(handle) == b"there"
+            os.close(handle.fd)
+    finally:
+        os.close(read)
+        os.close(write)
+        resource_sharer.stop()
