@@ -59,18 +59,18 @@ class Group:
 
     Attributes:
         first: the number of the first call.
-        elastic: whether the pool chooses how many are sent at once; else all are, and only a lane that has nothing
-            else to do is given some of them.
+        most: how many are sent at once at most, where the pool chooses that; 0: all are, and only a lane that has
+            nothing else to do is given some of them.
         pace: of the ``map`` that it belongs to.
         numbered: whether the key of each call is its number, and not one that was given to all of them.
         is_wanted: it has not been cancelled.
         parts: the records of its calls that have not settled, by number.
     """
 
-    __slots__ = ("elastic", "first", "is_wanted", "numbered", "pace", "parts")
+    __slots__ = ("first", "is_wanted", "most", "numbered", "pace", "parts")
 
-    def __init__(self, first: int, pace: Pace, *, elastic: bool = False, numbered: bool = True) -> None:
-        self.first, self.pace, self.elastic, self.numbered = first, pace, elastic, numbered
+    def __init__(self, first: int, pace: Pace, *, most: int = 0, numbered: bool = True) -> None:
+        self.first, self.pace, self.most, self.numbered = first, pace, most, numbered
         self.is_wanted = True
         self.parts: dict[int, Record] = {}
 

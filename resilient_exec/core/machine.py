@@ -250,7 +250,7 @@ class Core:
         more = record.task.calls - 1
         if more > 0:
             self._surplus[record.state] += sign * more
-            if record.state is State.QUEUED and record.task.group.elastic:
+            if record.state is State.QUEUED and record.task.group.most:
                 self._elastic += sign * more
 
     def _narrow(self, record: Record, task: Task) -> None:
@@ -839,8 +839,8 @@ class Core:
         """Those calls of a queued chunk, which has been taken off the queue, that the lane is sent now."""
         task = chunk.task
         size = self._lanes.allowance(lane, task.calls)
-        if task.group.elastic:
-            size = min(size, task.group.pace.size(self._elastic + 1, self.limits.lanes))
+        if task.group.most:
+            size = min(size, task.group.most, task.group.pace.size(self._elastic + 1, self.limits.lanes))
         if size >= task.calls:
             return chunk
         first = self._split(chunk, size)

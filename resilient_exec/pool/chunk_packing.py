@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PackedCalls"]
 
+_MOST_BYTES = 1 << 20  # of arguments that are sent at once, where the pool chooses how many
+
 
 class PackedCalls:
     """Calls of ``fn``, pickled now; ``rules`` are those of :func:`resilient_exec.wire.payload.pack_call`.
@@ -31,10 +33,12 @@ class PackedCalls:
         self._is_elastic = isinstance(calls, Calls) and calls.elastic
         self._texts: list[str] | None = None
         self._problems: dict[int, Unsendable] = {}
+        self._size = 1  # bytes, of the arguments of one call
         self.head: Any = b""
         self.places: tuple[int, ...] = ()
         self.calls: list[Any] = list(calls)
-        if not items.is_plain(calls):
+        kinds = items.kinds_of(calls)
+        if not items.PLAIN.issuperset(kinds):
             self._texts = [summary(args, {}) for args in calls]
             self.places = items.shared_columns(calls)
         try:
@@ -45,6 +49,8 @@ class PackedCalls:
             return
         if self._texts is not None:
             self.calls = [self._sealed(position, args) for position, args in enumerate(calls)]
+        if self._texts is not None or str in kinds or bytes in kinds:
+            self._size = max(1, sum(map(items.size_of, self.calls)) // len(self.calls))
 
     def _sealed(self, position: int, args: tuple[Any, ...]) -> Any:
         own = tuple(arg for place, arg in enumerate(args) if place not in self.places) if self.places else args
@@ -64,7 +70,8 @@ class PackedCalls:
 
     def group(self, first: int, *, numbered: bool) -> Group:
         """What these calls have in common, the first of which has that number."""
-        return Group(first, self._pace, elastic=self._is_elastic, numbered=numbered)
+        most = max(1, _MOST_BYTES // self._size)
+        return Group(first, self._pace, most=most if self._is_elastic else 0, numbered=numbered)
 
     def parts(self, whole: Task, where: Callable[[], str]) -> Iterator[tuple[Task, NotSent | None]]:
         """The chunk, in parts where some of its calls cannot be sent; with what is to be said of these.

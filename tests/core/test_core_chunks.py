@@ -44,7 +44,7 @@ from resilient_exec.model.task import Died, Raised, Returned, Task
 
 
 def chunk(first: int, calls: int, retry: Any, *, elastic: bool = False, pace: Pace | None = None, **task: Any) -> Task:
-    group = Group(first, pace or Pace(), elastic=elastic)
+    group = Group(first, pace or Pace(), most=10_000 if elastic else 0)
     return Task(first, retry, key=first, calls=calls, group=group, **task)
 
 
@@ -599,3 +599,10 @@ def test_a_chunk_that_is_shared_out_before_it_has_begun_goes_on_in_two_parts() -
     assert {lane for lane, number, _ in game.sent if number < 100} == {0, 1}
     finish(game)
     assert set(game.executed.values()) == {1}
+
+
+def test_no_more_are_sent_at_once_than_their_size_allows() -> None:
+    game = Game(1)
+    game.tell(Submitted(Task(0, game, key=0, calls=500, group=Group(0, Pace(), most=7))))
+    finish(game)
+    assert max(calls for *_, calls in game.sent) == 7

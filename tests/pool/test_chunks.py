@@ -436,3 +436,22 @@ def test_a_note_of_one_very_quick_call_is_not_its_neighbours(lone):
     *_, error = outcomes(lone.options(retry=1).map(tasks.note_then_die, range(MANY), chunksize=MANY))
     assert isinstance(error, WorkerDied)
     assert "noted by another" not in str(error.dossier)
+
+
+def test_long_arguments_are_not_piled_up_in_one_message(lone, monkeypatch):
+    from resilient_exec.lane import lane
+
+    sizes, parts = [], lane.chunk_parts
+
+    def noting(task, attempt):
+        found = parts(task, attempt)
+        sizes.append(sum(map(len, found)))
+        return found
+
+    monkeypatch.setattr(lane, "chunk_parts", noting)
+    long = [bytes([number % 256]) * 200_000 for number in range(300)]
+    assert list(lone.map(len, long, chunksize=None)) == [200_000] * 300
+    assert max(sizes) < 3_000_000
+    arrays = [bytearray(200_000) for _ in range(100)]
+    assert list(lone.map(len, arrays, chunksize=None)) == [200_000] * 100
+    assert max(sizes) < 3_000_000
