@@ -19,8 +19,8 @@ def now(**budgets):
 
 @pytest.fixture
 def limited(make_pool):
-    """A pool with one lane whose attempts may take 0.4 s."""
-    return make_pool(1, timeout=0.4)
+    """A pool with one lane whose attempts may take 0.4 s, which is not for an import in each new worker."""
+    return make_pool(1, timeout=0.4, preload=("pool_tasks",))
 
 
 @pytest.mark.parametrize(
