@@ -225,6 +225,8 @@ class ResilientFuture(Future[T]):
         try:
             if self._state not in (PENDING, RUNNING):
                 return False
+            if order.attempt > 1:  # one has begun, even if nobody saw it before its worker died: too late to cancel
+                self._state = RUNNING
             self._sent = send(order)
             return True
         finally:
@@ -239,6 +241,10 @@ class ResilientFuture(Future[T]):
             self._state = RUNNING
         if has_lock:
             condition.give_back()
+
+    def _note_taken_back(self) -> None:
+        """It will not run where it was sent to: until it is sent again, no worker is asked whether it has begun."""
+        self._sent = None
 
     def _settle(self, settled: Settle, patience: float = _PATIENCE) -> None:
         """The task is over, and this has become of it.  Where the program holds the lock, that is done when it is free.

@@ -54,6 +54,7 @@ from resilient_exec.core.messages import (
     StopWorker,
     Submitted,
     TakeBack,
+    TakenBack,
     TimePassed,
 )
 from resilient_exec.model.errors import InternalError, PoolClosed
@@ -124,6 +125,7 @@ class Supervisor:
         # What is done about a stimulus before the core is told of it.
         self._before: dict[type, Callable[[Any], object]] = {
             Begun: self._note_begun,
+            TakenBack: self._note_taken_back,
             LaneReady: lambda _: self._has_started.set(),
             StartFailed: lambda _: self._has_started.set(),
             LaneClosed: self._lane_closed,
@@ -291,6 +293,12 @@ class Supervisor:
         task = self.core.task(word.number)
         if task is not None:
             task.cargo.future._note_begun()
+
+    def _note_taken_back(self, word: TakenBack) -> None:
+        for number, _ in word.calls:
+            task = self.core.task(number)
+            if task is not None and task.group is None:
+                task.cargo.future._note_taken_back()
 
     def _lane_closed(self, word: LaneClosed) -> None:
         lane = self._lanes.pop(word.lane, None)
