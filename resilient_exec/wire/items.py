@@ -22,7 +22,7 @@ from resilient_exec.wire.buffers import Pieces
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["LARGE", "PLAIN", "NotPlain", "PlainPickler", "Sealed", "SealedResult", "head_of", "is_plain", "kinds_of"]
+__all__ = ["LARGE", "PLAIN", "NotPlain", "PlainPickler", "Sealed", "SealedResult", "head_of", "kinds_of"]
 __all__ += ["join_results", "load_calls", "load_joined", "load_staged", "pack_calls", "seal_call", "shared_columns"]
 __all__ += ["size_of", "stage_plain", "stage_sealed", "with_columns"]
 
@@ -63,11 +63,6 @@ def _unopened(data: bytes) -> Packed:
 
 
 # -- calls -------------------------------------------------------------------------------------------------------------
-
-
-def is_plain(calls: Iterable[tuple[Any, ...]]) -> bool:
-    """Whether all arguments of these calls are plain."""
-    return _KINDS_ARE_PLAIN(kinds_of(calls))
 
 
 def kinds_of(calls: Iterable[tuple[Any, ...]]) -> set[type]:
