@@ -77,7 +77,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def undisturbed(folder):
-    """What an undisturbed run leaves; the folder is then as if it had never been run, but for what we remember."""
+    """What an undisturbed run leaves; the folder is then as if it had never been run."""
     report = t.run_seeded(folder)
     assert (report.scored, report.bias) == (6, "")
     seen = outcome(folder)
@@ -98,7 +98,7 @@ def test_a_program_that_was_killed_goes_on_and_nothing_is_lost_or_run_twice(fold
 
     The resumed run is not told the generator (which scml 0.7 does not store), nor the seed.
     """
-    (folder / "resilient" / FILE_NAME).unlink()
+    assert not (folder / "resilient" / FILE_NAME).exists()
     process = start(folder, 1, "begin")
     wait_for(process, lambda: len(finished(folder)) >= 2 and len(attempts(folder)) >= 3)
     kill(process, whole_tree=False)
@@ -136,7 +136,7 @@ def has_got_on(folder, what, so_far):
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_killed_again_and_again_at_any_moment(folder, undisturbed, lanes, whole_tree):
     """Five kills, each some moment after a world has begun or ended; each next run begins at once."""
-    (folder / "resilient" / FILE_NAME).unlink()
+    assert not (folder / "resilient" / FILE_NAME).exists()
     dice = random.Random(f"{lanes} {whole_tree}")
     known: dict[Path, int] = {}  # attempts of the finished world sets
     kills = 0
