@@ -27,6 +27,12 @@ BUGS = HERE / "planted_bugs.txt"
 UNIT_TESTS = ["test_core.py", "test_core_*.py", "test_transitions.py", "test_purity.py"]
 GAME = ["test_machine.py"]
 HANGS_AFTER = 300.0  # s
+# A bug that makes an endless loop of something must not take the memory of the machine.
+BOUNDED_PYTEST = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+runpy.run_module("pytest", run_name="__main__")
+"""
 
 
 class Plant(NamedTuple):
@@ -79,7 +85,7 @@ def _run_tests(folder: Path, patterns: list[str], *more: str) -> tuple[int, str]
     if patterns is not GAME:
         options += ["-p", "no:hypothesispytest"]  # takes longer to import than those tests to run
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *more, *tests],
+        [sys.executable, "-c", BOUNDED_PYTEST, *options, *more, *tests],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder), "CORE_GAME_SHRINKS": "0"},
         capture_output=True,
