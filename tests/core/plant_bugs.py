@@ -30,7 +30,7 @@ HANGS_AFTER = 300.0  # s
 # A bug that makes an endless loop of something must not take the memory of the machine.
 BOUNDED_PYTEST = """
 import resource, runpy
-resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 runpy.run_module("pytest", run_name="__main__")
 """
 
@@ -116,8 +116,10 @@ def try_out(plant: Plant, *, machine: bool = False) -> Verdict:
             failed = re.search(r"^FAILED \S*?([^/\s]+::\S+)", output, re.MULTILINE)
             if status == 1 and failed is not None:
                 return Verdict(plant, caught=True, by=failed[1])
+            if status < 0:  # an endless loop in it has taken all the memory that it may have
+                return Verdict(plant, caught=True, by=f"the tests, which signal {-status} ended")
             if status != 0:
-                raise SystemExit(f"the bug {plant.name!r} made no test fail, but broke the run:\n{output}")
+                raise SystemExit(f"the bug {plant.name!r} made no test fail, but broke the run ({status}):\n{output}")
     return Verdict(plant, caught=False, by="")
 
 
