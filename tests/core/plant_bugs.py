@@ -24,7 +24,14 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 PACKAGE = HERE.parent.parent / "resilient_exec"
 BUGS = HERE / "planted_bugs.txt"
-UNIT_TESTS = ["test_core.py", "test_core_*.py", "test_transitions.py", "test_purity.py"]
+UNIT_TESTS = [
+    "test_core.py",
+    "test_core_*.py",
+    "test_backlog.py",
+    "test_restart_budget.py",
+    "test_transitions.py",
+    "test_purity.py",
+]
 GAME = ["test_machine.py"]
 HANGS_AFTER = 300.0  # s
 # A bug that makes an endless loop of something must not take the memory of the machine.
