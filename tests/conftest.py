@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from resilient_exec import ResilientPool
+from resilient_exec.wire.register import Register, View, register_file
 
 LINUX = os.path.isdir("/proc/self/fd")
 
@@ -144,3 +145,16 @@ def make_pool():
     for pool in pools:
         pool.shutdown(kill=True, cancel_futures=True)
     pools.clear()  # pytest keeps this frame, and with it whatever a pool was given
+
+
+@pytest.fixture
+def registers():
+    """The two sides of a register: the worker's, and the parent's view."""
+    fd = register_file()
+    register, view = Register(fd), View(fd)
+    os.close(fd)
+    yield register, view
+    view.close()
+    for part in (register.numbers, register.times, register.notes.which, register.notes._page):
+        part.release()
+    register.page.close()

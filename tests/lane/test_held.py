@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
-
-import pytest
 
 from resilient_exec.core.chunks import Group, Pace
 from resilient_exec.lane.held import Holdings
 from resilient_exec.model.task import Task
-from resilient_exec.wire.register import Register, View, register_file
 
 
 def task(number, calls=0):
     return Task(number, None, calls=calls, group=Group(number, Pace()) if calls else None)
-
-
-@pytest.fixture
-def registers():
-    fd = register_file()
-    register, view = Register(fd), View(fd)
-    os.close(fd)
-    yield register, view
-    view.close()
-    for part in (register.numbers, register.times, register.notes.which, register.notes._page):
-        part.release()
-    register.page.close()
 
 
 def filled(*sizes):

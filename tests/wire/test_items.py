@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from resilient_exec.model.packed import Batch, Packed, Slice
 from resilient_exec.wire import items, payload
-from resilient_exec.wire.register import HALT, NEXT, RESULTS_FROM, STAGED, STOP, Register, View, register_file
+from resilient_exec.wire.register import HALT, NEXT, RESULTS_FROM, STAGED, STOP
 
 PLAIN = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20), st.binary(max_size=20)
@@ -93,20 +92,8 @@ def test_arguments_that_all_calls_share_are_found_by_identity():
     assert items.with_columns((1, [2]), (0, 2), ("a", "b")) == ("a", 1, "b", [2])
 
 
-@pytest.fixture
-def both():
-    fd = register_file()
-    register, view = Register(fd), View(fd)
-    os.close(fd)
-    yield register, view
-    view.close()
-    for part in (register.numbers, register.times, register.notes.which, register.notes._page):
-        part.release()
-    register.page.close()
-
-
-def test_what_is_staged_is_seen_by_the_parent(both):
-    register, view = both
+def test_what_is_staged_is_seen_by_the_parent(registers):
+    register, view = registers
     assert view.staged()[1] == 0
     data = items.stage_plain("one") + items.stage_plain("two")
     register.numbers[RESULTS_FROM] = 100
@@ -116,8 +103,8 @@ def test_what_is_staged_is_seen_by_the_parent(both):
     assert (first, count, items.load_staged(seen, count)) == (100, 2, ["one", "two"])
 
 
-def test_of_very_quick_calls_all_before_the_one_that_has_begun_are_staged(both):
-    register, view = both
+def test_of_very_quick_calls_all_before_the_one_that_has_begun_are_staged(registers):
+    register, view = registers
     register.numbers[RESULTS_FROM], register.numbers[STAGED] = 100, 0
     data = pickle.dumps(1, 3) * 3
     register.page[32768 : 32768 + len(data)] = data
@@ -126,8 +113,8 @@ def test_of_very_quick_calls_all_before_the_one_that_has_begun_are_staged(both):
     assert (first, count, items.load_staged(seen, count)) == (100, 3, [1, 1, 1])
 
 
-def test_calls_are_taken_back_from_the_first_that_is_not_about_to_begin(both):
-    register, view = both
+def test_calls_are_taken_back_from_the_first_that_is_not_about_to_begin(registers):
+    register, view = registers
     register.begin(10, 0.0)
     assert view.stop_before(12, 20) == 12
     assert register.numbers[STOP] == 12
@@ -138,8 +125,8 @@ def test_calls_are_taken_back_from_the_first_that_is_not_about_to_begin(both):
     assert view.stop_before(12, 20) == 21, "of a worker that is gone all have begun"
 
 
-def test_an_attempt_that_was_taken_back_has_not_begun(both):
-    register, view = both
+def test_an_attempt_that_was_taken_back_has_not_begun(registers):
+    register, view = registers
     assert register.begin(1, 0.5)
     assert view.begun_and_ended()[0] == 1
     assert view.take_back(2)

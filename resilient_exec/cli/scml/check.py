@@ -22,7 +22,7 @@ from resilient_exec.cli.pool_options import add_pool_options, variables
 from resilient_exec.cli.scml import competitors, verdict
 from resilient_exec.cli.scml.options import check_settings, check_steps, installed
 from resilient_exec.cli.scml.probe import probe
-from resilient_exec.cli.scml.screen import Screen, without_prints
+from resilient_exec.cli.scml.screen import Screen
 from resilient_exec.cli.scml.words import in_command_line_words
 from resilient_exec.cli.tables import paragraph, width_of
 
@@ -155,7 +155,11 @@ class _Check:
         options = {**self.options, "timeout": self.timeout, "step_timeout": self.step_timeout, "retry": 1}
         options |= {"output": prints, "output_limit": self.options.get("output_limit", _OUTPUT_LIMIT)}
         before = adapter.last_report()
-        with self._quietly(), adapter.options(**options), audience.telling(self.screen):
+        with (
+            self.screen.alone(verbose=self.arguments.verbose),
+            adapter.options(**options),
+            audience.telling(self.screen),
+        ):
             agents = importlib.import_module(f"scml.{track}.agents")
             opponents = [getattr(agents, name) for name in _OPPONENTS[track]]
             agent = getattr(importlib.import_module(named.module or f"scml.{track}.agents"), named.name)
@@ -181,18 +185,6 @@ class _Check:
         if report is None or report is before:
             raise RuntimeError("no world was played")
         return report
-
-    @contextlib.contextmanager
-    def _quietly(self) -> Iterator[None]:
-        if self.arguments.verbose:
-            yield
-            return
-        with without_prints() as (err, _):
-            screen, self.screen.stream = self.screen.stream, err
-            try:
-                yield
-            finally:
-                self.screen.stream = screen
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[Path]:

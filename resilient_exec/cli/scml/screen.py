@@ -124,6 +124,19 @@ class Screen:
             self.stream.write(text)
             self.stream.flush()
 
+    @contextmanager
+    def alone(self, *, verbose: bool) -> Iterator[None]:
+        """Let nothing that negmas or an agent prints in this process reach the terminal, unless ``verbose``."""
+        if verbose:
+            yield
+            return
+        with without_prints() as (err, _):
+            stream, self.stream = self.stream, err
+            try:
+                yield
+            finally:
+                self.stream = stream
+
 
 @contextmanager
 def without_prints() -> Iterator[tuple[TextIO, Path]]:

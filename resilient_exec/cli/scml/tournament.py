@@ -27,14 +27,14 @@ from resilient_exec.cli.scml.options import (
     installed,
     played,
 )
-from resilient_exec.cli.scml.screen import Screen, without_prints
+from resilient_exec.cli.scml.screen import Screen
 from resilient_exec.cli.scml.words import in_command_line_words
 from resilient_exec.cli.tables import width_of
 from resilient_exec.pool.durations import short
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from resilient_exec.adapters.negmas import Report
 
@@ -117,7 +117,7 @@ class Tournament:
 
     def _competitors(self, names: list[competitors.Named]) -> list[type]:
         arguments = self.arguments
-        with self._quietly():
+        with self.screen.alone(verbose=self.arguments.verbose):
             own = [one for one in names if one.module]
             options = self._options()
             limits = {"start_timeout": options.get("start_timeout", 120.0), "memory_limit": options.get("memory_limit")}
@@ -144,19 +144,6 @@ class Tournament:
         limit = options.get("output_limit", _OUTPUT_LIMIT) if arguments.output_limit is None else arguments.output_limit
         options |= {"output": "both" if arguments.verbose else "file", "output_limit": limit}
         return options | {"retry_failed": not arguments.resume or arguments.retry_failed}
-
-    @contextlib.contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Let nothing that negmas or an agent prints in this process reach the terminal, but with ``--verbose``."""
-        if self.arguments.verbose:
-            yield
-            return
-        with without_prints() as (err, _):
-            screen, self.screen.stream = self.screen.stream, err
-            try:
-                yield
-            finally:
-                self.screen.stream = screen
 
     # -- how it is begun, and gone on with
 
@@ -207,7 +194,7 @@ class Tournament:
         for one in changed if kept else ():
             self.screen.say(f"other than at its begin: {one}")
         self.screen.say("importing negmas and scml ...")
-        with self._quietly(), installed():
+        with self.screen.alone(verbose=self.arguments.verbose), installed():
             from negmas.tournaments import evaluate_tournament, run_tournament
             from scml import utils
 
@@ -237,7 +224,11 @@ class Tournament:
         before = adapter.last_report()
         results, interrupted = None, None
         try:
-            with self._quietly(), adapter.options(**self._options()), audience.telling(self.screen):
+            with (
+                self.screen.alone(verbose=self.arguments.verbose),
+                adapter.options(**self._options()),
+                audience.telling(self.screen),
+            ):
                 results = play()
         except adapter.CheckFailed as error:
             raise CommandError(in_command_line_words(str(error))) from error
@@ -273,7 +264,7 @@ class Tournament:
         from negmas.tournaments import evaluate_tournament
         from scml.utils import truncated_mean
 
-        with contextlib.suppress(Exception), self._quietly():
+        with contextlib.suppress(Exception), self.screen.alone(verbose=self.arguments.verbose):
             return evaluate_tournament(folder, metric=truncated_mean, verbose=False)
         return None
 
