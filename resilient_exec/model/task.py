@@ -1,7 +1,7 @@
 """A task, and the outcomes of an attempt, as plain values.
 
 An outcome is reported by the lane that ran the attempt, and describes that *one* attempt.  What it means for the task
-(another attempt, or a settled future) is decided in :mod:`resilient_exec.core.machine`.
+(another attempt, or a settled future) is decided in :mod:`resilient_exec.core.attempts`.
 """
 
 from __future__ import annotations
