@@ -16,7 +16,7 @@ _BY_COMMAND = (  # part of the command, role
     ("loky.backend.resource_tracker", "resource tracker"),
     ("multiprocessing.forkserver", "forkserver"),
     ("resilient_exec.worker.forkserver", "forkserver of a ResilientPool"),
-    ("orphan_guard", "orphan guard"),
+    ("resilient_exec/process/guard.py", "orphan guard"),
     ("loky.backend.popen_loky_posix", "loky worker"),
     ("multiprocessing.spawn", "multiprocessing child (spawn)"),
 )

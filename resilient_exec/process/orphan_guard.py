@@ -3,53 +3,32 @@
 The kernel kills a worker together with its parent (the parent-death signal), but not the worker's own children.  So
 one small process, the guard, waits for the parent's death on a pidfd, which nothing can hold open or fake, and then
 kills whatever carries the mark of that parent's workers in its environment, and removes the scratch directories that
-bear it.  It is started with the first lane and
-ended with the last; it holds nothing of the parent's but the standard streams' substitutes, and lives in a session of
-its own, so that no Ctrl-C of the terminal reaches it.
+bear it.  It is started with the first lane and ended with the last; it holds nothing of the parent's but the standard
+streams' substitutes, and lives in a session of its own, so that no Ctrl-C of the terminal reaches it.
 
 **Ctrl-Z** stops the terminal's foreground group, which the workers are not in (:mod:`resilient_exec.worker.terminal`).
 So where a terminal controls the parent, the guard looks four times a second whether it is stopped; then it stops what
 bears the mark, and lets that, and nothing else, go on when the parent does.
 
-Run as a script, this file *is* the guard: ``python -I -S guard.py PID STARTED MARK FOLDER``.
+What it does is in :mod:`.guarding`; ``guard.py`` is the program.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 import threading
-import time
 
-if __name__ == "__main__":  # -I and -S: no site, no path but the standard library's
-    sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 3)[0])
-
+from resilient_exec.process import door
 from resilient_exec.process.executable import interpreter
-from resilient_exec.process.tree import (
-    ON_LINUX,
-    Identity,
-    Watch,
-    end_tree,
-    has_terminal,
-    identify,
-    marked,
-    send_signal,
-    state,
-)
-from resilient_exec.wire.scratch import parent_mark, remove_all
+from resilient_exec.process.tree import ON_LINUX, identify
+from resilient_exec.wire.scratch import parent_mark
 
 __all__ = ["hold", "release", "temporary"]
 
-_SWEEP_TIMEOUT = 3.0  # s for one sweep
-_SWEEPS = 20  # at most, with a pause between: what is just being started shows its mark a moment later
-_PAUSE = 0.05  # s
-_WATCH_INTERVAL = 1.0  # s, where there is no pidfd
-_LOOK_INTERVAL = 0.25  # s, between two looks whether the parent is stopped
-_STOP_ROUNDS = 5  # of looking for what was started while others were being stopped
+_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guard.py")
 
 
 class _Guard:
@@ -80,7 +59,7 @@ class _Guard:
         me = identify(os.getpid())
         if not ON_LINUX or me is None:
             return
-        command = [interpreter(), "-I", "-S", __file__, str(me.pid), str(me.started), parent_mark(), temporary()]
+        command = [interpreter(), "-I", "-S", _PROGRAM, str(me.pid), str(me.started), parent_mark(), temporary()]
         # Without a guard (no process slot, no descriptor) the pool works all the same, until its parent is killed.
         with contextlib.suppress(OSError):
             self._process = subprocess.Popen(
@@ -115,65 +94,11 @@ if hasattr(os, "register_at_fork"):
 
 def hold() -> None:
     """A lane begins: from now on there is a guard, and a door."""
-    from resilient_exec.process import door  # the guard itself, which is this file, has no use for it
-
     _guard.hold()
     door.hold()
 
 
 def release() -> None:
     """A lane has ended; with the last one the guard ends, and the door is closed."""
-    from resilient_exec.process import door
-
     door.release()
     _guard.release()
-
-
-def _wait_for_death(pid: int, started: float, mark: str) -> None:
-    watch = Watch(pid)
-    if watch.identity is None or watch.identity.started != started:
-        return  # it died before we looked, and its number may be another's by now
-    interval = _LOOK_INTERVAL if has_terminal(pid) else 3600 if watch.fileno() >= 0 else _WATCH_INTERVAL
-    stopped: set[Identity] = set()
-    while not watch.wait(interval):
-        if interval != _LOOK_INTERVAL:
-            continue
-        if state(pid) != "T":
-            _resume(stopped)
-        elif not stopped:
-            stopped = _stop(mark)
-
-
-def _stop(mark: str) -> set[Identity]:
-    """Stop all that bear the mark, and were not stopped by somebody else."""
-    stopped: set[Identity] = set()
-    for _ in range(_STOP_ROUNDS):
-        new = {who for who in marked(mark) - stopped if state(who.pid) != "T"}
-        if not new:
-            break
-        for who in new:
-            send_signal(who, signal.SIGSTOP)
-        stopped |= new
-    return stopped
-
-
-def _resume(stopped: set[Identity]) -> None:
-    while stopped:
-        send_signal(stopped.pop(), signal.SIGCONT)
-
-
-def _sweep(mark: str) -> None:
-    clean = 0
-    for _ in range(_SWEEPS):
-        found = marked(mark)
-        clean = 0 if found else clean + 1
-        if clean == 2:
-            return
-        end_tree(lambda: marked(mark), _SWEEP_TIMEOUT)
-        time.sleep(_PAUSE)
-
-
-if __name__ == "__main__":
-    _wait_for_death(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3])
-    _sweep(sys.argv[3])
-    remove_all(sys.argv[4], sys.argv[3])

@@ -173,3 +173,28 @@ def test_a_forked_child_neither_ends_the_guard_nor_shares_its_mark():
     os.close(read)
     os.close(write)
     orphan_guard.release()
+
+
+@pytest.mark.parametrize("age", [0, 0.6], ids=["while it dozes", "later"])
+def test_a_parent_that_dies_at_any_time_is_noticed(age, tmp_path):
+    """It imports what it needs only when a program is some 0.25 s old, or dead."""
+    mark = "RESILIENT_EXEC_WORKER_OF_THIS_TEST_"
+    scratch = tmp_path / f"{mark}0"
+    scratch.mkdir()
+    parent = subprocess.Popen(["sleep", "1000"])
+    left = subprocess.Popen(["sleep", "1000"], env={**os.environ, f"{mark}0": "1"})
+    me = identify(parent.pid)
+    command = [sys.executable, "-I", "-S", orphan_guard._PROGRAM, str(me.pid), str(me.started), mark, str(tmp_path)]
+    guard = subprocess.Popen(command)
+    try:
+        time.sleep(age)
+        assert left.poll() is None
+        parent.kill()
+        parent.wait()
+        assert guard.wait(60) == 0
+        assert left.wait(60) == -signal.SIGKILL
+        assert not scratch.exists()
+    finally:
+        for process in (parent, left, guard):
+            process.kill()
+            process.wait()
