@@ -7,9 +7,11 @@ matters because every worker imports it.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from resilient_exec.model.dossier import AttemptReport, Dossier
     from resilient_exec.model.errors import (
         AttemptError,

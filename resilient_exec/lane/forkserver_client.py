@@ -1,7 +1,7 @@
 """The parent's side of the forkserver (:mod:`.worker.forkserver`): starts it, asks it for workers, ends it.
 
 Nothing here waits without a deadline: what the server is doing is read from a file, a request is one datagram (or a
-few) on a non-blocking socket, and what a worker starts with lies in a file, not in a pipe that has to be emptied.  A
+few) on a non-blocking socket, and what a worker starts with (:mod:`.forked_worker`) lies in a file, not in a pipe.  A
 server that is dead, stopped or stuck is killed and replaced at the next start.  That harms no running worker: each is
 watched by its own pidfd, and only its exit status is lost.
 
@@ -15,39 +15,31 @@ import contextlib
 import functools
 import logging
 import os
-import pickle
 import select
 import socket
+import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
 
 from resilient_exec.lane.forkserver_process import ServerFailed, ServerGone, ServerProcess
-from resilient_exec.lane.loky_start import mend_trackers
-from resilient_exec.lane.surroundings import circumstances, surroundings
-from resilient_exec.process.tree import ON_LINUX
-from resilient_exec.wire.register import anonymous_file
-from resilient_exec.wire.scratch import parent_mark
-from resilient_exec.worker.preparation import Numbered
+from resilient_exec.lane.surroundings import circumstances
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from resilient_exec.worker.seat import Seat
-
-__all__ = ["ForkedWorker", "Forking", "can_fork", "tell_that_there_is_none"]
+__all__ = ["Forking", "can_fork", "receive", "tell_that_there_is_none"]
 
 _logger = logging.getLogger(__name__)
+_ON_LINUX = sys.platform == "linux"
 _LOOK = 0.01  # s between two looks at whether the server is still wanted
 _LEAST = 10.0  # s for a server without modules to be ready
 _REPLY_TIMEOUT = 10.0  # s for a fork, which takes milliseconds
-_STATUS_TIMEOUT = 1.0  # s for an exit status, once the process is dead
-_UNKNOWN_STATUS = 255
 
 
 def can_fork() -> bool:
     """Whether there can be a forkserver on this system: it has pidfds, which some sandboxes refuse, and ``/proc``."""
-    if not (ON_LINUX and hasattr(os, "pidfd_open") and hasattr(socket, "send_fds")):
+    if not (_ON_LINUX and hasattr(os, "pidfd_open") and hasattr(socket, "send_fds")):
         return False
     try:
         os.close(os.pidfd_open(os.getpid()))
@@ -60,7 +52,7 @@ def tell_that_there_is_none(modules: tuple[str, ...]) -> None:
     """Say in the log that there can be no forkserver: for each pool that was to preload, else once, and on Linux."""
     if modules:
         _logger.warning("preload: there is no forkserver on this system; each worker imports what it needs by itself")
-    elif ON_LINUX:
+    elif _ON_LINUX:
         _tell_once("there can be no forkserver here (no pidfds, or no /proc)")
 
 
@@ -221,12 +213,15 @@ class Forking:
                 self._retired.append(server)
                 server = None
             if server is None:
-                server = self._server = ServerProcess(self.modules, self.env, self.log, self.own)
+                server = self._server = ServerProcess(self.modules, self.env, self._write_log, self.own)
             over = [one for one in self._retired if not one.workers]
             self._retired = [one for one in self._retired if one.workers]
         for one in over:
             one.end("it was replaced")
         return server
+
+    def _write_log(self, job: Callable[[], object]) -> None:
+        self.log(job)  # as it is now: the server may have been started before the pool has given a thread for that
 
     @staticmethod
     def _was_ready(server: ServerProcess) -> bool:
@@ -254,7 +249,7 @@ class Forking:
         try:
             with far:
                 server.ask([far.fileno(), *fds])
-            word, _, text = _receive(link, _REPLY_TIMEOUT).partition(" ")
+            word, _, text = receive(link, _REPLY_TIMEOUT).partition(" ")
             if word == "pid":
                 self.count(server, 1)
                 return int(text), link
@@ -273,85 +268,8 @@ class Forking:
             server.workers += more
 
 
-class ForkedWorker:
-    """A worker process that the forkserver has forked.
-
-    Args:
-        forking: whose server.
-        seat: what the worker is given.
-        env: what its environment has besides this process's own.
-        is_wanted: whether to go on waiting for the server to be ready.
-
-    Raises:
-        ServerFailed: the server never became ready.
-        OSError: no process can be started.
-    """
-
-    def __init__(
-        self, forking: Forking, seat: Seat, env: Mapping[str, str], is_wanted: Callable[[], bool] = lambda: True
-    ) -> None:
-        self._forking = forking
-        mend_trackers()
-        try:
-            self._launch(seat, env, is_wanted)
-        except ServerGone:  # as it may be by now for what an earlier worker has done to it
-            self._launch(seat, env, is_wanted)
-
-    def _launch(self, seat: Seat, env: Mapping[str, str], is_wanted: Callable[[], bool]) -> None:
-        server, base = self._forking.ready(is_wanted)
-        travelling = _Travelling(base)
-        mark = next((name for name in env if name.startswith(parent_mark())), "")
-        with open(anonymous_file("resilient-start"), "wb") as file:
-            pickle.dump(({**os.environ, **env}, mark, surroundings(travelling.add)), file)
-            travelling.dump(seat, file)
-            file.flush()
-            self.pid, self._link = self._forking.fork(server, [0, 1, 2, file.fileno(), *travelling.fds])
-        self._server = server
-        self._link.setblocking(False)
-        self._status: int | None = None
-
-    def exitcode(self) -> int | None:
-        """The exit status of the dead worker; 255 where the forkserver died before it could tell."""
-        if self._status is None:
-            word, _, text = _receive(self._link, _STATUS_TIMEOUT).partition(" ")
-            self._status = int(text) if word == "ended" else _UNKNOWN_STATUS
-        return self._status
-
-    def let_go(self) -> None:
-        """Have the worker reaped by the forkserver, and killed if it is not dead."""
-        self._link.close()
-        self._forking.count(self._server, -1)
-
-
-class _Travelling:
-    """Descriptors that travel to a worker, in place of what multiprocessing calls a ``Popen``."""
-
-    DupFd = Numbered
-
-    def __init__(self, base: int) -> None:
-        self._base = base
-        self.fds: list[int] = []
-
-    def add(self, fd: int) -> int:
-        """Have the worker given that descriptor; the number that it will have there."""
-        self.fds.append(fd)
-        return self._base + len(self.fds) - 1
-
-    duplicate_for_child = add
-
-    def dump(self, value: object, file: Any) -> None:
-        """Pickle what holds descriptors, and the locks of multiprocessing."""
-        from multiprocessing.context import set_spawning_popen
-
-        set_spawning_popen(self)  # type: ignore[arg-type]  # for this thread
-        try:
-            pickle.dump(value, file)
-        finally:
-            set_spawning_popen(None)
-
-
-def _receive(link: socket.socket, timeout: float) -> str:
-    """A message; ``closed``, or ``""`` if none has come in time."""
+def receive(link: socket.socket, timeout: float) -> str:
+    """A message of the server; ``closed``, or ``""`` if none has come in time."""
     poller = select.poll()
     poller.register(link, select.POLLIN)
     if not poller.poll(timeout * 1000):

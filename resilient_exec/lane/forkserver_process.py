@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
 import os
 import select
@@ -13,14 +12,15 @@ import socket
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING, Any
 
 from resilient_exec.lane.interpreter import command
 from resilient_exec.lane.surroundings import circumstances
 from resilient_exec.process.executable import check_interpreter
+from resilient_exec.wire.lines import texts_of
 from resilient_exec.wire.register import anonymous_file, read_text
 from resilient_exec.wire.scratch import parent_mark
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -31,7 +31,8 @@ _END_TIMEOUT = 0.5  # s, for a server to reap its children and go
 _TOKEN = 16  # characters
 _LEFT_OUT = "preload: %s is left out, workers import it themselves: %s"
 _PART = 200  # descriptors in one datagram (the kernel takes 253)
-_CODE = "from resilient_exec.worker.forkserver import main; main(*{arguments!r}, own={own!r})"
+# Without the collector, which would look through all that is imported again and again.
+_CODE = "import gc; gc.disable(); from resilient_exec.worker.forkserver import main; main(*{arguments!r}, own={own!r})"
 
 
 def new_mark(token: str = "0" * _TOKEN) -> str:
@@ -133,24 +134,24 @@ class ServerProcess:
             code = self.process.returncode
             self.was_killed = code < 0
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            raise ServerFailed(f"the forkserver died ({how}) while {' '.join(map(str, last))}")
+            raise ServerFailed(f"the forkserver died ({how}) while {' '.join(last)}")
         return None
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """The modules with a ``?`` that it could not import."""
-        return tuple(str(line[1]) for line in self._lines() if line[0] == "left out")
+        return tuple(line[1] for line in self._lines() if line[0] == "left out")
 
     @property
     def doing(self) -> str:
         """What the forkserver was doing last."""
-        return " ".join(map(str, (self._lines() or [["starting"]])[-1]))
+        return " ".join((self._lines() or [["starting"]])[-1])
 
-    def _lines(self) -> list[list[Any]]:
+    def _lines(self) -> list[list[str]]:
         with self._lock:
             if not self._ended:
                 with contextlib.suppress(OSError):  # a signal handler has just ended it
-                    return [json.loads(line) for line in read_text(self.log).split("\n")[:-1]]
+                    return texts_of(read_text(self.log))
             raise ServerFailed(self._ended, is_final=False)
 
     def ask(self, fds: list[int]) -> None:
@@ -177,7 +178,7 @@ class ServerProcess:
             if self._ended:
                 return
             self._ended = why
-            is_ready = '\n["ready"' in read_text(self.log)
+            is_ready = any(line[0] == "ready" for line in texts_of(read_text(self.log)))
             os.close(self.log)
             self.control.close()
         if is_ready:  # it sees that, and goes when all its children are reaped

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.lane.capture import Capture
-from resilient_exec.lane.forkserver_client import ForkedWorker
+from resilient_exec.lane.forked_worker import ForkedWorker
 from resilient_exec.lane.forkserver_process import ServerFailed, new_mark
 from resilient_exec.lane.loky_start import StartedWorker
 from resilient_exec.lane.stacks import Stacks

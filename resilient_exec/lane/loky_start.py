@@ -12,8 +12,6 @@ way.  What is different from loky's own start:
 * *The worker is started with this interpreter's flags, and without the current folder on its path* (see
   :mod:`.lane.interpreter`).
 * *No sentinel pipe*: a worker's death is read from its pidfd.
-* Each start tells the resource trackers of loky and of multiprocessing about semaphores, through a pipe and with a lock
-  held.  A tracker that is stopped reads nothing; once its pipe is full every lane would stand in that write.
 
 These are private names of loky (3.7); ``tests/lane/test_loky_names.py`` watches them.  Where there is no
 ``popen_loky_posix`` (Windows), loky's start is used as it is.
@@ -21,15 +19,11 @@ These are private names of loky (3.7); ``tests/lane/test_loky_names.py`` watches
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
-import select
-import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.lane.interpreter import command
+from resilient_exec.lane.trackers import mend_trackers
 from resilient_exec.process.executable import check_interpreter, interpreter
 from resilient_exec.wire.register import anonymous_file
 from resilient_exec.worker.preparation import Numbered
@@ -39,9 +33,8 @@ if TYPE_CHECKING:
 
     from resilient_exec.worker.seat import Seat
 
-__all__ = ["StartedWorker", "import_loky", "mend_trackers"]
+__all__ = ["StartedWorker", "import_loky"]
 
-_PATIENCE = 1.0  # s, for a tracker to make room in its pipe
 _CHILD = "loky.backend.popen_loky_posix"  # run as a program, it is what a process of loky's does
 _CODE = f"import runpy; runpy.run_module({_CHILD!r}, run_name='__main__', alter_sys=True)"
 
@@ -126,22 +119,3 @@ def _popen_class() -> Any:
                 self.pid = fork_exec.fork_exec(call, self._fds, env=process.env)
 
     return ExecPopen
-
-
-def mend_trackers() -> None:
-    """Kill a resource tracker that has not read for a second; loky and multiprocessing start another by themselves."""
-    if sys.platform == "win32":
-        return
-    for name in ("loky.backend.resource_tracker", "multiprocessing.resource_tracker"):
-        tracker = getattr(sys.modules.get(name), "_resource_tracker", None)
-        fd, pid = getattr(tracker, "_fd", None), getattr(tracker, "_pid", None)
-        if fd is not None and pid is not None and not _takes_more(fd):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _takes_more(fd: int) -> bool:
-    """Whether a page can be written there, which is more than one start writes; waits a second for it."""
-    poller = select.poll()
-    poller.register(fd, select.POLLOUT)
-    return bool(poller.poll(_PATIENCE * 1000))

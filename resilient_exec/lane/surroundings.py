@@ -11,12 +11,13 @@ import contextlib
 import itertools
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 from resilient_exec.process.executable import interpreter
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
 __all__ = ["circumstances", "surroundings"]
 

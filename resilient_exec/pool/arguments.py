@@ -1,32 +1,50 @@
-"""The arguments that only a pool has: their checks, and what they come to."""
+"""The arguments that only a pool has: their checks, and what they come to.
+
+They are checked when the pool is made; what is made of them is imported with its first task (:mod:`.pool.engine`).
+So this imports little, and no ``dataclasses``.
+"""
 
 from __future__ import annotations
 
+import operator
 import os
-from typing import TYPE_CHECKING, Any
 
-from resilient_exec.core.states import Limits
 from resilient_exec.lane.interpreter import fill_standard_descriptors
-from resilient_exec.lane.loky_start import import_loky
-from resilient_exec.pool.options import as_tuple, choice, count, environment, module_names, seconds, size
+from resilient_exec.pool.options import (
+    as_tuple,
+    check_order,
+    choice,
+    count,
+    environment,
+    module_names,
+    seconds,
+    size,
+)
 from resilient_exec.process.cpus import usable_cpus
-from resilient_exec.supervisor.callbacks import warn_of_stalls
-from resilient_exec.supervisor.memory_guard import Pressure
-from resilient_exec.wire.register import AHEAD
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
     from resilient_exec.lane.forkserver_client import Forking
-    from resilient_exec.lane.lane import LokyLane
+    from resilient_exec.model.policies import RetryPolicy
     from resilient_exec.model.ports import Observer
-    from resilient_exec.pool.log_receiver import LogReceiver
-    from resilient_exec.pool.seeding import Seeded
-    from resilient_exec.supervisor.event_loop import EventLoop
     from resilient_exec.wire.script import Script
 
-__all__ = ["check_initargs", "check_observers", "default_workers", "ends_with", "forkserver_of", "in_front_of"]
-__all__ += ["have_log", "lane_maker", "memory_guard", "pool_limits", "receiver", "worker_variables"]
+__all__ = [
+    "DEFAULT_RETRY",
+    "Plan",
+    "check_initargs",
+    "check_observers",
+    "default_workers",
+    "forkserver_of",
+    "memory_reserve_of",
+    "pool_limits",
+    "seed_of",
+    "task_options",
+    "worker_variables",
+]
 
 # Each library reads its own when it is loaded.  Those of the second line follow OMP_NUM_THREADS where they have none.
 _THREADS_OF_THEIR_OWN = ("OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS")
@@ -34,6 +52,62 @@ _THREADS_AS_OPENMP = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREA
 
 
 _TIMES = ("start_timeout", "start_patience", "stop_timeout")
+
+
+class _DefaultRetry:
+    def __repr__(self) -> str:
+        return "RetryPolicy()"
+
+
+DEFAULT_RETRY: Any = _DefaultRetry()
+
+
+class Plan:
+    """The checked arguments of a pool.
+
+    Attributes:
+        limits: what the core goes by: arguments of ``Limits``.
+        options: those of its tasks, by name, as far as they are not the default ones.
+        workers: how its workers are made: arguments of ``WorkerSettings``.
+        observers: what is told each event.
+        stall_timeout: seconds, or ``None``.
+        memory_reserve: bytes, ``"auto"``, or ``None``.
+        logs: whether the log records of tasks are forwarded.
+        seed: from which random numbers follow; ``None``: none.
+    """
+
+    def __init__(
+        self,
+        limits: dict[str, Any],
+        options: dict[str, Any],
+        workers: dict[str, Any],
+        observers: tuple[Observer, ...],
+        *,
+        stall_timeout: float | None,
+        memory_reserve: int | str | None,
+        logs: bool,
+        seed: int | None,
+    ) -> None:
+        self.limits, self.options, self.workers = limits, options, workers
+        self.stall_timeout, self.memory_reserve = stall_timeout, memory_reserve
+        self.observers, self.logs, self.seed = observers, logs, seed
+
+
+def task_options(
+    *, timeout: float | None, soft_timeout: float | None, retry: RetryPolicy | int, memory_limit: int | str | None
+) -> dict[str, Any]:
+    """The options that tasks have by default, checked; the retry policy only where it is not the default one."""
+    found: dict[str, Any] = {
+        "timeout": seconds("timeout", timeout),
+        "soft_timeout": seconds("soft_timeout", soft_timeout),
+        "memory_limit": size("memory_limit", memory_limit),
+    }
+    check_order(found["soft_timeout"], found["timeout"])
+    if retry is not DEFAULT_RETRY:
+        from resilient_exec.model.policies import as_policy
+
+        found["retry"] = as_policy(retry)
+    return found
 
 
 def default_workers() -> int:
@@ -67,54 +141,23 @@ def pool_limits(
     times: tuple[float, float, float],
     max_memory_per_worker: int | str | None,
     on_stall: str,
-) -> Limits:
-    """What the core goes by, checked; ``times`` are ``start_timeout``, ``start_patience`` and ``stop_timeout``."""
+) -> dict[str, Any]:
+    """What the core goes by, checked, as arguments of ``Limits``.
+
+    ``times`` are ``start_timeout``, ``start_patience`` and ``stop_timeout``.
+    """
     start_timeout, start_patience, stop_timeout = map(_time, _TIMES, times)
     if max_tasks_per_worker is not None:
         count("max_tasks_per_worker", max_tasks_per_worker)
-    return Limits(
-        lanes=lanes,
-        max_tasks_per_worker=max_tasks_per_worker,
-        start_timeout=start_timeout,
-        start_patience=start_patience,
-        stop_timeout=stop_timeout,
-        max_memory_per_worker=size("max_memory_per_worker", max_memory_per_worker),
-        kill_stalled=choice("on_stall", on_stall, ("report", "kill")) == "kill",
-        depth=AHEAD,
-        first_depth=1,
-    )
-
-
-def receiver(logs: str | None) -> LogReceiver | None:
-    """Return what takes the log records of tasks; ``None``: they are not wanted here."""
-    if logs is None:
-        return None
-    choice("logs", logs, ("forward",))
-    from resilient_exec.pool.log_receiver import LogReceiver
-
-    return LogReceiver()
-
-
-def in_front_of(
-    initializer: Callable[..., object] | None,
-    initargs: tuple[Any, ...],
-    seed: Seeded | None,
-    logs: LogReceiver | None,
-) -> tuple[Callable[..., object] | None, tuple[Any, ...]]:
-    """What each worker calls at its start: the user's initializer, with what the pool has to set up in front of it."""
-    if (initializer, seed, logs) == (None, None, None):
-        return None, initargs
-    import_loky()  # its pickler takes what a worker starts with
-    if seed is None and logs is None:
-        return initializer, initargs
-    from resilient_exec.worker.setup import set_up
-
-    return set_up, (
-        seed.seed if seed is not None else None,
-        logs.forwarding if logs is not None else None,
-        initializer,
-        initargs,
-    )
+    return {
+        "lanes": lanes,
+        "max_tasks_per_worker": max_tasks_per_worker,
+        "start_timeout": start_timeout,
+        "start_patience": start_patience,
+        "stop_timeout": stop_timeout,
+        "max_memory_per_worker": size("max_memory_per_worker", max_memory_per_worker),
+        "kill_stalled": choice("on_stall", on_stall, ("report", "kill")) == "kill",
+    }
 
 
 def _time(name: str, value: float) -> float:
@@ -126,33 +169,27 @@ def _time(name: str, value: float) -> float:
     return checked
 
 
-def check_observers(given: Iterable[Observer], stall_timeout: float | None) -> tuple[Observer, ...]:
-    """The observers, checked; with the one that warns, where stalls are looked for."""
+def check_observers(given: Iterable[Observer]) -> tuple[Observer, ...]:
+    """The observers, checked."""
     observers = as_tuple("observers", given)
     for observer in observers:
         if not callable(observer):
             raise TypeError(f"an observer must be a callable that takes an event; got {observer!r}")
-    return (*observers, warn_of_stalls) if stall_timeout is not None else observers
+    return observers
 
 
-def memory_guard(reserve: int | str | None) -> Pressure | None:
-    """The guard for the machine's memory, as far as it is wanted."""
-    if reserve == "auto":
-        return Pressure()
-    checked = size("memory_reserve", reserve)
-    return Pressure(checked) if checked is not None else None
+def memory_reserve_of(reserve: int | str | None) -> int | str | None:
+    """The reserve in bytes; ``"auto"`` and ``None`` stay."""
+    return "auto" if reserve == "auto" else size("memory_reserve", reserve)
 
 
-def lane_maker(stall: float | None, weigh: bool, *worker: Any) -> Callable[[int, EventLoop], LokyLane]:  # noqa: FBT001
-    """What makes a lane.  The supervisor keeps it, so it refers to no pool, which could not be dropped then."""
-
-    def make_lane(number: int, loop: EventLoop) -> LokyLane:
-        from resilient_exec.lane.lane import LaneSettings, LokyLane
-        from resilient_exec.lane.lease import WorkerSettings
-
-        return LokyLane(number, loop, LaneSettings(WorkerSettings(*worker), stall, weigh))
-
-    return make_lane
+def seed_of(seed: int | None) -> int | None:
+    """``seed``, checked; ``None``: there is none."""
+    if seed is None:
+        return None
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise TypeError(f"seed must be a whole number, or None; got {seed!r}")
+    return operator.index(seed)
 
 
 def check_initargs(
@@ -176,7 +213,7 @@ def forkserver_of(
     start_timeout: float,
     script: Script | None,
 ) -> Forking | None:
-    """What forks the workers of a pool; ``None``: they are started by exec.  This process is made ready for either.
+    """What forks the workers of a pool; ``None``: they are started by exec.
 
     Args:
         wanted: the pool's ``forkserver=``.
@@ -204,16 +241,4 @@ def forkserver_of(
         return forking
     if wanted:
         tell_that_there_is_none(modules)
-    import_loky()
     return None
-
-
-def have_log(forking: Forking | None, log: Callable[[Callable[[], object]], object]) -> None:
-    """Have what forks workers write to the log by ``log(job)``, so that no handler holds it up."""
-    if forking is not None:
-        forking.log = log
-
-
-def ends_with(forking: Forking | None) -> Callable[[], object]:
-    """Return what is to be called when the last lane of a pool has ended."""
-    return (lambda: None) if forking is None else forking.close

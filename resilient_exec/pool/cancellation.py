@@ -7,9 +7,12 @@ trio is imported here.
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from resilient_exec.model.errors import SoftTimeout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["cancelling_task", "cancels"]
 

@@ -1,25 +1,25 @@
-"""The options of a task, and the checks of arguments: each error names the value and the rule."""
+"""The checks of arguments: each error names the value and the rule."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, TypeVar
 
-from resilient_exec.model.policies import RetryPolicy, as_policy
-from resilient_exec.model.task import Task
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+    from collections.abc import Iterable
 
 __all__ = [
     "LONGEST",
     "UNSET",
-    "Options",
     "WrongSetting",
+    "as_float",
     "as_tuple",
+    "check_order",
     "choice",
     "count",
     "environment",
@@ -28,7 +28,6 @@ __all__ = [
     "size",
 ]
 
-T = TypeVar("T")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _LEAST_SIZE = 1 << 20  # bytes: what is less is a number of megabytes, or a slip
@@ -49,83 +48,7 @@ class _Unset:
 UNSET: Any = _Unset()
 
 
-@dataclass(frozen=True)
-class Options:
-    """How one task is to be run."""
-
-    timeout: float | None = None
-    retry: RetryPolicy = RetryPolicy()  # noqa: RUF009  frozen
-    key: Hashable = UNSET
-    label: str = ""
-    priority: float = 0
-    soft_timeout: float | None = None
-    memory_limit: int | None = None
-    cost: float = 0
-
-    def task(self, number: int, label: str, key: Hashable, name: str, cargo: Any) -> Task:
-        """A task that is to be run so."""
-        return Task(
-            number,
-            self.retry,
-            self.timeout,
-            self.priority,
-            label,
-            self.soft_timeout,
-            self.memory_limit,
-            key,
-            name,
-            self.cost,
-            cargo,
-        )
-
-    def with_(self, **changes: Any) -> Options:
-        """The same with ``changes``, checked; what is ``UNSET`` in them stays as it is."""
-        given = {name: value for name, value in changes.items() if value is not UNSET}
-        for name, value in given.items():
-            given[name] = _CHECKS[name](name, value)
-        changed = replace(self, **given)
-        soft, hard = changed.soft_timeout, changed.timeout
-        if soft is not None and hard is not None and soft >= hard:
-            raise ValueError(
-                f"soft_timeout ({soft:g} s) must be less than timeout ({hard:g} s): it comes first, and leaves the "
-                "task the time between them; soft_timeout=None takes it away"
-            )
-        return changed
-
-
-def _key(_: str, key: Any) -> Any:
-    """A key must be hashable, equal to itself (a NaN is not), and printable: it is looked up and told by everybody."""
-    hash(key)  # raises a TypeError that names the type
-    kind = f"{type(key).__module__}.{type(key).__qualname__}"
-    try:
-        same, text = bool(key == key), repr(key)  # noqa: PLR0124  that is the question
-    except Exception as error:
-        raise TypeError(
-            f"a key of type {kind} cannot be used: comparing or printing it raised {type(error).__name__}: {error}; "
-            "use a number or a text"
-        ) from error
-    if not same:
-        raise ValueError(f"a key must be equal to itself, else it can never be found again; got {text}")
-    return key
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a text; got {value!r}")
-    return str.__str__(value)  # one of a subclass has methods that are the user's code
-
-
-def _number(name: str, value: Any) -> int | float:
-    rule = f"{name} must be a number, larger goes first"
-    if not isinstance(value, Real):
-        raise TypeError(f"{rule}; got {value!r}")
-    number = int(value) if isinstance(value, Integral) else float(value)
-    if math.isnan(_as_float(number)):
-        raise ValueError(f"{name} must be a number that can be compared; got {value!r}")
-    return number
-
-
-def _as_float(value: Any) -> float:
+def as_float(value: Any) -> float:
     """A number as a ``float``; what is too large for one is infinite."""
     try:
         return float(value)
@@ -139,10 +62,19 @@ def seconds(name: str, value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number of seconds or None; got {value!r}")
-    number = _as_float(value)
+    number = as_float(value)
     if not 0 < number < LONGEST:
         raise ValueError(f"{name} must be a finite number of seconds greater than 0, or None; got {value!r}")
     return number
+
+
+def check_order(soft: float | None, hard: float | None) -> None:
+    """Refuse a ``soft_timeout`` that would not come before the ``timeout``."""
+    if soft is not None and hard is not None and soft >= hard:
+        raise ValueError(
+            f"soft_timeout ({soft:g} s) must be less than timeout ({hard:g} s): it comes first, and leaves the "
+            "task the time between them; soft_timeout=None takes it away"
+        )
 
 
 def as_tuple(name: str, value: Iterable[T]) -> tuple[T, ...]:
@@ -217,15 +149,3 @@ def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
     return str(value)
-
-
-_CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "timeout": seconds,
-    "soft_timeout": seconds,
-    "memory_limit": size,
-    "retry": lambda _, value: as_policy(value),
-    "priority": _number,
-    "cost": _number,
-    "label": _text,
-    "key": _key,
-}

@@ -1,72 +1,58 @@
 """The pool: a ``concurrent.futures.Executor`` whose tasks may hang, crash and die.
 
-It checks arguments, pickles calls in the caller's thread (so that what cannot be pickled shows the caller's line),
-and hands everything else to the supervisor.
+It checks arguments.  What it works with (:mod:`.pool.engine`: the supervisor, and what pickles calls in the caller's
+thread, so that what cannot be pickled shows the caller's line) is imported and made with its first task, while the
+forkserver starts.  So what is imported here is on the way of every first result, and kept small
+(``tests/pool/test_first_task.py``).
 """
 
 from __future__ import annotations
 
-import itertools
-import logging
+import contextlib
 import os
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, TypeVar
 
-from resilient_exec.core.lane_port import ChunkParcel, Parcel
-from resilient_exec.core.messages import ShutdownAsked
 from resilient_exec.model.errors import PoolBroken, PoolClosed
-from resilient_exec.model.policies import RetryPolicy
-from resilient_exec.model.summary import Summary, named
-from resilient_exec.model.task import NotSent
-from resilient_exec.pool import keys
 from resilient_exec.pool.arguments import (
+    DEFAULT_RETRY,
+    Plan,
     check_initargs,
     check_observers,
     default_workers,
-    ends_with,
     forkserver_of,
-    have_log,
-    in_front_of,
-    lane_maker,
-    memory_guard,
+    memory_reserve_of,
     pool_limits,
-    receiver,
+    seed_of,
+    task_options,
     worker_variables,
 )
-from resilient_exec.pool.calling import callers_line
 from resilient_exec.pool.cancellation import cancelling_task, cancels
-from resilient_exec.pool.chunk_packing import PackedCalls
-from resilient_exec.pool.live import register
-from resilient_exec.pool.mapping import run_chunk
-from resilient_exec.pool.options import (
-    UNSET,
-    Options,
-    choice,
-    count,
-    seconds,
-)
+from resilient_exec.pool.once import Once
+from resilient_exec.pool.options import choice, count, seconds
 from resilient_exec.pool.refusals import check_program, refuse_unknown
-from resilient_exec.pool.seeding import seeded
-from resilient_exec.pool.snapshot import Snapshot, counts_of, in_words
-from resilient_exec.pool.submission import Front, label_of
+from resilient_exec.pool.submission import Front
 from resilient_exec.supervisor import exit_hook
-from resilient_exec.supervisor.chunk_future import ChunkFuture
-from resilient_exec.supervisor.future import ResilientFuture
 from resilient_exec.supervisor.latch import is_supervising
-from resilient_exec.supervisor.loop import Supervisor
-from resilient_exec.wire.payload import Unsendable, pack_call
 from resilient_exec.wire.script import check_not_importing, find_script
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Never, Self
 
+    from resilient_exec.model.policies import RetryPolicy
     from resilient_exec.model.ports import Observer
+    from resilient_exec.pool.engine import Engine
+    from resilient_exec.pool.task_options import Options
+    from resilient_exec.supervisor.future import ResilientFuture
+    from resilient_exec.supervisor.loop import Supervisor
 
 __all__ = ["ResilientPool"]
 
-T = TypeVar("T")
-_logger = logging.getLogger(__name__)
+_SHUT = "cannot schedule new futures after shutdown"
 _LOOK_UP = 0.2  # s, between two looks whether the asyncio task that waits for a pool was cancelled meanwhile
 
 
@@ -164,7 +150,7 @@ class ResilientPool(Front, Executor):
         start_timeout: float = 120,
         start_patience: float = 30,
         stop_timeout: float = 5,
-        retry: RetryPolicy | int = RetryPolicy(),  # noqa: B008  frozen
+        retry: RetryPolicy | int = DEFAULT_RETRY,
         memory_limit: int | str | None = None,
         memory_reserve: int | str | None = "auto",
         stall_timeout: float | None = None,
@@ -187,100 +173,90 @@ class ResilientPool(Front, Executor):
     ) -> None:
         refuse_unknown(unknown, ResilientPool.__init__.__kwdefaults__ or ())
         check_program()
-        self._options = Options().with_(
-            timeout=timeout, soft_timeout=soft_timeout, retry=retry, memory_limit=memory_limit
-        )
+        options = task_options(timeout=timeout, soft_timeout=soft_timeout, retry=retry, memory_limit=memory_limit)
         lanes = self._max_workers = default_workers() if max_workers is None else count("max_workers", max_workers)
-        stall = seconds("stall_timeout", stall_timeout)
-        observers, guard = check_observers(observers, stall), memory_guard(memory_reserve)
         times = (start_timeout, start_patience, stop_timeout)
         limits = pool_limits(lanes, max_tasks_per_worker, times, max_memory_per_worker, on_stall)
-        choice("output", output, ("inherit", "capture", "discard"))
-        self._fresh_locks = fresh = bool(fresh_locks)
-        self._script = script = find_script(choice("main", main, ("auto", "import", "value")))
-        initargs = check_initargs(initializer, initargs, script)
-        variables = worker_variables(env, inner_max_num_threads, lanes)
-        forking = self._forking = forkserver_of(forkserver, preload, variables, limits.start_timeout, script)
-        self._seeded, self._logs = seeded(seed), receiver(logs)
-        initializer, initargs = in_front_of(initializer, initargs, self._seeded, self._logs)
+        stall = seconds("stall_timeout", stall_timeout)
+        observers, reserve = check_observers(observers), memory_reserve_of(memory_reserve)
+        script = find_script(choice("main", main, ("auto", "import", "value")))
+        self._script, variables = script, worker_variables(env, inner_max_num_threads, lanes)
+        forking = self._forking = forkserver_of(forkserver, preload, variables, limits["start_timeout"], script)
+        workers = {
+            "initializer": initializer,
+            "initargs": check_initargs(initializer, initargs, script),
+            "output": choice("output", output, ("inherit", "capture", "discard")),
+            "fresh_locks": bool(fresh_locks),
+            "env": variables,
+            "forking": forking,
+            "script": script,
+        }
+        logged, seed = logs is not None and bool(choice("logs", logs, ("forward",))), seed_of(seed)
+        self._plan = Plan(
+            limits, options, workers, observers, stall_timeout=stall, memory_reserve=reserve, logs=logged, seed=seed
+        )
+        self._once = Once()
+        self._engine: Engine | None = None
         self._pid, self._here, self._shut = os.getpid(), _here, False
-        self._numbers, self._keys = itertools.count(), keys.Keys()
-        worker = (initializer, initargs, output, fresh, variables, forking, script)
-        make_lane = lane_maker(stall, limits.max_memory_per_worker is not None, *worker)
-        self._supervisor = Supervisor(limits, make_lane, observers, guard, ends_with(forking))
-        have_log(forking, self._supervisor.log.run)
-        exit_hook.end_at_exit(self._supervisor)
-        if self._logs is not None:
-            self._logs.start(self._supervisor)
-        # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
-        self._finalizer = register(self, _end_dropped, self._supervisor, self._pid)
 
     def _enqueue(
-        self, options: Options, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, options: Options | None, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> ResilientFuture[T]:
         self._check_open()
         check_not_importing()
-        if self._forking is not None and not self._forking.has_begun:
-            self._forking.begin()  # it imports what it needs while this process goes on with the first task
-        if fn is run_chunk and not kwargs:
-            return self._enqueue_chunk(options, *args)  # type: ignore[return-value]
-        call: Any = b""
-        problem = None
-        try:
-            call = pack_call(fn, args, kwargs, fresh_locks=self._fresh_locks, script=self._script)
-        except Unsendable as unsendable:
-            text = f"cannot be sent to a worker: {unsendable}; it was submitted in {callers_line()}"
-            problem = NotSent(text, unsendable.__cause__)
-        label = options.label or label_of(fn)
-        number, key, name, packed = self._named(options)
-        parcel = Parcel(call, packed)
-        future: ResilientFuture[T] = ResilientFuture(key, label, Summary(args, kwargs), self._supervisor, number)
-        if options.retry.total is not None:
-            future._most = options.retry.total
-        self._announce(options, future, parcel)
-        self._supervisor.submit(options.task(number, label, key, name, parcel), problem)
-        return future
+        engine = self._engine
+        if engine is None or (self._forking is not None and not self._forking.has_begun):
+            engine = self._made(for_work=True)
+            self._check_open()  # it may have been shut down meanwhile
+        return engine.enqueue(options, fn, args, kwargs)
 
-    def _enqueue_chunk(
-        self, options: Options, fn: Callable[..., T], calls: list[tuple[Any, ...]]
-    ) -> ResilientFuture[list[T]]:
-        packed = PackedCalls(fn, calls, fresh_locks=self._fresh_locks, script=self._script)
-        label = options.label or label_of(fn)
-        number, key, name, packed_key = self._named(options, len(calls))
-        parcel = ChunkParcel(packed.head, packed.places, packed.calls, packed_key)
-        numbered, size = options.key is UNSET, len(calls)
-        told = (key, label, packed.arguments, self._supervisor, number, size)
-        future: ChunkFuture[T] = ChunkFuture(*told, numbered=numbered)
-        self._announce(options, future, parcel)
-        task = options.task(number, label, key, name, parcel)
-        task.calls, task.group = size, packed.group(number, numbered=numbered)
-        for part, problem in packed.parts(task, callers_line):
-            self._supervisor.submit(part, problem)
-        return future
+    def _made(self, *, for_work: bool = False) -> Engine:
+        """What this pool works with, made now where it is not there yet.
 
-    def _announce(self, options: Options, future: ResilientFuture[Any], parcel: Parcel | ChunkParcel) -> None:
-        """A task is about to be submitted: its key is taken, its label known."""
-        parcel.future = future
-        if options.key is not UNSET:
-            self._keys.claim(future.key, parcel)
-        if self._logs is not None:
-            self._logs.labels.add(future)
-
-    def _named(self, options: Options, calls: int = 1) -> tuple[int, Hashable, str, bytes | None]:
-        """The number of a new task, its key, the key as a text, and as it travels (empty where the number will do).
-
-        Of a chunk of so many ``calls``: the number of the first one.
+        Args:
+            for_work: whether there is a task; then the forkserver is started, too, before anything else.
         """
-        number = next(self._numbers) if calls == 1 else keys.take(self._numbers, calls)
-        if options.key is UNSET and self._seeded is None:
-            while self._keys.is_any_taken(range(number, number + calls)):
-                number = keys.take(self._numbers, calls)
-            return number, number, "", None
-        key = options.key if self._seeded is None else self._seeded.key_of(options, calls)
-        if type(key) is int and options.key is not UNSET and self._supervisor.has_default_key(key):
-            raise ValueError(keys.IN_USE.format(key))
-        packed = keys.packed(key)
-        return number, key, keys.name_of(key) or ("" if packed else named(key)), packed
+        once, forking = self._once, self._forking
+        try:
+            engine: Engine = once.get(lambda: self._make(for_work=for_work))
+        finally:
+            if once.has_failed and once is self._once:
+                self._once = Once()  # for the next task, should that fare better
+        if for_work and forking is not None and not forking.has_begun:
+            forking.begin()
+        return engine
+
+    def _make(self, *, for_work: bool) -> Engine:
+        self._check_open()
+        forking = self._forking
+        try:
+            if for_work and forking is not None:
+                forking.begin()  # it imports what it needs while this process does
+            from resilient_exec.pool.engine import Engine
+            from resilient_exec.pool.live import register
+
+            engine = Engine(self._plan)
+        except BaseException:
+            if forking is not None:
+                forking.cool()
+            raise
+        # A pool that is dropped finishes its pending work, then ends; the supervisor's thread does not keep the pool.
+        self._finalizer = register(self, _end_dropped, engine, self._pid)
+        self._engine = engine
+        if self._shut:  # meanwhile, by a finalizer that ran in this thread and could not wait
+            engine.end(why="shutdown()")
+        return engine
+
+    @property
+    def _supervisor(self) -> Supervisor:
+        return self._made().supervisor
+
+    def _options_here(self) -> Options:
+        if self._engine is not None:
+            return self._engine.options
+        from resilient_exec.pool.task_options import Options
+
+        return Options(**self._plan.options)
 
     def _check_open(self) -> None:
         if self._here is not _here:
@@ -290,10 +266,9 @@ class ResilientPool(Front, Executor):
         if exit_hook.exiting():
             raise PoolClosed("cannot schedule new futures after interpreter shutdown")
         if self._shut:
-            raise PoolClosed("cannot schedule new futures after shutdown")
-        broken = self._supervisor.core.broken
-        if broken is not None:
-            raise PoolBroken(broken)
+            raise PoolClosed(_SHUT)
+        if self._engine is not None:
+            self._engine.check_works()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill: bool = False) -> None:  # noqa: FBT001, FBT002
         """Take no more tasks, and end the workers when the last is done.
@@ -308,14 +283,23 @@ class ResilientPool(Front, Executor):
         self._shut = True
         if self._pid != os.getpid():
             return  # in a forked child there is nothing of this pool
+        engine = self._engine or self._engine_on_its_way()
+        if engine is None:
+            return
         self._finalizer.detach()
         why = "shutdown(kill=True)" if kill else "shutdown(cancel_futures=True)" if cancel_futures else "shutdown()"
-        self._supervisor.post(ShutdownAsked(cancel=cancel_futures, kill=kill, why=why))
+        engine.end(cancel=cancel_futures, kill=kill, why=why)
         if wait and not is_supervising():  # a finalizer may run in a thread of a pool's, which cannot wait for itself
-            self._supervisor.ended.wait()
-            self._supervisor.join()
-            if self._logs is not None:
-                self._logs.join()
+            engine.join()
+
+    def _engine_on_its_way(self) -> Engine | None:
+        """What another thread is just making; ``None``: there never was a task."""
+        if self._once.has_begun and not is_supervising():
+            with contextlib.suppress(Exception):
+                return self._made()
+        if self._forking is not None:
+            self._forking.close()
+        return None
 
     def preloaded(self) -> tuple[str, ...] | None:
         """Have the forkserver started, and ``preload`` done, now, rather than with the first task, and wait for it.
@@ -329,6 +313,7 @@ class ResilientPool(Front, Executor):
         self._check_open()
         if self._forking is None:
             return None
+        self._made()
         try:
             return self._forking.warm(lambda: not self._shut)
         except (RuntimeError, OSError) as error:
@@ -357,10 +342,10 @@ class ResilientPool(Front, Executor):
 
     def _wait_beside(self, task: Any) -> None:  # on Python 3.14 a Ctrl-C where a loop jumps back skips its `except`
         """Wait for the end, and look meanwhile whether the asyncio task that does so, if one does, was cancelled."""
-        if task is None:
+        if task is None or self._engine is None:
             return
         self.shutdown(wait=False)
-        while not self._supervisor.ended.wait(_LOOK_UP):
+        while not self._engine.supervisor.ended.wait(_LOOK_UP):
             if task.cancelling():
                 self.shutdown(wait=False, kill=True, cancel_futures=True)
 
@@ -374,16 +359,22 @@ class ResilientPool(Front, Executor):
             ``state``, ``pid``, and the ``key``, ``attempt`` and ``elapsed`` (s) of the task it runs; with psutil's
             figures ``rss`` (bytes) and ``cpu`` (s) of its worker, ``None`` where there is none.
         """
-        return Snapshot.of(self._supervisor, self._logs.dropped if self._logs is not None else 0)
+        from resilient_exec.pool.snapshot import Snapshot
+
+        engine = self._engine
+        if engine is None:
+            return Snapshot.of_none()
+        return Snapshot.of(engine.supervisor, engine.logs.dropped if engine.logs is not None else 0)
 
     def __reduce__(self) -> Any:
         raise TypeError("a pool cannot be pickled: a task that needs one makes it, or calls get_reusable_pool(...)")
 
     def __repr__(self) -> str:
-        counts = in_words(counts_of(self._supervisor))
-        broken = ", broken" if self._supervisor.core.broken is not None else ""
-        ended = ", ended" if self._supervisor.ended.is_set() else ", ending" if self._shut else ""
-        return f"<{type(self).__name__} {_workers(self._max_workers)}, {counts}{broken}{ended}>"
+        engine = self._engine
+        state = engine.state() if engine is not None else "0 pending, 0 running"
+        is_over = engine is None or engine.supervisor.ended.is_set()
+        ended = "" if not self._shut else ", ended" if is_over else ", ending"
+        return f"<{type(self).__name__} {_workers(self._max_workers)}, {state}{ended}>"
 
 
 _here = object()  # another one in each fork of this process: to compare it asks no system
@@ -395,6 +386,6 @@ def _workers(number: int) -> str:
     return f"{number} worker{'' if number == 1 else 's'}"
 
 
-def _end_dropped(supervisor: Supervisor, pid: int) -> None:
+def _end_dropped(engine: Engine, pid: int) -> None:
     if pid == os.getpid():
-        supervisor.post(ShutdownAsked(why="the pool was dropped"))
+        engine.end(why="the pool was dropped")

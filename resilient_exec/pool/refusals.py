@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
-from typing import TYPE_CHECKING, Any
 
 from resilient_exec.model.errors import PoolBroken
 from resilient_exec.process.executable import check_not_frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
 __all__ = ["check_program", "refuse_unknown"]
 
@@ -73,6 +73,8 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
         TypeError: there is one.
     """
     for name in given:
+        import difflib
+
         hint = ""
         if name in _ELSEWHERE:
             ours = _ELSEWHERE[name]

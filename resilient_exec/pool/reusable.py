@@ -57,8 +57,7 @@ class _KeptPool(ResilientPool):
         with self._use_lock:
             if self._shut:
                 return
-            snapshot = self._supervisor.core.unsettled()
-            if snapshot:
+            if self._engine is not None and self._engine.supervisor.core.unsettled():
                 self.touch()
             left = self._used + self.idle_timeout - time.monotonic()
             if left <= 0:

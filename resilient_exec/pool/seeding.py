@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import operator
 from typing import TYPE_CHECKING
 
 from resilient_exec.pool.keys import take
-from resilient_exec.pool.options import UNSET, Options
+from resilient_exec.pool.options import UNSET
 from resilient_exec.worker.random_streams import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["Seeded", "seeded"]
+    from resilient_exec.pool.task_options import Options
+
+__all__ = ["Seeded"]
 
 
 class Seeded:
@@ -33,12 +34,3 @@ class Seeded:
             canonical(options.key)
             return options.key
         return take(self._numbers, calls)
-
-
-def seeded(seed: int | None) -> Seeded | None:
-    """``seed``, checked; ``None``: there is none."""
-    if seed is None:
-        return None
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise TypeError(f"seed must be a whole number, or None; got {seed!r}")
-    return Seeded(operator.index(seed))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Snapshot", "counts_of", "in_words"]
 
 _MIB = 1 << 20
+_COUNTS = ("pending", "running", "backing_off", "done", "failed", "cancelled")
 _ALWAYS = ("pending", "running")  # told when there are none, too
 
 
@@ -28,6 +29,11 @@ class Snapshot(dict[str, Any]):
         lanes = [{**lane, **_usage(lane["pid"])} for lane in supervisor.core.lanes(supervisor.now())]
         dropped = supervisor.dropped_events
         return cls(counts_of(supervisor), dropped_events=dropped, dropped_logs=dropped_logs, lanes=lanes)
+
+    @classmethod
+    def of_none(cls) -> Snapshot:
+        """Return the snapshot of a pool that has never had a task."""
+        return cls(dict.fromkeys(_COUNTS, 0), dropped_events=0, dropped_logs=0, lanes=[])
 
     def __str__(self) -> str:
         return "\n".join([in_words(self), *map(_line, self["lanes"])])
@@ -46,8 +52,7 @@ def counts_of(supervisor: Supervisor) -> dict[str, int]:
 
 def in_words(counts: Mapping[str, Any]) -> str:
     """Such as ``3 pending, 1 running, 17 done``."""
-    names = ("pending", "running", "backing_off", "done", "failed", "cancelled")
-    return ", ".join(f"{counts[n]} {n.replace('_', ' ')}" for n in names if counts[n] or n in _ALWAYS)
+    return ", ".join(f"{counts[n]} {n.replace('_', ' ')}" for n in _COUNTS if counts[n] or n in _ALWAYS)
 
 
 def _line(lane: Mapping[str, Any]) -> str:

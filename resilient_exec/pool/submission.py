@@ -11,39 +11,39 @@ import sys
 import time
 from abc import abstractmethod
 from collections import deque
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
 
-from resilient_exec.pool.mapping import checked_chunksize, map_in_chunks, run_chunk
-from resilient_exec.pool.options import UNSET, Options, count
-from resilient_exec.supervisor.future import ResilientFuture, Settled
+from resilient_exec.pool.options import UNSET, count
 from resilient_exec.supervisor.latch import deadline_after
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from resilient_exec.model.policies import RetryPolicy
+    from resilient_exec.pool.task_options import Options
+    from resilient_exec.supervisor.future import ResilientFuture, Settled
 
-__all__ = ["Front", "PoolView", "label_of"]
+__all__ = ["Front", "PoolView"]
 
-T = TypeVar("T")
 _AHEAD = 2  # calls per lane that `settled` keeps waiting or running
-
-
-def label_of(fn: Callable[..., Any]) -> str:
-    """What a call is called in events and errors."""
-    return getattr(fn, "__qualname__", "") or type(fn).__qualname__
 
 
 class Front:
     """Submits, maps and settles with the options that it carries."""
 
-    _options: Options
+    _options: Options | None = None  # of a view; None: the pool's own
     _max_workers: int
 
     @abstractmethod
+    def _options_here(self) -> Options:
+        """With which tasks are submitted through this."""
+
+    @abstractmethod
     def _enqueue(
-        self, options: Options, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, options: Options | None, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> ResilientFuture[T]:
         """Take one task in."""
 
@@ -109,7 +109,7 @@ class Front:
             cost: how dear the task is, compared with others of the same priority: the dearest goes first, so that none
                 of them is left over at the end.  Any measure will do: seconds, rows, steps.
         """
-        changed = self._options.with_(
+        changed = self._options_here().with_(
             timeout=timeout,
             soft_timeout=soft_timeout,
             memory_limit=memory_limit,
@@ -151,6 +151,8 @@ class Front:
         long are given to a worker that has nothing to do.  A mistake that a call leaves in its process is found a
         millisecond later, not before the next quick call.
         """
+        from resilient_exec.pool.mapping import checked_chunksize, map_in_chunks, run_chunk
+
         chunksize = checked_chunksize(chunksize)
         if buffersize is not None:
             buffersize = min(count("buffersize", buffersize), sys.maxsize)
@@ -225,6 +227,8 @@ def _each_result(
 
 
 def _next_settled(done: queue.SimpleQueue[ResilientFuture[T]], index_of: dict[ResilientFuture[T], int]) -> Settled[T]:
+    from resilient_exec.supervisor.future import Settled
+
     future = done.get()
     return Settled.of(index_of.pop(future), future)
 
@@ -242,14 +246,19 @@ def _result(future: ResilientFuture[T], timeout: float | None) -> T:
 class PoolView(Front):
     """A pool with other options, made by ``pool.options(...)``.  It owns nothing: shut the pool down, not the view."""
 
+    _options: Options
+
     def __init__(self, pool: Front, options: Options) -> None:
         self._owner = pool
         self._options = options
         self._max_workers = pool._max_workers
 
+    def _options_here(self) -> Options:
+        return self._options
+
     def __repr__(self) -> str:
-        chosen = {field.name: getattr(self._options, field.name) for field in fields(Options)}
-        plain = Options()
+        plain = type(self._options)()
+        chosen = vars(self._options)
         changed = (f"{name}={value!r}" for name, value in chosen.items() if value != getattr(plain, name))
         owner = self._owner
         while isinstance(owner, PoolView):
@@ -257,6 +266,6 @@ class PoolView(Front):
         return f"<PoolView {', '.join(changed)} of {owner!r}>"
 
     def _enqueue(
-        self, options: Options, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, options: Options | None, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> ResilientFuture[T]:
         return self._owner._enqueue(options, fn, args, kwargs)

@@ -11,19 +11,20 @@ import atexit
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
+
+    class Endable(Protocol):
+        """What is to be ended at exit."""
+
+        def end_at_exit(self, *, kill: bool = False) -> None:
+            """Finish pending work (or kill it), then end; Ctrl-C meanwhile kills what runs."""
+
 
 __all__ = ["Endable", "end_at_exit", "exiting"]
-
-
-class Endable(Protocol):
-    """What is to be ended at exit."""
-
-    def end_at_exit(self, *, kill: bool = False) -> None:
-        """Finish pending work (or kill it), then end; Ctrl-C meanwhile kills what runs."""
 
 
 _lock = threading.RLock()  # a signal handler may make or end a pool in between

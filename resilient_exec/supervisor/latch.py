@@ -26,10 +26,11 @@ import sys
 import threading
 import time
 from concurrent.futures import _base
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import Any
 
 __all__ = ["Flag", "Latch", "Monitor", "Waiters", "deadline_after", "is_supervising", "mark_as_supervising"]
 

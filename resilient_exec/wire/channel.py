@@ -19,14 +19,15 @@ import os
 import socket
 import struct
 import sys
-from collections import deque
+from collections import deque, namedtuple
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resilient_exec.wire.buffers import Pieces, views
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any, NamedTuple
 
 __all__ = ["ChannelLost", "Frame", "Framer", "Kind", "Outbox", "WorkerChannel", "header"]
 
@@ -48,12 +49,9 @@ Then come what else is said of it, the function, the arguments of all calls.
 """
 END = struct.Struct("<ddI")
 """In front of an outcome: when the attempt began and ended, by the system's monotonic clock (s); length of notes."""
-
-
 ITEMS = struct.Struct("<ddII?")
 """In front of results of a chunk: when the first of these calls began and the last ended (s); how many they are; length
-of what was found amiss in the process behind them, a text; whether they are one pickle.  The serial is that of the
-first."""
+of what was found amiss in the process behind them; whether they are one pickle.  The serial is that of the first."""
 
 
 class Kind(IntEnum):
@@ -71,9 +69,7 @@ class Kind(IntEnum):
     RETURNED = 14  # END, notes, pickled value
     RAISED = 15  # END, notes, packed exception
     NOT_SENDABLE = 16  # END, notes, text
-    SKIPPED = (
-        17  # it had been taken back, or the process is unfit, and was not begun; of a chunk: that call and the next
-    )
+    SKIPPED = 17  # was not begun: it had been taken back, or the process is unfit; of a chunk: that call and the next
     ITEMS = 19  # ITEMS, what is amiss, results of calls of a chunk that have returned
     CROWDED = 18  # it was not begun: the worker still holds too much of earlier tasks; text: how many bytes
 
@@ -81,14 +77,17 @@ class Kind(IntEnum):
 _KINDS = {int(kind): kind for kind in Kind}
 _ATTEMPT = int(Kind.ATTEMPT)
 
+if TYPE_CHECKING:
 
-class Frame(NamedTuple):
-    """One message."""
+    class Frame(NamedTuple):
+        """One message."""
 
-    kind: Kind
-    serial: int
-    body: memoryview | bytes
+        kind: Kind
+        serial: int
+        body: memoryview | bytes
 
+else:  # the same, without `typing`
+    Frame = namedtuple("Frame", ("kind", "serial", "body"))  # noqa: PYI024  the other one is above
 
 _new = tuple.__new__  # for named tuples: their own is written in Python
 

@@ -5,13 +5,13 @@ The search for the part (:mod:`culprit`) begins only where pickling has failed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
 from resilient_exec.wire import pickling
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import pickle
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from resilient_exec.wire.script import Known
 
@@ -20,11 +20,15 @@ __all__ = ["Rules", "blame", "explain", "reason_of", "text_of", "type_name"]
 _LONGEST_TEXT = 1000  # of an error in a line
 
 
-class Rules(NamedTuple):
+class Rules:
     """How something is pickled: whether plain locks travel as new ones, and what of ``__main__`` is there already."""
 
-    fresh_locks: bool = False
-    script: Known | None = None
+    def __init__(self, fresh_locks: bool = False, script: Known | None = None) -> None:  # noqa: FBT001, FBT002
+        self.fresh_locks, self.script = fresh_locks, script
+
+    def as_arguments(self) -> dict[str, Any]:
+        """As arguments of :func:`.pickling.dumps` and its like."""
+        return {"fresh_locks": self.fresh_locks, "script": self.script}
 
 
 def blame(
@@ -39,7 +43,7 @@ def blame(
     parts += [(f"argument {name!r}", name, arg) for name, arg in kwargs.items()]
     for what, name, part in parts:
         try:
-            pickling.dumps_by_value(part, **rules._asdict())
+            pickling.dumps_by_value(part, **rules.as_arguments())
         except KeyboardInterrupt:
             raise
         except BaseException as cause:
@@ -67,7 +71,14 @@ def _positional_names(fn: Callable[..., Any], count: int) -> list[str]:
 def reason_of(part: object, name: str, error: BaseException, rules: Rules, *, returned: bool) -> str:
     """Why ``part``, which the path to the culprit calls ``name``, cannot be pickled; as :func:`explain`."""
     for_locks = "" if rules.fresh_locks else "use fresh_locks=True"
-    return explain(part, name, error, lambda: pickling.by_value_pickler(*rules), for_locks=for_locks, returned=returned)
+    return explain(
+        part,
+        name,
+        error,
+        lambda: pickling.by_value_pickler(rules.fresh_locks, rules.script),
+        for_locks=for_locks,
+        returned=returned,
+    )
 
 
 def explain(

@@ -13,14 +13,15 @@ from __future__ import annotations
 import io
 import pickle
 from itertools import chain
-from typing import TYPE_CHECKING, Any
 
 from resilient_exec.model.packed import Packed
 from resilient_exec.wire import payload
 from resilient_exec.wire.buffers import Pieces
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
 __all__ = ["LARGE", "PLAIN", "NotPlain", "PlainPickler", "Sealed", "SealedResult", "head_of", "kinds_of"]
 __all__ += ["join_results", "load_calls", "load_joined", "load_staged", "pack_calls", "seal_call", "shared_columns"]

@@ -11,8 +11,8 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.model.summary import named
+from resilient_exec.model.worker_errors import SoftTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

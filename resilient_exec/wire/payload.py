@@ -21,17 +21,18 @@ import contextlib
 import pickle
 import traceback
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
 
-from resilient_exec.model.errors import NotSendable
+from resilient_exec.model.worker_errors import NotSendable
 from resilient_exec.wire import buffers, pickling
 from resilient_exec.wire.buffers import Pieces, pieces
 from resilient_exec.wire.explanation import Rules, blame, reason_of, text_of, type_name
 from resilient_exec.wire.pickling import PROTOCOL
 from resilient_exec.wire.script import MAIN_NAMES
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from resilient_exec.wire.script import Known
 
@@ -112,7 +113,7 @@ def pack_call(
         return data
     try:
         found: list[memoryview] = []
-        return pieces(pickling.dumps_by_value(call, **rules._asdict(), buffers=found), found)
+        return pieces(pickling.dumps_by_value(call, **rules.as_arguments(), buffers=found), found)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -158,7 +159,7 @@ def _dumps_plain_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]], script:
 def _dumps_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]], rules: Rules) -> bytes | Pieces | None:
     """Pickle plainly; ``None``: it may name what is not there."""
     found: list[memoryview] = []
-    data = pickling.dumps(call, **rules._asdict(), buffers=found)
+    data = pickling.dumps(call, **rules.as_arguments(), buffers=found)
     return pieces(data, found) if rules.script is not None or _MAIN not in data else None
 
 
@@ -182,7 +183,7 @@ def _dumps(value: object, rules: Rules, found: list[memoryview] | None = None) -
     except Exception:
         if found:
             found.clear()
-        return pickling.dumps_by_value(value, **rules._asdict(), buffers=found)  # local classes and functions, too
+        return pickling.dumps_by_value(value, **rules.as_arguments(), buffers=found)  # local classes and functions, too
 
 
 def pack_value(value: object, *, fresh_locks: bool = False, script: Known | None = None) -> bytes | Pieces:

@@ -17,10 +17,11 @@ import pickle
 import sys
 import threading
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from resilient_exec.wire.script import Known
 
@@ -117,7 +118,7 @@ def has_handles() -> bool:
     return found
 
 
-class _Table(dict[type, Any]):
+class _Table(dict[type, "Any"]):
     """Reducers by type: the first ones, then the second ones, and what multiprocessing knows whatever the type."""
 
     def __init__(self, first: dict[type, Any], second: dict[type, Any]) -> None:

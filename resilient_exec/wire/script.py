@@ -15,18 +15,28 @@ change the workers that are started later.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import weakref
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import CodeType, FrameType, ModuleType
+    from typing import Any, Protocol
 
     from resilient_exec.wire.outline import Outline
+
+    class Known(Protocol):
+        """What the other side has of ``__main__``."""
+
+        def __hash__(self) -> int:
+            """Picklers are made once for each."""
+
+        def has(self, thing: Any) -> bool:
+            """Whether it has this function or class of ``__main__`` as it is here."""
+
 
 __all__ = [
     "IMPORTED",
@@ -65,16 +75,6 @@ def check_not_importing() -> None:
             f"a worker is importing the script {importing.path!r}, whose top level submits a task: put what only the "
             'program itself is to do behind `if __name__ == "__main__":`, or make the pool with main="value"'
         )
-
-
-class Known(Protocol):
-    """What the other side has of ``__main__``."""
-
-    def __hash__(self) -> int:
-        """Picklers are made once for each."""
-
-    def has(self, thing: Any) -> bool:
-        """Whether it has this function or class of ``__main__`` as it is here."""
 
 
 class _OfTheWorker:
@@ -148,11 +148,11 @@ def find_script(mode: str) -> Script | None:
     main = sys.modules.get("__main__")
     if mode == "value" or main is None:
         return None
-    from resilient_exec.wire.outline import outline_of  # workers do without it
-
     try:
         script = _script_of(main)
         script.is_required = mode == "import"
+        from resilient_exec.wire.outline import outline_of  # workers do without it, and so does who has no script
+
         outline = outline_of(script.source, script.path)
     except (LookupError, OSError, ValueError, SyntaxError, ImportError) as error:
         if mode == "import":
@@ -182,6 +182,8 @@ def _script_of(main: ModuleType) -> Script:
     if name:
         raise LookupError(f"a folder or an archive is run, {os.path.dirname(path) or path!r}")
     path = os.path.abspath(path)
+    import importlib.util
+
     with open(path, "rb") as file:
         return Script("", path, importlib.util.decode_source(file.read()))
 

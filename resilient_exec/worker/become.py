@@ -8,12 +8,12 @@ import pickle
 import sys
 import time
 from multiprocessing import process, spawn  # spawn, so that it is there before the fork
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from resilient_exec.worker import fast_exit, serving
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Any, NoReturn, Self
 
     from resilient_exec.worker.seat import Seat
 

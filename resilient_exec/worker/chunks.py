@@ -16,7 +16,6 @@ from __future__ import annotations
 import pickle
 import signal
 import time
-from typing import TYPE_CHECKING, Any
 
 from resilient_exec.wire import items, payload
 from resilient_exec.wire.channel import CALL, CHUNK, END, ITEMS, Kind
@@ -27,8 +26,10 @@ from resilient_exec.worker.main import raise_soft_timeout_late, worker
 from resilient_exec.worker.seat import SOFT_SIGNAL
 from resilient_exec.worker.streams import flush
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["run"]
 

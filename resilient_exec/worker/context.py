@@ -9,16 +9,17 @@ import os
 import pickle
 import time
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from resilient_exec.wire import scratch
 from resilient_exec.wire.register import REGISTER_SIZE, Note, Notes
 from resilient_exec.worker.random_streams import derived, key_of_item
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Hashable, Sequence
     from pathlib import Path
+    from typing import Any, NoReturn
 
     from numpy.random import SeedSequence
 
@@ -60,8 +61,7 @@ class TaskContext:
         position: int | None = None,  # of the call, in a chunk
     ) -> None:
         said = {"key": key, "attempt": attempt, "previous_pids": previous_pids}
-        began = time.monotonic() if began is None else began
-        self.__dict__.update(said, _limits=limits, _serial=serial, _began=began, _position=position)
+        self.__dict__.update(said, _limits=limits, _serial=serial, _began=began or time.monotonic(), _position=position)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a task cannot change its context: {name!r} is what its pool has said")

@@ -19,10 +19,11 @@ import os
 import sys
 import traceback
 import weakref
-from typing import TYPE_CHECKING, NoReturn
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import NoReturn
 
 __all__ = ["end", "end_forked_by_task", "flush_before_fork"]
 

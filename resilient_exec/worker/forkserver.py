@@ -5,7 +5,7 @@ of a process that has them takes milliseconds, and their pages are shared.  What
 own forkserver:
 
 * It is *private* to a pool, and never imports the user's ``__main__``.
-* It says what it is doing in a file that it shares with the parent (one JSON list a line): ``importing`` a module,
+* It says what it is doing in a file that it shares with the parent (a few texts a line): ``importing`` a module,
   ``left out`` one, ``failed``, ``ready``.  Readers need no lock, and a server that hangs holds nobody up.
 * Each request is one datagram with its descriptors (or a few, where there are many); each worker has a socket of its
   own, over which its pid and its exit status are told.  A dead worker is reaped when the parent has closed that socket:
@@ -28,18 +28,21 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import json
 import os
 import select
 import signal
 import socket
 import threading
 import warnings
-from typing import NoReturn
 
+from resilient_exec.wire.lines import as_line
 from resilient_exec.worker import fast_exit
 from resilient_exec.worker.become import Changes, become
 from resilient_exec.worker.terminal import disregard_interrupts, leave_group
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 __all__ = ["main"]
 
@@ -72,28 +75,30 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str], *, 
     try:
         for name in (*_OWN, *own):
             importlib.import_module(name)
+        gc.enable()  # it was disabled for the imports of our own, which leave nothing to collect
         with changes:
             for name in modules:
                 _import(name, log)
     except BaseException as error:
         import traceback
 
-        is_lasting = not isinstance(error, OSError | MemoryError)
-        _say(log, "failed", f"{type(error).__name__}: {error}", traceback.format_exc(), is_lasting)
+        lasting = "" if isinstance(error, OSError | MemoryError) else "lasting"
+        _say(log, "failed", f"{type(error).__name__}: {error}", traceback.format_exc(), lasting)
         os._exit(1)
     fast_exit.flush_before_fork()
-    gc.collect()
+    if modules:
+        gc.collect()
     gc.freeze()  # the collector of a child would else write to, and so copy, every page
     base = max(map(int, os.listdir("/proc/self/fd"))) + 1
-    _say(log, "ready", base)
+    _say(log, "ready", str(base))
     requests = socket.socket(fileno=control)
     requests.send(b"ready")  # nobody takes it: all who wait see it
     fds = _Server(requests, log, watch).run()
     become(fds, mark, base, changes)  # in a worker; it does not come back
 
 
-def _say(log: int, *words: object) -> None:
-    os.write(log, f"{json.dumps(words)}\n".encode())
+def _say(log: int, *texts: str) -> None:
+    os.write(log, as_line(*texts))
 
 
 def _lowest(fd: int) -> int:

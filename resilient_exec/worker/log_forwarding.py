@@ -16,7 +16,7 @@ import time
 from collections import deque
 from typing import Any
 
-from resilient_exec.model.errors import SoftTimeout
+from resilient_exec.model.worker_errors import SoftTimeout
 from resilient_exec.wire.log_records import LONGEST, pack, pack_dropped
 from resilient_exec.worker import context
 from resilient_exec.worker.preparation import Inherited

@@ -27,10 +27,9 @@ import os
 import signal
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, NoReturn
 
-from resilient_exec.model.errors import SoftTimeout
 from resilient_exec.model.lasting import is_lasting
+from resilient_exec.model.worker_errors import SoftTimeout
 from resilient_exec.wire.channel import ChannelLost, Kind, WorkerChannel
 from resilient_exec.wire.register import Register
 from resilient_exec.worker import context
@@ -45,8 +44,9 @@ try:
 except ImportError:
     _getsignal = signal.getsignal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     from resilient_exec.wire.script import Known
     from resilient_exec.worker.seat import Seat

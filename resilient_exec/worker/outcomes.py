@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
-from resilient_exec.model.errors import SoftTimeout
+from resilient_exec.model.worker_errors import SoftTimeout
 from resilient_exec.wire import payload
 from resilient_exec.wire.channel import Kind
 from resilient_exec.worker import upkeep
 from resilient_exec.worker.main import worker
 from resilient_exec.worker.streams import flush
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from resilient_exec.wire.buffers import Pieces
 

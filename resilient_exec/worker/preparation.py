@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
-from typing import TYPE_CHECKING, Any
 
 from resilient_exec.wire import pickling
 from resilient_exec.wire.script import OF_THE_WORKER
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from resilient_exec.wire.script import Known, Script
 

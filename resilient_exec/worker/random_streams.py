@@ -8,7 +8,10 @@ published must come out again (tests/worker/test_random_streams.py holds its val
 from __future__ import annotations
 
 import operator
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["canonical", "derived", "key_of_item"]
 

@@ -15,11 +15,13 @@ import sys
 import traceback
 from multiprocessing import process
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 from resilient_exec.wire.script import IMPORTED, importing
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from resilient_exec.wire.script import Script
 
 __all__ = ["failed", "import_script"]

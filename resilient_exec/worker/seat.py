@@ -6,8 +6,8 @@ The parent imports this, and nothing else of a worker that takes its time: see d
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from resilient_exec.worker.preparation import Inherited
 

@@ -18,7 +18,6 @@ import pickle
 import signal
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
 
 from resilient_exec.wire import payload
 from resilient_exec.wire.channel import CALL, END, ChannelLost, Kind
@@ -27,7 +26,10 @@ from resilient_exec.worker.main import bootstrap, end_process, raise_soft_timeou
 from resilient_exec.worker.seat import CHANNEL_LOST_STATUS, SOFT_SIGNAL, STRAY_STATUS
 from resilient_exec.worker.streams import flush
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from resilient_exec.wire.buffers import Pieces
     from resilient_exec.worker.seat import Seat
 

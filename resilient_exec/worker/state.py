@@ -26,7 +26,6 @@ import sys
 import time
 import warnings
 from types import BuiltinFunctionType, FunctionType
-from typing import TYPE_CHECKING, Any, cast
 
 try:
     import resource
@@ -36,8 +35,10 @@ try:
 except ImportError:  # another system, on which nothing of this is looked at
     pass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 __all__ = ["WorkerState"]
 
@@ -228,7 +229,8 @@ class WorkerState:
             os.environ.update(self._environment)
             yield "os.environ emptied"
         if any(map(_raises_all, warnings.filters)) and not any(map(_raises_all, self._filters)):
-            cast("list[Any]", warnings.filters)[:] = self._filters
+            filters: Any = warnings.filters
+            filters[:] = self._filters
             yield "each warning made an error"
         if sys.getswitchinterval() > self._switch:
             sys.setswitchinterval(self._switch)

@@ -15,10 +15,11 @@ import io
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["Streams", "flush"]
 

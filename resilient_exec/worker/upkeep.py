@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import Any
 
 from resilient_exec.worker.main import arm, is_armed, worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["NO_CHILD", "QUICK", "children", "lift_backstop", "look_quickly", "note_children", "note_fork"]
 __all__ += ["prepare_for_next", "put_in_order", "resident", "state", "weigh"]

@@ -19,7 +19,7 @@ import fault_tasks as tasks
 import pytest
 from fault_table import FAULTS, HANDS, LINUX, NO_START, TOO_LONG, File
 
-import resilient_exec.pool.arguments
+import resilient_exec.pool.engine
 from resilient_exec import PoolBroken, RetryPolicy, TaskKilled
 from resilient_exec.core.states import Limits
 from resilient_exec.model.events import render
@@ -135,7 +135,7 @@ def goes_on(pool, path):
 def impatient(monkeypatch):
     """A worker that does not begin, or does not end in peace, is given up after a second: the tests wait for that."""
     monkeypatch.setattr(
-        resilient_exec.pool.arguments,
+        resilient_exec.pool.engine,
         "Limits",
         lambda **given: Limits(**{**given, "begin_timeout": 1.0, "stop_timeout": 1.0}),
     )

@@ -174,7 +174,7 @@ class FakeMachine:
 @pytest.fixture
 def machine(monkeypatch):
     fake = FakeMachine()
-    monkeypatch.setattr("resilient_exec.pool.pool.memory_guard", lambda _: Pressure(1 << 30, fake))
+    monkeypatch.setattr("resilient_exec.pool.engine.Pressure", lambda: Pressure(1 << 30, fake))
     return fake
 
 

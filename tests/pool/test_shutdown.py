@@ -11,7 +11,7 @@ import pool_tasks as tasks
 import pytest
 from pool_wait import lines, until, wait_lines
 
-import resilient_exec.pool.arguments
+import resilient_exec.pool.engine
 from resilient_exec import PoolClosed, ResilientPool, TaskKilled
 from resilient_exec.core.states import Limits
 from resilient_exec.supervisor import loop as supervisor
@@ -142,7 +142,7 @@ def test_kill_ends_a_worker_that_is_still_starting(make_pool, tmp_path):
 
 
 def test_a_task_that_leaves_a_thread_behind_does_not_keep_the_pool_from_ending(make_pool, monkeypatch):
-    monkeypatch.setattr(resilient_exec.pool.arguments, "Limits", functools.partial(Limits, stop_timeout=0.5))
+    monkeypatch.setattr(resilient_exec.pool.engine, "Limits", functools.partial(Limits, stop_timeout=0.5))
     pool = make_pool(1)
     pid = pool.submit(tasks.leave_a_thread).result(60)
     pool.shutdown()

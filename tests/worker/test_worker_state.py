@@ -40,10 +40,9 @@ def test_of_our_own_package_a_worker_imports_only_what_it_needs(shared):
     ours = {name for name in shared.value(tasks.modules) if name.startswith("resilient_exec")}
     packages = {"resilient_exec", "resilient_exec.model", "resilient_exec.wire", "resilient_exec.worker"}
     assert ours - packages == {
-        "resilient_exec.model.errors",
-        "resilient_exec.model.exit_status",
         "resilient_exec.model.lasting",
         "resilient_exec.model.packed",
+        "resilient_exec.model.worker_errors",
         "resilient_exec.wire.buffers",
         "resilient_exec.wire.channel",
         "resilient_exec.wire.explanation",
