@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from resilient_exec.model.policies import RetryPolicy
     from resilient_exec.pool.pool import ResilientPool
     from resilient_exec.pool.reusable import get_reusable_pool
-    from resilient_exec.supervisor.future import ResilientFuture, Settled
+    from resilient_exec.supervisor.future import ResilientFuture
+    from resilient_exec.supervisor.settled import Settled
     from resilient_exec.worker.context import TaskContext, task_context
 
 __version__ = "0.1.0"
@@ -49,7 +50,7 @@ _HOME = {
     "ResilientFuture": "supervisor.future",
     "ResilientPool": "pool.pool",
     "RetryPolicy": "model.policies",
-    "Settled": "supervisor.future",
+    "Settled": "supervisor.settled",
     "SoftTimeout": "model.errors",
     "TaskContext": "worker.context",
     "TaskKilled": "model.errors",

@@ -18,11 +18,11 @@ from resilient_exec.core.messages import (
     AskPolicy,
     Begun,
     KillAsked,
+    Look,
     MemoryExceeded,
     PolicyAnswered,
     RaiseSoftTimeout,
     Stalled,
-    TakeBack,
 )
 from resilient_exec.core.states import LaneRecord, LaneState, Record, State
 from resilient_exec.core.verdicts import death_of, soft_limit, softened
@@ -140,14 +140,14 @@ class Attempts(LaneOrders):
     # -- kills ---------------------------------------------------------------------------------------------------------
 
     def _kill_asked(self, s: KillAsked) -> None:
-        group = self._groups.get(s.number)
-        if group is not None:
-            for part in list(group.parts.values()):
+        chunk = self._groups.chunk(s.number)
+        if chunk is not None:
+            for part in list(chunk.parts.values()):
                 self._kill_one(part, s)
             return
-        record = self._records.get(s.number)
+        record = self._part(s.number)
         if record is not None:
-            self._kill_one(record, s)
+            self._kill_one(self._isolate(record, s.number), s)  # type: ignore[arg-type]
 
     def _kill_one(self, record: Record, s: KillAsked) -> None:
         if record.state is State.DOOMED:
@@ -165,7 +165,8 @@ class Attempts(LaneOrders):
         if lane is not None and lane.holds[0] is record:  # one that was sent ahead is killed when it becomes the head
             self._kill(lane, record)
         elif lane is not None:  # unless it can be taken back before
-            self._out.append(TakeBack(lane.number, ((record.task.number, record.attempt),)))
+            self._take_back(lane, [record])
+            self._out.append(Look(lane.number))  # it may be the head by now
 
     # -- what becomes of a task ----------------------------------------------------------------------------------------
 

@@ -30,11 +30,19 @@ Rank = tuple[float, float]  # the smallest goes first
 class _Line:
     """Tasks of the same priority and cost: those that came in, in this order, and a heap of those that came back."""
 
-    __slots__ = ("again", "fresh")
+    __slots__ = ("_back", "again", "fresh")
 
     def __init__(self) -> None:
         self.fresh: deque[Record] = deque()
-        self.again: list[tuple[int, Hashable, Record]] = []
+        self.again: list[tuple[int, Hashable, int, Record]] = []
+        self._back = 0
+
+    def add_again(self, record: Record) -> None:
+        """Give it its old place."""
+        # Parts of one chunk have the same order. Their numbers differ, but may have changed while they stand here: then
+        # what has been split off last is the first of them.
+        self._back -= 1
+        heapq.heappush(self.again, (record.order, record.task.number, self._back, record))
 
     def pop(self) -> Record | None:
         """The first one; ``None``: the line is empty."""
@@ -68,8 +76,7 @@ class Backlog:
             heapq.heappush(self._ranks, rank)
         self.size += 1
         if record.attempt or comes_back:
-            # Only parts of one chunk have the same order, and their numbers differ.
-            heapq.heappush(line.again, (record.order, task.number, record))
+            line.add_again(record)
         else:
             line.fresh.append(record)
 

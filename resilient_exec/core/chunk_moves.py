@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilient_exec.core.chunks import Group, covers, overloaded
+from resilient_exec.core.chunks import Group, covers, overloaded, part_of
 from resilient_exec.core.lane_life import LaneLife
 from resilient_exec.core.messages import ItemsEnded, Look, TakeBack, TakenBack
 from resilient_exec.core.states import LaneRecord, LaneState, Record, State
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChunkMoves"]
 
+_WORTH_BUNDLING = 4  # tasks that are sent at once, at least
 _ASKED_AGAIN = 0.005  # s, until a lane is asked again to give calls of a chunk away
 # To look a member up in its class takes 0.2 us on Python 3.11: what each task does several times has these.
 _SENT, _RUNNING = State.SENT, State.RUNNING
@@ -41,7 +42,7 @@ class ChunkMoves(LaneLife):
             if record.task.number != s.number + taken or record.attempt != s.attempt:
                 break  # a late word
             if record.task.calls:
-                taken += self._settle_calls(record, lane, values)
+                taken += self._settle_calls(record, lane, values, s.began)
             else:
                 taken += self._settle_one(record, lane, values, s.began)
         if taken and s.began is not None and s.ended is not None and head.task.group is not None:
@@ -67,7 +68,7 @@ class ChunkMoves(LaneLife):
         self._conclude(record, Returned(values))
         return 1
 
-    def _settle_calls(self, record: Record, lane: LaneRecord, values: Slice) -> int:
+    def _settle_calls(self, record: Record, lane: LaneRecord, values: Slice, began: float | None) -> int:
         """The first calls of a chunk at the head of a lane have returned; how many of them are in it."""
         count = values.count = min(values.count, record.task.calls)
         done = self._split(record, count) if count < record.task.calls else record
@@ -76,6 +77,10 @@ class ChunkMoves(LaneLife):
         record.lost = 0  # they had begun
         lane.begun += count
         done.begun = done.attempt
+        if done.task.group.bundled:
+            done.first_begun_at = self._now if began is None else began
+            self._tell("begun", done, {"pid": lane.pid}, at=done.first_begun_at)
+            self._tell("returned", done)
         self._settle(done, Returned(values))
         return count
 
@@ -108,14 +113,19 @@ class ChunkMoves(LaneLife):
         task = record.task
         return record.attempt == attempt and not record.has_begun and (task.number == number or covers(task, number))
 
-    def _part_held(self, lane: LaneRecord, number: Hashable, attempt: int) -> Record | None:
-        """What the lane holds of that number and has not begun: of a chunk, its calls from that one on."""
+    def _part_held(self, lane: LaneRecord, number: Hashable, attempt: int, calls: int) -> Record | None:
+        """What the lane holds of that number and has not begun: of a chunk or bundle, so many ``calls`` from it on."""
         record = next((r for r in lane.holds if self._is_named(r, number, attempt)), None)
-        if record is None or record.task.number == number:
+        if record is None or not record.task.calls:
             return record
-        before = self._split(record, number - record.task.number)  # type: ignore[operator]
-        lane.holds.insert(lane.holds.index(record), before)
-        return record
+        before = number - record.task.number  # type: ignore[operator]
+        if before:
+            self._put_in_front(self._split(record, before), record)
+        if calls >= record.task.calls:
+            return record
+        named = self._split(record, calls)
+        self._put_in_front(named, record)
+        return named
 
     def _halves(self, record: Record, middle: int) -> list[Record]:
         """What was to be shared out and comes back whole, as it had not begun, goes on in two parts."""
@@ -127,14 +137,20 @@ class ChunkMoves(LaneLife):
 
     def _cut(self, chunk: Record, lane: LaneRecord) -> Record:
         """Those calls of a queued chunk, which has been taken off the queue, that the lane is sent now."""
-        task = chunk.task
+        task, group = chunk.task, chunk.task.group
         size = self._lanes.allowance(lane, task.calls)
-        if task.group.most:
-            size = min(size, task.group.most, task.group.pace.size(self._elastic + 1, self.limits.lanes))
-        if size >= task.calls:
-            return chunk
-        first = self._split(chunk, size)
-        self._backlog.add(chunk, comes_back=True)
+        if group.most:
+            size = min(size, group.most, group.pace.size(self._elastic + 1, self.limits.lanes))
+        if group.bundled:
+            size = min(size, self._lanes.room_for_bundled(lane))
+            if size < _WORTH_BUNDLING:
+                size = 1
+        first = chunk
+        if size < task.calls:
+            first = self._split(chunk, size)
+            self._backlog.add(chunk, comes_back=True)
+        if group.bundled and size == 1:  # as any other task, from here on
+            self._narrow(first, part_of(first.task, first.task.number, 0))  # type: ignore[arg-type]
         return first
 
     def _share_out(self) -> None:
@@ -145,7 +161,9 @@ class ChunkMoves(LaneLife):
         if found is not None:
             lane, number = found
             lane.shared_at, lane.shared_from = self._now + _ASKED_AGAIN, number
-            self._out.append(TakeBack(lane.number, ((number, lane.holds[-1].attempt),)))
+            last = lane.holds[-1]
+            left: int = last.task.number + last.task.calls - number  # type: ignore[operator]
+            self._out.append(TakeBack(lane.number, ((number, last.attempt, left),)))
 
     def _slow_down_chunks(self) -> None:
         """Have each worker do no more of a chunk than the call that it is at, and tell of that."""
@@ -161,4 +179,4 @@ class ChunkMoves(LaneLife):
             if part.task.calls and part.state is State.QUEUED:
                 self._settle(part, None)
             elif part.task.calls and part.state is State.SENT and part.lane is not None:
-                self._out.append(TakeBack(part.lane.number, ((part.task.number, part.attempt),)))
+                self._take_back(part.lane, [part])

@@ -1,9 +1,13 @@
-"""The calls of a chunk: how they are told apart, cut, and shared out among the lanes.
+"""The calls of a chunk or a bundle: how they are told apart, cut, and shared out among the lanes.
 
 A chunk is **one** record with a range of calls, numbered one after the other, until something happens to one of them.
 It runs in order, so what has returned is taken off its front.  A call that raises, dies, runs into a limit, or is only
 seen to run, is *singled out*: it becomes a record of its own, at the head of its lane, and is treated as any other
 attempt from then on.  What is left is a range behind it, which has not begun and is charged with nothing.
+
+A **bundle** is the same of tasks that were submitted one by one, one after the other, with the same function and
+options: each has a future of its own, and can be cancelled and killed by itself.  While such tasks take long they are
+sent one by one, as all others; several are sent at once when they have proved to be quick.
 
 Book-keeping for :mod:`resilient_exec.core.machine`, as pure as the core itself.
 """
@@ -20,9 +24,22 @@ if TYPE_CHECKING:
 
     from resilient_exec.core.states import LaneRecord
 
-__all__ = ["Group", "Pace", "covers", "has_default_key", "key_of_call", "overloaded", "part_of", "spare_record"]
+__all__ = [
+    "MOST_BUNDLED",
+    "Group",
+    "Groups",
+    "Pace",
+    "covers",
+    "has_default_key",
+    "key_of_call",
+    "overloaded",
+    "part_of",
+]
+__all__ += ["spare_record"]
 
 _AIM = 0.03  # s of work in what is cut at once
+MOST_BUNDLED = 192  # tasks of bundles in one worker, each of which needs a mark in its register
+_BLOCK = 6  # bits: numbers that agree in all others are looked up together
 _LEAST = 0.002  # s: smaller parts than this are not worth a message, towards the end
 _MOST_GROWTH = 8  # times as many calls as the last time, at most
 _WORTH = 0.002  # s of work that is worth taking from one lane for another
@@ -32,12 +49,13 @@ _SHARES = 2  # what is left is cut into so many parts for each lane
 class Pace:
     """How long the calls of one ``map`` take, and how many of them are therefore sent at once.
 
-    One call at first; more and more while they are quick, some 30 ms of work at most; one again behind a long one.
+    One call at first; more and more while they are quick, ``aim`` seconds of work at most; one again behind a long one.
     """
 
-    __slots__ = ("fit", "mean")
+    __slots__ = ("_aim", "fit", "mean")
 
-    def __init__(self) -> None:
+    def __init__(self, aim: float = _AIM) -> None:
+        self._aim = aim
         self.fit = 1
         self.mean: float | None = None  # s, of the last calls
 
@@ -45,7 +63,7 @@ class Pace:
         """So many calls took so long (s) together, in one worker."""
         each = max(took, 1e-9) / count
         self.mean = each if self.mean is None else (self.mean + each) / 2
-        fits = max(1, int(_AIM / max(each, self.mean)))
+        fits = max(1, int(self._aim / max(each, self.mean)))
         self.fit = min(fits, max(self.fit, count) * _MOST_GROWTH)
 
     def size(self, left: int, lanes: int) -> int:
@@ -59,20 +77,74 @@ class Group:
 
     Attributes:
         first: the number of the first call.
+        size: how many calls there were.
         most: how many are sent at once at most, where the pool chooses that; 0: all are, and only a lane that has
             nothing else to do is given some of them.
         pace: of the ``map`` that it belongs to.
         numbered: whether the key of each call is its number, and not one that was given to all of them.
+        bundled: they are tasks with a future each.
         is_wanted: it has not been cancelled.
         parts: the records of its calls that have not settled, by number.
     """
 
-    __slots__ = ("first", "is_wanted", "most", "numbered", "pace", "parts")
+    __slots__ = ("bundled", "first", "is_wanted", "most", "numbered", "pace", "parts", "size")
 
-    def __init__(self, first: int, pace: Pace, *, most: int = 0, numbered: bool = True) -> None:
-        self.first, self.pace, self.most, self.numbered = first, pace, most, numbered
+    def __init__(
+        self, first: int, pace: Pace, size: int = 0, *, most: int = 0, numbered: bool = True, bundled: bool = False
+    ) -> None:
+        self.first, self.pace, self.size, self.most, self.numbered = first, pace, size, most, numbered
+        self.bundled = bundled
         self.is_wanted = True
         self.parts: dict[int, Record] = {}
+
+
+class Groups:
+    """All groups of a pool, of which each is found by the number of any of its calls."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, list[Group]] = {}
+        self._chunks: dict[int, Group] = {}  # by the number of their first call; bundles are none
+
+    def add(self, group: Group) -> None:
+        """Take one in, unless it is there: its parts may be submitted one by one."""
+        if not group.bundled:
+            self._chunks[group.first] = group
+        for block in self._blocks_of(group):
+            there = self._blocks.setdefault(block, [])
+            if group not in there:
+                there.append(group)
+
+    def discard(self, group: Group) -> None:
+        """Forget one, if it is there."""
+        if not group.bundled:
+            self._chunks.pop(group.first, None)
+        for block in self._blocks_of(group):
+            there = self._blocks.get(block, [])
+            if group in there:
+                there.remove(group)
+                if not there:
+                    del self._blocks[block]
+
+    @staticmethod
+    def _blocks_of(group: Group) -> range:
+        return range(group.first >> _BLOCK, (group.first + max(group.size, 1) - 1 >> _BLOCK) + 1)
+
+    def find(self, number: object) -> Group | None:
+        """The group of the call of that number."""
+        if not isinstance(number, int):
+            return None
+        for group in list(self._blocks.get(number >> _BLOCK, ())):
+            if group.first <= number < group.first + max(group.size, 1):
+                return group
+        return None
+
+    def chunk(self, number: Hashable) -> Group | None:
+        """The chunk whose first call has that number; a bundle is none, since its tasks go by themselves."""
+        return self._chunks.get(number)  # type: ignore[call-overload, no-any-return]
+
+    def chunks(self) -> list[Group]:
+        """All chunks."""
+        return list(self._chunks.values())
 
 
 def part_of(task: Task, number: int, calls: int) -> Task:

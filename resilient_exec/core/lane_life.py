@@ -38,7 +38,8 @@ def _follows(record: Record, head: Record) -> bool:
     """Whether these calls come next in the chunk that the head is a call of: they go where it goes, unless they are
     wanted elsewhere.
     """
-    return record.task.group is not None and record.task.group is head.task.group
+    group = record.task.group
+    return group is not None and group is head.task.group and not group.bundled
 
 
 class LaneLife(Attempts):

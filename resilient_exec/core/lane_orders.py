@@ -59,7 +59,7 @@ class LaneOrders(Ledger):
 
     def _take_back(self, lane: LaneRecord, records: Iterable[Record]) -> None:
         """Have what has not begun of these not run there."""
-        calls = tuple((record.task.number, record.attempt) for record in records if not record.has_begun)
+        calls = tuple((one.task.number, one.attempt, one.task.calls or 1) for one in records if not one.has_begun)
         if calls:
             self._out.append(TakeBack(lane.number, calls))
 

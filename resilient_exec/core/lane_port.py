@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resilient_exec.core.messages import EndStart, EndStop, Kill, RaiseSoftTimeout, Send, Settle, TakeBack
     from resilient_exec.model.task import Task
 
@@ -27,6 +29,26 @@ class Parcel:
         self.call, self.packed_key = call, packed_key
         self.future: Any = None
         self.pids: tuple[int, ...] = ()
+
+    def call_of(self, task: Task) -> Any:
+        """The pickled call of that task."""
+        del task
+        return self.call
+
+    def future_of(self, number: Any) -> Any:
+        """The future of that task."""
+        del number
+        return self.future
+
+    def give(self, send: Callable[[Any], tuple[Any, int] | None], order: Send) -> bool:
+        """Have an attempt sent by ``send(order)``; ``False``: nobody wants it any more."""
+        # The future is the judge between cancel() and running, under its lock.
+        return bool(self.future._give_to(send, order))
+
+    def note_taken_back(self, number: Any, calls: int) -> None:
+        """It will not run where it was sent to."""
+        del number, calls
+        self.future._note_taken_back()
 
     def pids_before(self, task: Task) -> tuple[int, ...]:
         """Of the workers in which earlier attempts of that task have begun."""
@@ -61,6 +83,20 @@ class ChunkParcel:
         self.future: Any = None
         self._pids: dict[Any, tuple[int, ...]] = {}
 
+    def future_of(self, number: Any) -> Any:
+        """The future of the chunk."""
+        del number
+        return self.future
+
+    @staticmethod
+    def give(send: Callable[[Any], tuple[Any, int] | None], order: Send) -> bool:
+        """See :class:`Parcel`; whether calls begin is judged by whoever takes them back."""
+        send(order)
+        return True
+
+    def note_taken_back(self, number: Any, calls: int) -> None:
+        """See :class:`Parcel`; the future does not know where its calls are."""
+
     def pids_before(self, task: Task) -> tuple[int, ...]:
         """See :class:`Parcel`."""
         return self._pids.get(task.number, ())
@@ -85,7 +121,8 @@ class Lane(Protocol):
     def send(self, send: Send) -> tuple[Any, int] | None:
         """Queue an attempt for the worker; told by ``AttemptEnded``, ``TakenBack`` or ``WorkerGone``.
 
-        Returns where the attempt can be taken back, and its serial there; ``None``: the worker went meanwhile.
+        Returns where the attempt can be taken back, and by how much its serial there is more than its number, which
+        holds for all calls of a bundle; ``None``: the worker went meanwhile.
         Meanwhile told: ``MemoryExceeded`` where the task has a limit, ``Stalled`` where the pool asks for that.
         """
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.core.chunks import MOST_BUNDLED
 from resilient_exec.core.states import LaneRecord, LaneState, Limits, Record, State
 
 if TYPE_CHECKING:
@@ -118,6 +119,12 @@ class Roster:
         """How many of so many calls its worker may still run, at least one."""
         most = self._limits.max_tasks_per_worker
         return calls if most is None else max(1, min(calls, most - lane.begun - _to_come(lane)))
+
+    @staticmethod
+    def room_for_bundled(lane: LaneRecord) -> int:
+        """How many tasks of a bundle its worker may still be sent, beside those of others that it holds."""
+        bundles = [one.task for one in lane.holds if one.task.calls and one.task.group.bundled]
+        return MOST_BUNDLED - sum(task.calls for task in bundles)
 
     def is_overweight(self, lane: LaneRecord) -> bool:
         """Whether its worker holds so much that it is to be replaced."""

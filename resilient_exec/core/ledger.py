@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_exec.core.admission import Admission
 from resilient_exec.core.backlog import Backlog
-from resilient_exec.core.chunks import Group, covers, key_of_call, part_of, spare_record
+from resilient_exec.core.chunks import Groups, covers, key_of_call, part_of, spare_record
 from resilient_exec.core.lane_table import Roster
 from resilient_exec.core.messages import Command, Settle
 from resilient_exec.core.restart_budget import Starts
@@ -48,7 +48,7 @@ class Ledger:
         self._out: list[Command] = []
         self._records: dict[Hashable, Record] = {}
         self._backlog = Backlog()
-        self._groups: dict[Hashable, Group] = {}  # of chunks, by the number of the first call
+        self._groups = Groups()
         self._surplus = dict.fromkeys(State, 0)  # calls of chunks, beyond the one for which the record counts
         self._elastic = 0  # of those that are queued, how many other lanes could be sent
         self._timers = Timers()
@@ -70,19 +70,24 @@ class Ledger:
 
     def story(self, number: Hashable) -> tuple[Event, ...]:
         """The events so far of an unsettled task; empty for one that is not known."""
-        record = self._records.get(number)
-        return tuple(Story(record.task.key, list(record.story))) if record is not None else ()
+        record = self._part(number)
+        if record is None:
+            return ()
+        task, rows = record.task, list(record.story)
+        key = key_of_call(task, number - task.number) if task.calls else task.key  # type: ignore[operator]
+        return tuple(Story(key, rows))
 
     def task(self, number: Hashable) -> Task | None:
         """An unsettled task, or the chunk that the call of that number is in; ``None``: there is none."""
+        record = self._part(number)
+        return record.task if record is not None else None
+
+    def _part(self, number: Hashable) -> Record | None:
+        """The record of an unsettled task, or that of the calls among which the one of that number is."""
         record = self._records.get(number)
-        if record is not None:
-            return record.task
-        for group in list(self._groups.values()):
-            for part in list(group.parts.values()):
-                if covers(part.task, number):
-                    return part.task
-        return None
+        if record is None and (group := self._groups.find(number)) is not None:
+            record = next((part for part in list(group.parts.values()) if covers(part.task, number)), None)
+        return record
 
     @property
     def is_busy(self) -> bool:
@@ -163,6 +168,27 @@ class Ledger:
         self._narrow(one, part_of(one.task, number, 0))
         return one
 
+    def _isolate(self, part: Record, number: int) -> Record:
+        """Make a record of its own of a task in a bundle; what is before it and behind it stays where it is."""
+        if not part.task.calls:
+            return part
+        before = number - part.task.number  # type: ignore[operator]
+        if before:
+            self._put_in_front(self._split(part, before), part)
+        one = part
+        if part.task.calls > 1:
+            one = self._split(part, 1)
+            self._put_in_front(one, part)
+        self._narrow(one, part_of(one.task, number, 0))
+        return one
+
+    def _put_in_front(self, first: Record, rest: Record) -> None:
+        """What was split off is where it was: in the queue, or in a lane."""
+        if rest.lane is not None:
+            rest.lane.holds.insert(rest.lane.holds.index(rest), first)
+        elif rest.state is _QUEUED:
+            self._backlog.add(first, comes_back=True)
+
     # -- moves ---------------------------------------------------------------------------------------------------------
 
     def _move(self, record: Record, state: State) -> None:
@@ -204,7 +230,7 @@ class Ledger:
         group = task.group
         del group.parts[task.number]
         if not group.parts:
-            self._groups.pop(group.first, None)
+            self._groups.discard(group)
 
     # -- telling -------------------------------------------------------------------------------------------------------
 

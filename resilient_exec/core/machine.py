@@ -116,7 +116,7 @@ class Core(ChunkMoves):
         task = s.task
         record = Record(task, self._orders)
         if task.group is not None:
-            self._groups[task.group.first] = task.group
+            self._groups.add(task.group)
         self._add(record)
         if s.problem is not None:
             self._settle(record, s.problem)
@@ -136,8 +136,7 @@ class Core(ChunkMoves):
             room += self._elastic
         while room and counts[_QUEUED] and (lane := self._lanes.pick(self._now)) is not None:
             room -= 1
-            record = self._backlog.pop()
-            self._send(self._cut(record, lane) if record.task.calls else record, lane)
+            self._send(self._next_for(lane), lane)
         if not counts[_QUEUED]:
             self._backlog.clear()  # what is left in it was cancelled
             if self._surplus[_SENT]:
@@ -146,6 +145,11 @@ class Core(ChunkMoves):
             for _ in range(min(room, counts[_QUEUED] + self._elastic) - self._lanes.starting):
                 if not self._start_lane():
                     break
+
+    def _next_for(self, lane: LaneRecord) -> Record:
+        """What is first in the queue; of a chunk or a bundle, as many calls as the lane is to have."""
+        record = self._backlog.pop()
+        return self._cut(record, lane) if record.task.calls else record
 
     def _send(self, record: Record, lane: LaneRecord) -> None:
         self._move(record, _SENT)
@@ -163,7 +167,9 @@ class Core(ChunkMoves):
         if record is None or record.lane is None:
             return
         lane = record.lane
-        if record.state is _SENT and s.began is not None and type(s.outcome) is Returned and record.task.group is None:
+        group = record.task.group
+        is_by_itself = group is None or group.bundled
+        if record.state is _SENT and s.began is not None and type(s.outcome) is Returned and is_by_itself:
             self._return_unseen(record, lane, s, s.began)
             return
         if s.began is not None:
@@ -173,8 +179,8 @@ class Core(ChunkMoves):
                     self._move(record, _RUNNING)
             took = (self._now if s.ended is None else s.ended) - s.began
             self._lanes.learn(lane, took)
-            if record.task.group is not None:
-                record.task.group.pace.learn(1, took)
+            if group is not None:
+                group.pace.learn(1, took)
         elif not record.has_begun:
             return
         lane.memory = s.memory
@@ -192,11 +198,15 @@ class Core(ChunkMoves):
         now, task, attempt = self._now, record.task, record.attempt
         lane.begun += 1
         lane.memory, lane.unfit = s.memory, s.unfit
-        self._lanes.learn(lane, (now if s.ended is None else s.ended) - began)
+        took = (now if s.ended is None else s.ended) - began
+        self._lanes.learn(lane, took)
         record.move(_SETTLED)
         self.counts[_SENT] -= 1
         self.ended["done"] += 1
         self._records.pop(task.number)
+        if task.group is not None:
+            self._forget(task)
+            task.group.pace.learn(1, took)
         rows: tuple[Row, ...] = (
             (began, "begun", attempt, lane.number, {"pid": lane.pid}, NO_EVIDENCE),
             (now, "returned", attempt, lane.number),
@@ -211,25 +221,26 @@ class Core(ChunkMoves):
         del lane.holds[0]
         lane.since, lane.slow = now, False
         if self.counts[_QUEUED] and self._admission.is_open and self._lanes.can_hold_more(lane):
-            self._send(self._backlog.pop(), lane)  # as `_fill` would, but for the search: no other lane has room
+            self._send(self._next_for(lane), lane)  # as `_fill` would, but for the search: no other lane has room
         else:
             self._advance(lane)
 
     def _cancel_asked(self, s: CancelAsked) -> None:
-        group = self._groups.get(s.number)
-        if group is not None:
-            self._cancel_chunk(group)
+        chunk = self._groups.chunk(s.number)
+        if chunk is not None:
+            self._cancel_chunk(chunk)
             return
-        record = self._records.get(s.number)
+        record = self._part(s.number)
         # A future can be cancelled only before its first attempt was sent, so this finds it queued; or sent,
         # where the shell found the future cancelled just when it was about to send it.
         if record is None or record.begun or record.state not in (State.QUEUED, State.SENT):
             return
+        record = self._isolate(record, s.number)  # type: ignore[arg-type]
         lane = record.lane
         if lane is not None:
             was_head = lane.holds[0] is record
             lane.holds.remove(record)
-            self._out.append(TakeBack(lane.number, ((record.task.number, record.attempt),)))
+            self._out.append(TakeBack(lane.number, ((record.task.number, record.attempt, 1),)))
             if lane.state is LaneState.BUSY:
                 if was_head:
                     self._advance(lane)
@@ -288,8 +299,8 @@ class Core(ChunkMoves):
             for record in [r for r in self._records.values() if r.state in (State.QUEUED, State.BACKING_OFF)]:
                 # None cancels. A future that was sent once can't be cancelled any more, only ended.
                 self._settle(record, Killed(s.why) if record.attempt and not record.task.calls else None)
-            for group in list(self._groups.values()):
-                self._cancel_chunk(group)
+            for chunk in self._groups.chunks():
+                self._cancel_chunk(chunk)
         if s.kill:
             for record in list(self._records.values()):
                 self._kill_one(record, KillAsked(record.task.number, s.why))

@@ -167,13 +167,13 @@ class ItemsEnded:
 
 @dataclass(slots=True)
 class TakenBack:
-    """These attempts, ``(number, attempt)``, that were sent to the lane's worker will not run there.
+    """These attempts, ``(number, attempt, calls)``, that were sent to the lane's worker will not run there.
 
-    Of a chunk: the calls from that number on.
+    ``calls``: 1, or of a chunk or a bundle, so many of them from that number on.
     """
 
     lane: int
-    calls: tuple[tuple[Hashable, int], ...]
+    calls: tuple[tuple[Hashable, int, int], ...]
 
 
 @dataclass(slots=True)
@@ -330,13 +330,14 @@ class Look:
 
 @dataclass(slots=True)
 class TakeBack:
-    """Have the lane's worker not run these attempts, ``(number, attempt)``; ``TakenBack`` tells of those not begun.
+    """Have the lane's worker not run these attempts, ``(number, attempt, calls)``.
 
-    Of a chunk: the calls from that number on.
+    ``TakenBack`` tells of those that have not begun.
+    ``calls``: 1, or of a bundle, so many of them from that number on; of a chunk all from that number on.
     """
 
     lane: int
-    calls: tuple[tuple[Hashable, int], ...]
+    calls: tuple[tuple[Hashable, int, int], ...]
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """What a lane's worker holds: attempts, and chunks of calls, that were sent to it and of which no outcome has come.
 
-Each has a serial in its worker, and each call of a chunk one of its own, one after the other.  A worker runs the calls
-of a chunk in order: so what has an outcome is taken off its front, and what is taken back off its end.
+Each has a serial in its worker, and each call of a chunk or a bundle one of its own, one after the other.  A worker
+runs them in order: so what has an outcome is taken off the front, and what is taken back off the end; from a bundle,
+where each task has a mark of its own, also out of the middle.
 """
 
 from __future__ import annotations
@@ -21,13 +22,18 @@ __all__ = ["Held", "Holdings"]
 
 
 class Held:
-    """An attempt that has been sent to a worker, or, with ``calls``, so many calls of a chunk."""
+    """An attempt that has been sent to a worker, or, with ``calls``, so many calls of a chunk or a bundle."""
 
     __slots__ = ("attempt", "calls", "first", "number", "serial", "task")
 
     def __init__(self, serial: int, number: Hashable, attempt: int, task: Task, calls: int = 0) -> None:
         self.serial = self.first = serial  # in this worker; of a chunk, that of its next call, and of its first one
         self.number, self.attempt, self.task, self.calls = number, attempt, task, calls
+
+    @property
+    def bundled(self) -> bool:
+        """Whether each of these calls has a mark, by which it is taken back by itself."""
+        return bool(self.calls) and self.task.group.bundled
 
     @property
     def last(self) -> int:
@@ -71,9 +77,14 @@ class Holdings:
 
     def make(self, number: Hashable, attempt: int, task: Task) -> Held:
         """One more is to be sent."""
-        held = Held(self._serial + 1, number, attempt, task, task.calls or (1 if task.group is not None else 0))
+        group = task.group
+        calls = task.calls or (1 if group is not None and not group.bundled else 0)
+        held = Held(self._serial + 1, number, attempt, task, calls)
         # The next ones need a mark of their own, each, by which they are taken back; a chunk needs one in all.
-        self._serial += 1 if held.calls <= 1 else 1 + AHEAD * (-(-(held.calls - 1) // AHEAD))
+        if calls > 1 and not group.bundled:
+            self._serial += 1 + AHEAD * (-(-(calls - 1) // AHEAD))
+        else:
+            self._serial += calls or 1
         return held
 
     def append(self, held: Held) -> None:
@@ -113,24 +124,38 @@ class Holdings:
         else:
             self._held.remove(held)
 
-    def cut(self, held: Held, serial: int) -> tuple[Hashable, int]:
-        """That call and the next ones will not run there; the number and the attempt of the first of them."""
-        left = serial - held.serial
-        if left <= 0 or not held.calls:
+    def cut(self, held: Held, serial: int, calls: int = 0) -> tuple[Hashable, int, int]:
+        """So many calls from that one on (0: all) will not run there; number and attempt of the first, how many."""
+        before = serial - held.serial
+        if before <= 0 and held.calls <= max(calls, 1):
             self._held.remove(held)
-            return held.number, held.attempt
-        held.calls = left
-        return held.number + left, held.attempt  # type: ignore[operator]
+            return held.number, held.attempt, held.calls or 1
+        first: int = held.number + before  # type: ignore[operator]
+        behind = held.calls - before - calls if calls else 0
+        gone = held.calls - before - behind
+        if behind:
+            place = self._held.index(held)
+            rest = Held(serial + gone, first + gone, held.attempt, held.task, behind)
+            self._held.insert(place + 1, rest)
+        held.calls = before
+        if not before:
+            self._held.remove(held)
+        return first, held.attempt, gone
 
-    def take_back(self, calls: Iterable[tuple[Hashable, int]], view: View) -> list[tuple[Hashable, int]]:
-        """Have those of these that have not begun never run there, of a chunk from that call on; which they are."""
+    def take_back(self, calls: Iterable[tuple[Hashable, int, int]], view: View) -> list[tuple[Hashable, int, int]]:
+        """Have those of these that have not begun never run there, of a chunk all from that call on; which they are."""
         back = []
-        for number, attempt in calls:
+        for number, attempt, count in calls:
             for held in list(self._held):
                 serial = held.serial_of(number, attempt)
                 if serial is None:
                     continue
-                if view.take_back(held.first):
+                if held.bundled:
+                    last = min(held.last, serial + count - 1)
+                    first = view.take_back_all(serial, last)
+                    if first <= last:
+                        back.append(self.cut(held, first, last - first + 1))
+                elif view.take_back(held.first):
                     back.append(self.cut(held, held.serial))
                 elif held.calls:
                     first = view.stop_before(serial, held.last)

@@ -14,6 +14,7 @@ Longer than 400 lines: it has a method for each order of the core, and they shar
 from __future__ import annotations
 
 import pickle
+import struct
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from resilient_exec.lane.held import Holdings
 from resilient_exec.lane.keeper import Keeper
 from resilient_exec.lane.lease import Lease, WorkerSettings
 from resilient_exec.lane.translation import call_parts, chunk_parts, failure_of, identities
-from resilient_exec.model.packed import Batch, Packed
+from resilient_exec.model.packed import Batch, CallTimes, Packed
 from resilient_exec.model.task import Returned
 from resilient_exec.process import memory
 from resilient_exec.wire import payload
@@ -102,7 +103,7 @@ class LokyLane:
         self._keeper.start()
 
     def send(self, send: Send) -> tuple[Any, int] | None:
-        """Queue an attempt for the worker, for :meth:`flush` to write; where to take it back, and its serial there.
+        """Queue an attempt for the worker, for :meth:`flush` to write; where and how to take it back.
 
         Where the thread has the worker, as for a kill that came too late, that is done when it has given it back.
         """
@@ -111,7 +112,7 @@ class LokyLane:
             return None  # the worker went meanwhile: the core is told, and takes the attempt back
         held = self.held.make(send.number, send.attempt, send.task)
         self._queue(lease, held)
-        return lease.view, held.serial
+        return lease.view, held.serial - send.number  # type: ignore[operator]
 
     def _queue(self, lease: Lease, held: Held) -> None:
         if self._away is not None:
@@ -119,7 +120,7 @@ class LokyLane:
             return
         self.held.append(held)
         task = held.task
-        if task.group is None:
+        if not held.calls:
             lease.send_call(held.serial, *call_parts(task, held.attempt))
         else:
             lease.send(Kind.CHUNK, held.serial, *chunk_parts(task, held.attempt))
@@ -343,7 +344,7 @@ class LokyLane:
         if held is None:
             return
         if frame.kind is Kind.SKIPPED:
-            post(TakenBack(self.number, (self.held.cut(held, frame.serial),)))
+            post(TakenBack(self.number, (self.held.cut(held, frame.serial, 1 if held.bundled else 0),)))
         elif frame.kind is Kind.CROWDED and self.lease is lease:
             left = int(bytes(frame.body)) / 2**20
             self._keeper.bury(self._hand_over(lease), f"it still held {left:.0f} MiB of earlier tasks")
@@ -381,10 +382,15 @@ class LokyLane:
         post(fact)
 
     def _take_items(self, lease: Lease, frame: Frame, post: Callable[[Any], object]) -> None:
-        began, ended, count, size, joined = ITEMS.unpack_from(frame.body)
-        words = bytes(frame.body[ITEMS.size : ITEMS.size + size]).decode(errors="replace")
-        zero = self._loop.zero
-        batch = Batch(bytes(frame.body[ITEMS.size + size :]), load_joined if joined else load_staged)
+        body, zero = frame.body, self._loop.zero
+        began, ended, count, size, joined, timed = ITEMS.unpack_from(body)
+        start = ITEMS.size + size
+        words = bytes(body[ITEMS.size : start]).decode(errors="replace")
+        times = None
+        if timed:
+            times = CallTimes(struct.unpack_from(f"<{count}d", body, start), ended, zero)
+            start += 8 * count
+        batch = Batch(bytes(body[start:]), load_joined if joined else load_staged, times, plain=joined)
         fact = self._items(lease, (frame.serial, count), batch, words)
         if fact is not None:
             fact.began, fact.ended = began - zero, ended - zero

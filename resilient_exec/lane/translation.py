@@ -26,8 +26,8 @@ __all__ = ["call_parts", "chunk_parts", "failure_of", "identities"]
 def call_parts(task: Task, attempt: int) -> tuple[tuple[Any, ...], bytes, Any]:
     """What is sent of an attempt: the numbers of ``CALL``, what else is said of it, the pickled call."""
     parcel = task.cargo
-    about = b"" if parcel.packed_key is None and not task.name and not parcel.pids else _about(task)
-    return _numbers(task, attempt, len(about)), about, parcel.call
+    about = b"" if parcel.packed_key is None and not task.name and attempt == 1 else _about(task)
+    return _numbers(task, attempt, len(about)), about, parcel.call_of(task)
 
 
 def chunk_parts(task: Task, attempt: int) -> tuple[bytes | Pieces, ...]:
@@ -35,8 +35,8 @@ def chunk_parts(task: Task, attempt: int) -> tuple[bytes | Pieces, ...]:
     about, parcel = _about(task), task.cargo
     position = task.number - task.group.first
     calls = pack_calls(parcel.places, parcel.calls[position : position + (task.calls or 1)])
-    head = CALL.pack(*_numbers(task, attempt, len(about))) + CHUNK.pack(len(parcel.call), position)
-    return head, about, parcel.call, calls
+    what = CHUNK.pack(len(parcel.call), position, task.calls or 1, task.group.bundled)
+    return CALL.pack(*_numbers(task, attempt, len(about))) + what, about, parcel.call, calls
 
 
 def _numbers(task: Task, attempt: int, about: int) -> tuple[Any, ...]:

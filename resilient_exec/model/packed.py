@@ -4,10 +4,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
-__all__ = ["Batch", "Packed", "Slice"]
+__all__ = ["Batch", "CallTimes", "Packed", "Slice"]
 
 
 class Packed:
@@ -26,16 +26,48 @@ class Packed:
         return self._load(self.data)
 
 
+class CallTimes:
+    """When calls began, one after the other, and the last one ended, on a clock; the pool's begins at ``zero``."""
+
+    __slots__ = ("_begins", "_ended", "_zero")
+
+    def __init__(self, begins: Sequence[float], ended: float, zero: float) -> None:
+        self._begins, self._ended, self._zero = begins, ended, zero
+
+    def of(self, index: int) -> tuple[float, float] | None:
+        """When that call began and ended, on the pool's clock (s); ``None``: that is not known."""
+        begins = self._begins
+        if index >= len(begins):
+            return None
+        ended = begins[index + 1] if index + 1 < len(begins) else self._ended
+        return begins[index] - self._zero, ended - self._zero
+
+
+_UNKNOWN = CallTimes((), 0.0, 0.0)
+
+
 class Batch:
     """Values of calls of a chunk as they came from a worker, pickled: plain ones, and :class:`Packed` ones.
 
     It is unpickled by whoever asks for the values; nothing of the user's runs for that.
+
+    Attributes:
+        plain: whether they are one pickle, of values that nobody can change.
+        times: of the calls.
     """
 
-    __slots__ = ("_load", "data")
+    __slots__ = ("_load", "data", "plain", "times")
 
-    def __init__(self, data: bytes, load: Callable[[bytes, int], list[Any]]) -> None:
-        self.data, self._load = data, load
+    def __init__(
+        self,
+        data: bytes,
+        load: Callable[[bytes, int], list[Any]],
+        times: CallTimes | None = None,
+        *,
+        plain: bool = False,
+    ) -> None:
+        self.data, self._load, self.plain = data, load, plain
+        self.times = _UNKNOWN if times is None else times
 
     def values(self, start: int, count: int) -> list[Any]:
         """So many of them; those that are :class:`Packed` are still to be unpacked, each by itself."""

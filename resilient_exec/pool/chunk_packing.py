@@ -71,7 +71,7 @@ class PackedCalls:
     def group(self, first: int, *, numbered: bool) -> Group:
         """What these calls have in common, the first of which has that number."""
         most = max(1, _MOST_BYTES // self._size)
-        return Group(first, self._pace, most=most if self._is_elastic else 0, numbered=numbered)
+        return Group(first, self._pace, len(self.calls), most=most if self._is_elastic else 0, numbered=numbered)
 
     def parts(self, whole: Task, where: Callable[[], str]) -> Iterator[tuple[Task, NotSent | None]]:
         """The chunk, in parts where some of its calls cannot be sent; with what is to be said of these.

@@ -6,7 +6,6 @@ It is imported with the first task, while the forkserver starts: what it imports
 from __future__ import annotations
 
 import functools
-import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_exec.core.lane_port import ChunkParcel, Parcel
@@ -16,12 +15,13 @@ from resilient_exec.lane.lane import LaneSettings, LokyLane
 from resilient_exec.lane.lease import WorkerSettings
 from resilient_exec.lane.loky_start import import_loky
 from resilient_exec.model.errors import PoolBroken
-from resilient_exec.model.summary import Summary, named
+from resilient_exec.model.summary import Summary
 from resilient_exec.model.task import NotSent
-from resilient_exec.pool import keys
+from resilient_exec.pool.alikes import Alikes
 from resilient_exec.pool.calling import callers_line
 from resilient_exec.pool.chunk_packing import PackedCalls
 from resilient_exec.pool.mapping import run_chunk
+from resilient_exec.pool.names import Names
 from resilient_exec.pool.options import UNSET
 from resilient_exec.pool.seeding import Seeded
 from resilient_exec.pool.snapshot import counts_of, in_words
@@ -33,18 +33,19 @@ from resilient_exec.supervisor.future import ResilientFuture
 from resilient_exec.supervisor.loop import Supervisor
 from resilient_exec.supervisor.memory_guard import Pressure
 from resilient_exec.wire.payload import Unsendable, pack_call
-from resilient_exec.wire.register import AHEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
 
     from resilient_exec.lane.forkserver_client import Forking
     from resilient_exec.pool.arguments import Plan
     from resilient_exec.pool.log_receiver import LogReceiver
+    from resilient_exec.supervisor.alike import Alike
 
 __all__ = ["Engine"]
 
 T = TypeVar("T")
+_DEPTH = 32  # attempts that a worker holds at most, beside bundles
 
 
 class Engine:
@@ -56,19 +57,21 @@ class Engine:
         self.options = Options(**plan.options)
         self._seeded = Seeded(plan.seed) if plan.seed is not None else None
         self.logs = _receiver() if plan.logs else None
-        self._numbers, self._keys = itertools.count(), keys.Keys()
         workers = self._workers(plan)
         if forking is None or workers["initializer"] is not None:
             import_loky()  # at the exit of the interpreter, when pending work is finished, that would raise
         reserve = plan.memory_reserve
         guard = None if reserve is None else Pressure() if isinstance(reserve, str) else Pressure(reserve)
-        limits = Limits(**plan.limits, depth=AHEAD, first_depth=1)
+        limits = Limits(**plan.limits, depth=_DEPTH, first_depth=1)
         observers = (*plan.observers, warn_of_stalls) if plan.stall_timeout is not None else plan.observers
         at_end = forking.close if forking is not None else _nothing
         weigh = plan.limits["max_memory_per_worker"] is not None
+        apart = bool(observers or weigh or self._seeded or self.logs)  # where each task goes by itself
+        self._alikes = Alikes(self._script, wanted=not apart)
         settings = LaneSettings(WorkerSettings(**workers), plan.stall_timeout, weigh)
         make_lane = functools.partial(LokyLane, settings=settings)
         supervisor = self.supervisor = Supervisor(limits, make_lane, observers, guard, at_end)
+        self._names = Names(self._seeded, supervisor.has_default_key)
         if forking is not None:  # whose words reach the log in a way in which no handler holds it up
             forking.log = supervisor.log.run
         exit_hook.end_at_exit(supervisor)
@@ -114,6 +117,9 @@ class Engine:
         """Take one task in; its future.  ``options``: ``None``: the pool's own."""
         if options is None:
             options = self.options
+        alike = self._alikes.find(options, fn, args, kwargs)
+        if alike is not None:
+            return self.enqueue_alike(alike, args)
         if fn is run_chunk and not kwargs:
             return self._enqueue_chunk(options, *args)  # type: ignore[return-value]
         call: Any = b""
@@ -124,7 +130,8 @@ class Engine:
             text = f"cannot be sent to a worker: {unsendable}; it was submitted in {callers_line()}"
             problem = NotSent(text, unsendable.__cause__)
         label = options.label or label_of(fn)
-        number, key, name, packed = self._named(options)
+        self._alikes.note(options, fn, label)
+        number, key, name, packed = self._names.of(options)
         parcel = Parcel(call, packed)
         future: ResilientFuture[T] = ResilientFuture(key, label, Summary(args, kwargs), self.supervisor, number)
         if options.retry.total is not None:
@@ -133,12 +140,20 @@ class Engine:
         self.supervisor.submit(options.task(number, label, key, name, parcel), problem)
         return future
 
+    def enqueue_alike(self, alike: Alike, args: tuple[Any, ...]) -> ResilientFuture[Any]:
+        """Take one in that may go in a bundle with others."""
+        number = self._names.number()
+        future: ResilientFuture[Any] = ResilientFuture(number, alike.label, args, self.supervisor, number)
+        future._most, future._alike = alike.most, alike
+        self.supervisor.submit_alike(future)
+        return future
+
     def _enqueue_chunk(
         self, options: Options, fn: Callable[..., T], calls: list[tuple[Any, ...]]
     ) -> ResilientFuture[list[T]]:
         packed = PackedCalls(fn, calls, fresh_locks=self._fresh_locks, script=self._script)
         label = options.label or label_of(fn)
-        number, key, name, packed_key = self._named(options, len(calls))
+        number, key, name, packed_key = self._names.of(options, len(calls))
         parcel = ChunkParcel(packed.head, packed.places, packed.calls, packed_key)
         numbered, size = options.key is UNSET, len(calls)
         told = (key, label, packed.arguments, self.supervisor, number, size)
@@ -154,25 +169,9 @@ class Engine:
         """A task is about to be submitted: its key is taken, its label known."""
         parcel.future = future
         if options.key is not UNSET:
-            self._keys.claim(future.key, parcel)
+            self._names.keys.claim(future.key, parcel)
         if self.logs is not None:
             self.logs.labels.add(future)
-
-    def _named(self, options: Options, calls: int = 1) -> tuple[int, Hashable, str, bytes | None]:
-        """The number of a new task, its key, the key as a text, and as it travels (empty where the number will do).
-
-        Of a chunk of so many ``calls``: the number of the first one.
-        """
-        number = next(self._numbers) if calls == 1 else keys.take(self._numbers, calls)
-        if options.key is UNSET and self._seeded is None:
-            while self._keys.is_any_taken(range(number, number + calls)):
-                number = keys.take(self._numbers, calls)
-            return number, number, "", None
-        key = options.key if self._seeded is None else self._seeded.key_of(options, calls)
-        if type(key) is int and options.key is not UNSET and self.supervisor.has_default_key(key):
-            raise ValueError(keys.IN_USE.format(key))
-        packed = keys.packed(key)
-        return number, key, keys.name_of(key) or ("" if packed else named(key)), packed
 
 
 def label_of(fn: Callable[..., Any]) -> str:

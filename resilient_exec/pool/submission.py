@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from resilient_exec.model.policies import RetryPolicy
     from resilient_exec.pool.task_options import Options
-    from resilient_exec.supervisor.future import ResilientFuture, Settled
+    from resilient_exec.supervisor.future import ResilientFuture
+    from resilient_exec.supervisor.settled import Settled
 
 __all__ = ["Front", "PoolView"]
 
@@ -227,7 +228,7 @@ def _each_result(
 
 
 def _next_settled(done: queue.SimpleQueue[ResilientFuture[T]], index_of: dict[ResilientFuture[T], int]) -> Settled[T]:
-    from resilient_exec.supervisor.future import Settled
+    from resilient_exec.supervisor.settled import Settled
 
     future = done.get()
     return Settled.of(index_of.pop(future), future)

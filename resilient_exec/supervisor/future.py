@@ -7,13 +7,12 @@ import math
 import threading
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from resilient_exec.model.dossier import Dossier, as_html
 from resilient_exec.model.events import TaskStory
 from resilient_exec.model.packed import Packed, Slice
-from resilient_exec.model.progress import progress, span
+from resilient_exec.model.progress import progress
 from resilient_exec.model.summary import Summary, named, summary
 from resilient_exec.model.task import Returned
 from resilient_exec.supervisor.failures import error_of, internal_error, not_unpacked
@@ -25,12 +24,14 @@ if TYPE_CHECKING:
 
     from resilient_exec.core.messages import Settle
     from resilient_exec.model.events import Event, Story
+    from resilient_exec.supervisor.alike import Alike, Returns
 
-__all__ = ["Overseer", "ResilientFuture", "Settled", "made_of"]
+__all__ = ["Overseer", "ResilientFuture", "made_of"]
 
 _logger = logging.getLogger(__name__)
 _PATIENCE = 0.05  # s, for a lock that a program may hold for long (`with future._condition`); then it is done without
 _LONGEST_LINE = 200  # characters of an exception's text in a repr
+_UNSETTLED = (PENDING, RUNNING)
 
 T = TypeVar("T")
 
@@ -79,15 +80,18 @@ class ResilientFuture(Future[T]):
     # These stand here until they are set: there may be a million futures, and one is made for each task.
     _result: Any = None
     _exception: BaseException | None = None
-    _sent: tuple[Any, int] | None = None  # where it was sent: whether it has begun is known there
+    _sent: tuple[Any, int] | None = None  # where, and by how much its serial there is more than its number
+    _is_unwanted = False  # it is, or is just being, cancelled: whoever sends it in a bundle is to look
     _settled: Settle | None = None  # its outcome, until somebody asks for it
     _attempts = 0
     _elapsed = 0.0
     _story: Story | None = None
+    _returns: Returns | None = None  # these three, of one that has returned in a bundle
+    _alike: Alike | None = None  # what it has in common with others that may go in one bundle
     _sink: queue.SimpleQueue[ResilientFuture[T]] | None = None
 
     def __init__(
-        self, key: Hashable, label: str, arguments: Summary | str, overseer: Overseer, number: int = 0
+        self, key: Hashable, label: str, arguments: Summary | str | tuple[Any, ...], overseer: Overseer, number: int = 0
     ) -> None:
         # Not by Future.__init__, which would make a Condition first, to be thrown away.
         self._condition: Any = Monitor()  # a Ctrl-C inside its lock must not keep the supervisor from settling it
@@ -108,16 +112,26 @@ class ResilientFuture(Future[T]):
     @property
     def story(self) -> TaskStory:
         """The events of the task so far, in order.  ``print`` it."""
-        if self._story is None:
+        if self._story is None and self._returns is None:
             live = self._overseer.story(self.number)
-            if self._story is None:  # else it has just settled
+            if self._story is None and self._returns is None:  # else it has just settled
                 return TaskStory(live)
-        return TaskStory(self._story)
+        self._know_the_end()
+        return TaskStory(self._story or ())
+
+    def _know_the_end(self) -> None:
+        """Make the story, the number of attempts and the time of a task that has returned in a bundle its own."""
+        returns = self._returns
+        if returns is not None:
+            self._story, self._attempts, self._elapsed = returns.of(self.number)
+            self._returns = None
 
     @property
     def dossier(self) -> Dossier:
         """The evidence about all attempts so far: reasons, stacks, last output, memory.  ``print`` it."""
-        return Dossier.of(self.key, self.label, str(self._arguments), self.story)
+        arguments = self._arguments
+        text = summary(arguments, {}) if isinstance(arguments, tuple) else str(arguments)
+        return Dossier.of(self.key, self.label, text, self.story)
 
     def __reduce__(self) -> Any:
         raise TypeError("a future cannot be pickled: send what it returns, future.result()")
@@ -127,7 +141,11 @@ class ResilientFuture(Future[T]):
         with self._condition:
             if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
                 return True
-            if self._state != PENDING or self._has_begun():
+            if self._state != PENDING:
+                return False
+            self._is_unwanted = True  # before the look at where it was sent: who sends it looks in the other order
+            if self._has_begun():
+                self._is_unwanted = False
                 return False
             self._state = CANCELLED
             self._condition.notify_all()
@@ -137,7 +155,8 @@ class ResilientFuture(Future[T]):
 
     def _has_begun(self) -> bool:
         """Whether it has begun where it was sent to; if not, it never will."""
-        if self._sent is not None and not self._sent[0].take_back(self._sent[1]):
+        sent = self._sent
+        if sent is not None and not sent[0].take_back_one(self.number + sent[1]):
             self._state = RUNNING
             return True
         return False
@@ -145,7 +164,9 @@ class ResilientFuture(Future[T]):
     def running(self) -> bool:
         """Whether an attempt has begun, and the task is not done."""
         sent = self._sent
-        return super().running() or (self._state == PENDING and sent is not None and bool(sent[0].has_begun(sent[1])))
+        if self._state != PENDING or sent is None:
+            return super().running()
+        return bool(sent[0].has_begun(self.number + sent[1]))
 
     def result(self, timeout: float | None = None) -> T:
         """As the standard library's.  The value is unpickled by whoever asks first, in that thread."""
@@ -233,6 +254,18 @@ class ResilientFuture(Future[T]):
             if has_lock:
                 condition.give_back()
 
+    def _is_still_wanted(self) -> bool:
+        """Whether it has not been cancelled, once who may be just about to cancel it has done so or not."""
+        condition = self._condition
+        if not condition.take(_PATIENCE):
+            return False  # for now
+        try:
+            if self._state in (PENDING, RUNNING):
+                self._is_unwanted = False
+            return not self._is_unwanted
+        finally:
+            condition.give_back()
+
     def _note_begun(self) -> None:
         """It has begun: from here on it is not cancelled any more."""
         condition = self._condition
@@ -278,6 +311,25 @@ class ResilientFuture(Future[T]):
         if is_new:
             self._invoke_callbacks()
 
+    def _return(self, value: Any, returns: Returns, patience: float = _PATIENCE) -> None:
+        """The task has returned that in a bundle: as :meth:`_settle`, for what is known to need no unpickling."""
+        condition = self._condition
+        if not condition.take(patience):
+            self._overseer.later(lambda: self._return(value, returns, math.inf))
+            return
+        self._sent, self._returns, is_new = None, returns, self._state in _UNSETTLED
+        if is_new:
+            self._result, self._state = value, FINISHED
+            if self._waiters:
+                for waiter in self._waiters:
+                    waiter.add_result(self)
+            condition.notify_all()
+        elif self._state == CANCELLED:
+            self.set_running_or_notify_cancel()
+        condition.give_back()
+        if is_new and (self._done_callbacks or self._sink is not None):
+            self._invoke_callbacks()
+
     def _invoke_callbacks(self) -> None:
         # The standard library calls this at the end of cancel(), set_result() and set_exception(), in whose thread
         # a user's callback must not run.
@@ -317,55 +369,3 @@ def made_of(settled: Settle, dossier: Callable[[], Dossier]) -> tuple[Any, BaseE
             return None, not_unpacked(settled, error, dossier())
         except Exception as worse:  # whatever it was that could not be told: the task has settled
             return None, internal_error(settled.task, worse, settled.story)
-
-
-def _first_line(error: BaseException | None) -> str:
-    """An exception in a line, whatever its ``__str__`` does."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its text cannot be had)"
-    line = text.partition("\n")[0][:_LONGEST_LINE]
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
-@dataclass(frozen=True, repr=False)
-class Settled(Generic[T]):
-    """How a task ended; its failure is a value here and is not raised.
-
-    Attributes:
-        index: position in the input.
-        key: the task's key.
-        ok: whether it returned.
-        value: what it returned; ``None`` if it did not.
-        error: what it raised, or an error that says what happened; ``None`` if it returned.
-        attempts: how many attempts began.
-        elapsed: seconds from the begin of the first attempt to the end.
-    """
-
-    index: int
-    key: Hashable
-    ok: bool
-    value: T | None
-    error: BaseException | None
-    attempts: int
-    elapsed: float
-
-    def __repr__(self) -> str:
-        how = f"returned {summary((self.value,), {})}" if self.ok else f"failed: {_first_line(self.error)}"
-        tries = f"{self.attempts} attempt{'' if self.attempts == 1 else 's'}"
-        return f"<Settled {self.index} {named(self.key)} {how}, {tries}, {span(self.elapsed)}>"
-
-    @classmethod
-    def of(cls, index: int, future: ResilientFuture[T]) -> Settled[T]:
-        """From a future that is done."""
-        from concurrent.futures import CancelledError
-
-        error: BaseException | None
-        value: T | None = None
-        if future.cancelled():
-            error = CancelledError()
-        else:
-            error = future.exception()
-            value = future.result() if error is None else None
-        return cls(index, future.key, error is None, value, error, future._attempts, future._elapsed)

@@ -59,10 +59,12 @@ from resilient_exec.core.messages import (
 )
 from resilient_exec.model.errors import InternalError, PoolClosed
 from resilient_exec.model.events import Event, Story
+from resilient_exec.supervisor.bundling import task_of
 from resilient_exec.supervisor.callbacks import Notifier, ObserverThread
 from resilient_exec.supervisor.clock import LagWatch
 from resilient_exec.supervisor.event_loop import EventLoop
 from resilient_exec.supervisor.failures import internal_error
+from resilient_exec.supervisor.future import ResilientFuture
 from resilient_exec.supervisor.latch import Latch, mark_as_supervising
 from resilient_exec.supervisor.memory_guard import LOOK_INTERVAL
 
@@ -73,7 +75,6 @@ if TYPE_CHECKING:
     from resilient_exec.core.states import Limits
     from resilient_exec.model.ports import Failure, Observer, Policy
     from resilient_exec.model.task import NotSent, Task
-    from resilient_exec.supervisor.future import ResilientFuture
     from resilient_exec.supervisor.memory_guard import Pressure
 
 __all__ = ["Supervisor"]
@@ -85,7 +86,7 @@ _DID_NOT_END = (
 )
 
 _HEARTBEAT = 0.5  # s: the longest wait while a deadline runs, so that a stop of the parent is noticed
-_TURN = 500  # what is taken out of the inbox before the workers are listened to again
+_TURN = 300  # what is taken out of the inbox before the workers are listened to again
 _FIRST_WORKER = 2.0  # s: see Supervisor.submit
 _NO_THREAD_AT_EXIT = sys.version_info[:3] in ((3, 12, 0), (3, 12, 1))  # mended in 3.12.2
 _JOIN_TIMEOUT = 5.0  # s, for threads to end that have been told to
@@ -156,9 +157,17 @@ class Supervisor:
     def submit(self, task: Task, problem: NotSent | None) -> None:
         """Take a task in."""
         self.post(Submitted(task, problem))
+        self._has_posted(may_start=problem is None)
+
+    def submit_alike(self, future: ResilientFuture[Any]) -> None:
+        """Take a task in that may go in one bundle with others: its future is all that is needed."""
+        self.post(future)
+        self._has_posted(may_start=True)
+
+    def _has_posted(self, *, may_start: bool) -> None:
         if self.ended.is_set():  # it came in just behind the end, and nobody reads the inbox any more
             self._settle_rest()
-        if _NO_THREAD_AT_EXIT and problem is None and threading.current_thread() is threading.main_thread():
+        if _NO_THREAD_AT_EXIT and may_start and threading.current_thread() is threading.main_thread():
             # These two versions of Python start no thread once the main thread has ended, and a worker needs some: a
             # script that ends right behind its first submit would lose its work. So it is held up, once.
             self._has_started.wait(_FIRST_WORKER)
@@ -187,8 +196,11 @@ class Supervisor:
     def has_default_key(self, number: int) -> bool:
         """Whether an unsettled task that was given no key has that number."""
         task = self.core.task(number)
-        waiting = [item.task for item in list(self._loop.inbox) if type(item) is Submitted]
-        return any(has_default_key(one, number) for one in (task, *waiting) if one is not None)
+        inbox = list(self._loop.inbox)
+        waiting = [item.task for item in inbox if type(item) is Submitted]
+        return any(has_default_key(one, number) for one in (task, *waiting) if one is not None) or any(
+            item.number == number for item in inbox if isinstance(item, ResilientFuture)
+        )
 
     def now(self) -> float:
         """Seconds on the core's clock."""
@@ -245,7 +257,9 @@ class Supervisor:
             if not inbox:
                 break
             item = inbox.popleft()
-            if callable(item):
+            if isinstance(item, ResilientFuture):
+                self._handle(Submitted(task_of(item, inbox)))
+            elif callable(item):
                 item()
             else:
                 self._handle(item)
@@ -292,13 +306,13 @@ class Supervisor:
     def _note_begun(self, word: Begun) -> None:
         task = self.core.task(word.number)
         if task is not None:
-            task.cargo.future._note_begun()
+            task.cargo.future_of(word.number)._note_begun()
 
     def _note_taken_back(self, word: TakenBack) -> None:
-        for number, _ in word.calls:
+        for number, _, calls in word.calls:
             task = self.core.task(number)
-            if task is not None and task.group is None:
-                task.cargo.future._note_taken_back()
+            if task is not None:
+                task.cargo.note_taken_back(number, calls)
 
     def _lane_closed(self, word: LaneClosed) -> None:
         lane = self._lanes.pop(word.lane, None)
@@ -345,11 +359,7 @@ class Supervisor:
             story = self.core.story(command.number)
             parcel.note_pids(command.task, tuple(event.detail["pid"] for event in story if event.kind == "begun"))
         lane = self._lanes[command.lane]
-        # The future is the judge between cancel() and running, under its lock; of a chunk, whoever takes calls back.
-        if command.task.group is not None:
-            lane.send(command)
-            self._to_flush.add(lane)
-        elif parcel.future._give_to(lane.send, command):
+        if parcel.give(lane.send, command):
             self._to_flush.add(lane)
         else:
             self.post(CancelAsked(command.number))
@@ -398,6 +408,8 @@ class Supervisor:
         with contextlib.suppress(IndexError):  # another thread is quicker
             while True:
                 item = self._loop.inbox.popleft()
+                if isinstance(item, ResilientFuture):
+                    item = Submitted(task_of(item, self._loop.inbox))
                 if isinstance(item, Submitted):
                     self._fail_one(item.task, Story(item.task.key, []), error)
 

@@ -42,16 +42,18 @@ CALL = struct.Struct("<IQIddq")
 A limit that is not set is 0, a memory limit -1.
 """
 _CALL_FRAME = struct.Struct(f"{_HEADER.format}{CALL.format[1:]}")
-CHUNK = struct.Struct("<IQ")
-"""Behind the CALL of a chunk: length of the pickled function, position of the first call in what was submitted.
+CHUNK = struct.Struct("<IQI?")
+"""Behind the CALL of a chunk: length of the pickled function, position of the first call in what was submitted, how
+many they are, whether they are a bundle.
 
 Then come what else is said of it, the function, the arguments of all calls.
 """
 END = struct.Struct("<ddI")
 """In front of an outcome: when the attempt began and ended, by the system's monotonic clock (s); length of notes."""
-ITEMS = struct.Struct("<ddII?")
+ITEMS = struct.Struct("<ddII??")
 """In front of results of a chunk: when the first of these calls began and the last ended (s); how many they are; length
-of what was found amiss in the process behind them; whether they are one pickle.  The serial is that of the first."""
+of what was found amiss in the process behind them, a text; whether they are one pickle; whether the times at which each
+began come in front of them.  The serial is that of the first."""
 
 
 class Kind(IntEnum):
@@ -61,7 +63,7 @@ class Kind(IntEnum):
     ATTEMPT = 1  # CALL, what else is said of it, the pickled call
     QUIT = 2
     GO_ON = 3  # what the attempt had started is ended: the next one may begin
-    CHUNK = 4  # CALL, CHUNK, what else is said of it, the function, the arguments of its calls
+    CHUNK = 4  # CALL, CHUNK, what else is said of it, the function, the arguments of its calls; a bundle, too
     # from the worker
     HELLO = 10  # our code runs, the initializer is next; the serial is the number of the stacks descriptor
     READY = 11
@@ -69,8 +71,8 @@ class Kind(IntEnum):
     RETURNED = 14  # END, notes, pickled value
     RAISED = 15  # END, notes, packed exception
     NOT_SENDABLE = 16  # END, notes, text
-    SKIPPED = 17  # was not begun: it had been taken back, or the process is unfit; of a chunk: that call and the next
-    ITEMS = 19  # ITEMS, what is amiss, results of calls of a chunk that have returned
+    SKIPPED = 17  # was not begun: taken back, or the process is unfit; of a chunk: nor are the next, but of a bundle
+    ITEMS = 19  # ITEMS, what is amiss, times, results of calls of a chunk that have returned
     CROWDED = 18  # it was not begun: the worker still holds too much of earlier tasks; text: how many bytes
 
 

@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 __all__ = [
     "RemoteTraceback",
     "Unsendable",
+    "by_name",
+    "may_go_with_others",
     "pack_arguments",
+    "pack_by_name",
     "pack_call",
     "pack_exception",
     "pack_value",
@@ -53,6 +56,9 @@ __all__ = [
 
 _MAIN = b"main__"  # in whatever names __main__ or __mp_main__
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
+_NUMBERS = frozenset({type(None), bool, int, float, complex})
+_PLAIN = _NUMBERS | {str, bytes}
+_SHORT = 4 << 10  # bytes or characters
 _CONTAINERS = frozenset({list, tuple, set, frozenset, dict})
 _LONGEST_TRACE = 64 << 10  # characters: the message of an exception may be as long as a file
 _LOOK_AT = 256  # elements looked at before a container is taken for one that has to prove itself
@@ -118,6 +124,41 @@ def pack_call(
         raise
     except BaseException as error:
         raise Unsendable(blame(named or fn, args, kwargs, error, rules)) from error
+
+
+def by_name(fn: Callable[..., Any], script: Known | None) -> bytes | None:
+    """A call of a function without arguments, if that goes by its name; ``None``: it does not."""
+    return _dumps_plain_call((fn, (), {}), script)
+
+
+class _Named:
+    """A call of a function that went by its name when it was pickled, and does so no more: another has that now."""
+
+    def __init__(self, head: bytes, args: tuple[Any, ...]) -> None:
+        self._head, self._args = head, args
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _call_of, (self._head, self._args)
+
+
+def _call_of(head: bytes, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    return pickle.loads(head)[0], args, {}
+
+
+def pack_by_name(fn: Callable[..., Any], head: bytes, args: tuple[Any, ...]) -> bytes:
+    """A call of a function of which :func:`by_name` has made ``head``, with plain arguments; it never fails."""
+    try:
+        return pickle.dumps((fn, args, {}), PROTOCOL)
+    except Exception:
+        return pickle.dumps(_Named(head, args), PROTOCOL)
+
+
+def may_go_with_others(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether these arguments are short, nobody can change them, and nobody's code is run when they are pickled."""
+    kinds = set(map(type, args))
+    if kwargs or not _PLAIN.issuperset(kinds):
+        return False
+    return _NUMBERS.issuperset(kinds) or sum(len(arg) for arg in args if type(arg) in (str, bytes)) <= _SHORT
 
 
 def pack_arguments(

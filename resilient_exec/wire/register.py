@@ -39,6 +39,7 @@ __all__ = [
     "BEGUN",
     "BEGUN_AT",
     "HALT",
+    "MARKS",
     "NEXT",
     "REGISTER_SIZE",
     "RESULTS_FROM",
@@ -73,11 +74,11 @@ _RESULTS_AT = 48  # the serial of the first of the results that are not sent yet
 _STAGED_AT = 56  # ... how many there are; those of all calls before the one that has begun are there in any case
 _HALT_AT = 80  # not 0: look at _STOP_AT, which is looked at between any two calls anyway, but for very quick ones
 _NEXT_AT = 64  # the serial of the attempt that is about to begin, unless it has been taken back
-_MARKS = 88  # a byte for each attempt that may be in the worker
-AHEAD = 64
-"""How many attempts may be in a worker at once."""
+MARKS = 88  # a byte for each attempt that may be in the worker
+AHEAD = 256
+"""How many attempts may be in a worker at once that are taken back one by one."""
 _ROUNDS = 255  # values of a mark, so that one which is left over means no later attempt
-_SCRATCH = _MARKS + AHEAD  # length, then the path itself
+_SCRATCH = MARKS + AHEAD  # length, then the path itself
 _DOUBLE = struct.Struct("<d")
 _PROCESS = struct.Struct("<Qd")  # its id, and when it was started (see process.tree.Identity)
 _DISOWNED = REGISTER_SIZE + RESULTS_SIZE - DISOWNED_SIZE
@@ -170,7 +171,8 @@ def same_file(pid: int, theirs: int, ours: int) -> bool:
     return False
 
 
-def _mark_of(serial: int) -> int:
+def mark_of(serial: int) -> int:
+    """The mark of an attempt that was taken back, at ``MARKS + serial % AHEAD``."""
     return 1 + serial // AHEAD % _ROUNDS
 
 
@@ -197,12 +199,29 @@ class View:
     def take_back(self, serial: int) -> bool:
         """Whether that attempt has not begun, and never will."""
         try:
-            self._map[_MARKS + serial % AHEAD] = _mark_of(serial)
+            self._map[MARKS + serial % AHEAD] = mark_of(serial)
             with self._barrier:  # the processor may not look before others see the mark
                 pass
             return bool(_NUMBER.unpack_from(self._map, _NEXT_AT)[0] < serial)
         except ValueError:  # closed
             return False
+
+    def take_back_one(self, serial: int) -> bool:
+        """The same for a task in a bundle, of which very quick ones are begun without a barrier."""
+        return self.take_back_all(serial, serial) == serial
+
+    def take_back_all(self, serial: int, last: int) -> int:
+        """Take these back that have not begun, which are the last of them; the serial of the first that will never."""
+        try:
+            for one in range(last, serial - 1, -1):
+                self._map[MARKS + one % AHEAD] = mark_of(one)
+            _NUMBER.pack_into(self._map, _HALT_AT, 1)
+            with self._barrier:  # the processor may not look before others see the marks
+                pass
+            time.sleep(_DRAINED)  # nor may that of the worker, see above
+            return max(serial, int(_NUMBER.unpack_from(self._map, _NEXT_AT)[0]) + 1)
+        except (ValueError, TypeError):  # closed
+            return last + 1
 
     def has_begun(self, serial: int) -> bool:
         """Whether that attempt has begun, or is to be taken for such."""
@@ -362,7 +381,7 @@ class Register:
         self.numbers[NEXT] = serial
         with self.barrier:  # the processor may not look before others see that
             pass
-        if self.page[_MARKS + serial % AHEAD] == _mark_of(serial):
+        if self.page[MARKS + serial % AHEAD] == mark_of(serial):
             return False
         self.notes.clear()  # the last one's
         self.times[BEGUN_AT] = now

@@ -1,7 +1,8 @@
-"""Runs the calls of a chunk, one after the other, and tells what comes of each.
+"""Runs the calls of a chunk or a bundle, one after the other, and tells what comes of each.
 
 **Each call is begun by itself**: the register says its serial and its time before its arguments are opened and it runs;
-so blame and deadlines are those of single attempts.  Before each it is looked whether the parent has taken it back.
+so blame and deadlines are those of single attempts.  Before each it is looked whether the parent has taken it back:
+of a chunk all from one call on, of a bundle, whose calls are tasks with a future each, each by its mark.
 
 **A plain result is staged** in memory that the parent shares, at once: it is there however the process ends, and the
 parent may look at it while the next call takes long.  What is staged is sent every few milliseconds, and at the end.
@@ -9,18 +10,33 @@ Anything else (an exception, a large result, one that leaves children behind) is
 
 **The process is looked after** behind each call that took longer than a millisecond, and behind quicker ones as often
 as that: what one of a thousand quick calls leaves behind is found a millisecond later.
+
+Longer than 400 lines: it is one loop, in two speeds, and what it shares with the next call and the next message.
 """
 
 from __future__ import annotations
 
 import pickle
 import signal
+import struct
 import time
 
 from resilient_exec.wire import items, payload
 from resilient_exec.wire.channel import CALL, CHUNK, END, ITEMS, Kind
 from resilient_exec.wire.items import Sealed
-from resilient_exec.wire.register import BEGUN, BEGUN_AT, HALT, NEXT, REGISTER_SIZE, RESULTS_FROM, STAGED, STOP
+from resilient_exec.wire.register import (
+    AHEAD,
+    BEGUN,
+    BEGUN_AT,
+    HALT,
+    MARKS,
+    NEXT,
+    REGISTER_SIZE,
+    RESULTS_FROM,
+    STAGED,
+    STOP,
+    mark_of,
+)
 from resilient_exec.worker import context, outcomes, upkeep
 from resilient_exec.worker.main import raise_soft_timeout_late, worker
 from resilient_exec.worker.seat import SOFT_SIGNAL
@@ -31,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["run"]
+__all__ = ["refuse", "run"]
 
 _FLUSH = 0.004  # s between two times at which results are sent
 _VERY_QUICK = 0.00005  # s: calls that take less, on average, are run in spurts
@@ -43,6 +59,17 @@ _state = upkeep.state
 def run(serial: int, body: Any) -> None:
     """Run the chunk of that frame, whose first call has that serial."""
     _Chunk(serial, body).run()
+
+
+def refuse(serial: int, body: Any) -> None:
+    """Run none of the calls of that frame: the process is not fit for more."""
+    _, _, count, bundled = CHUNK.unpack_from(body, CALL.size)
+    _say_skipped(serial, count if bundled else 1)
+
+
+def _say_skipped(serial: int, count: int) -> None:
+    for one in range(serial, serial + count):
+        worker.channel.send(Kind.SKIPPED, one)
 
 
 def _nothing() -> None:
@@ -59,7 +86,7 @@ class _Chunk:
 
     def __init__(self, serial: int, body: Any) -> None:
         about_size, number, attempt, soft, hard, self._memory_limit = CALL.unpack_from(body)
-        size, position = CHUNK.unpack_from(body, CALL.size)
+        size, position, _, self._bundled = CHUNK.unpack_from(body, CALL.size)
         start = CALL.size + CHUNK.size
         about = bytes(body[start : start + about_size])
         start += about_size
@@ -72,6 +99,7 @@ class _Chunk:
         self._room = self._register.room  # bytes, for what is staged
         self._from, self._filled = serial, 0  # what is staged: its first serial, and its bytes
         self._values: list[Any] = []  # the same, as it is sent
+        self._begins: list[float] = []  # of a bundle: when each of these calls began
         self._is_unchanging = True  # nobody can have changed one of these
         self._may_spurt = not (soft or self._places or worker.streams.is_captured) and self._room > 0
         self._since = 0.0  # when the first of that began
@@ -93,8 +121,7 @@ class _Chunk:
         numbers = self._register.numbers
         numbers[STAGED], numbers[RESULTS_FROM] = 0, self._first
         now = self._ended = self._sent_at = self._since = _monotonic()
-        if not self._register.begin(self._first, now):
-            self._refuse(self._first)
+        if not self._begin_first(now):
             return
         context.enter_chunk(self._given)
         self._open_function()
@@ -108,6 +135,20 @@ class _Chunk:
         self._send()
         context.leave()
 
+    def _begin_first(self, now: float) -> bool:
+        """Whether there is a call that has begun; it is the first one that has not been taken back."""
+        given = self._given
+        while not self._register.begin(given[0], now):
+            if not self._bundled:
+                self._refuse(given[0], len(self._calls))
+                return False
+            self._skip(given[0])
+            given[0] += 1
+            self._calls.pop()
+            if not self._calls:
+                return False
+        return True
+
     def _open_function(self) -> None:
         try:
             self._fn, self._shared, _ = outcomes.opened(payload.unpack_call, self._head)
@@ -116,22 +157,27 @@ class _Chunk:
         del self._head
 
     # One loop, with what it needs in local names: for many calls it is all that they cost here.
-    def _run_calls(self, now: float) -> None:  # noqa: C901, PLR0912
+    def _run_calls(self, now: float) -> None:  # noqa: C901, PLR0912, PLR0915
         numbers, times, barrier = self._register.numbers, self._register.times, self._register.barrier
-        given, calls, first = self._given, self._calls, self._first
+        given, calls, first, page, bundled = self._given, self._calls, self._first, self._register.page, self._bundled
+        begun = given[0]
         call = self._call_softly if self._soft else self._fn
         captured, notes = worker.streams.is_captured, self._register.notes
-        looked_at, serial, count = now, first - 1, 0
+        looked_at, serial, count = now, begun - 1, 0
         opens = self._problem is not None or bool(self._places)
         while calls:
             args: Any = calls.pop()
             serial += 1
-            if serial != first:
+            if serial != begun:
                 numbers[NEXT] = serial
                 with barrier:  # the processor may not look before others see that
                     pass
-                if first <= numbers[STOP] <= serial:
-                    self._refuse(serial)
+                if bundled:
+                    if page[MARKS + serial % AHEAD] == mark_of(serial):
+                        self._skip(serial)
+                        continue
+                elif first <= numbers[STOP] <= serial:
+                    self._refuse(serial, len(calls) + 1)
                     return
                 notes.clear()
                 times[BEGUN_AT] = now
@@ -164,7 +210,7 @@ class _Chunk:
                         return
                 if self._is_over:
                     if calls:
-                        self._refuse(serial + 1)
+                        self._refuse(serial + 1, len(calls))
                     return
                 now, count = _monotonic(), 0
                 looked_at = now
@@ -178,7 +224,8 @@ class _Chunk:
         by one (unless there is a limit), and what nobody asks for is not looked at behind each.
         """
         while self._may_spurt and not self._is_over and mean < _VERY_QUICK:
-            some = self._calls[-int(upkeep.QUICK / mean) :]
+            room = self._untouched(serial + 1, int(upkeep.QUICK / mean))
+            some = self._calls[-room:] if room else []
             if len(some) < _FEW or any(type(args) is Sealed for args in some):
                 break
             some.reverse()
@@ -198,6 +245,20 @@ class _Chunk:
                 break
         return serial
 
+    def _untouched(self, serial: int, most: int) -> int:
+        """How many calls from that one on, at most, are before the first that is known to have been taken back.
+
+        What is taken back while a spurt runs halts it; but such a word is heard once.
+        """
+        if not self._bundled:
+            stop: int = self._register.numbers[STOP]
+            return min(most, stop - serial) if stop >= serial else most
+        most = min(most, len(self._calls))
+        start = MARKS + serial % AHEAD
+        most = min(most, MARKS + AHEAD - start)  # up to where the marks are those of another round
+        found = self._register.page.find(bytes((mark_of(serial),)), start, start + most)
+        return most if found < 0 else found - start
+
     def _spurt(self, serial: int, now: float, some: list[Any]) -> int:
         register, page, fn, given = self._register, self._register.page, self._fn, self._given
         numbers, times, values, before = register.numbers, register.times, self._values, len(self._values)
@@ -205,7 +266,8 @@ class _Chunk:
         times[BEGUN_AT] = given[5] = now
         self._since = self._since if values else now
         page.seek(REGISTER_SIZE + self._filled)
-        keep, dump, timed = values.append, items.PlainPickler(page).dump, bool(self._hard)
+        keep, dump, bundled = values.append, items.PlainPickler(page).dump, self._bundled
+        timed, begins = bool(self._hard) or bundled, self._begins
         last, is_staged = serial, True
         problem: BaseException | None = None
         try:
@@ -216,7 +278,9 @@ class _Chunk:
                     break
                 serial += 1
                 if timed:
-                    times[BEGUN_AT] = given[5] = _monotonic()
+                    times[BEGUN_AT] = given[5] = now = _monotonic()
+                    if bundled:
+                        begins.append(now)
                 given[0] = numbers[BEGUN] = serial
                 is_staged = False
                 value = fn(*args)
@@ -236,6 +300,7 @@ class _Chunk:
         has_value = not is_staged and len(values) - before == serial - last
         if has_value:
             value = values.pop()
+        del begins[len(values) :]  # that of one that has raised is told with that
         self._is_unchanging = self._is_unchanging and items.PLAIN.issuperset(map(type, values[before:]))
         numbers[STAGED] = len(values)
         if problem is not None:
@@ -330,6 +395,8 @@ class _Chunk:
         if not values:
             self._since = began
         values.append(value)
+        if self._bundled:
+            self._begins.append(began)
         self._ended = ended
         if filled > self._room:  # there is none
             self._send()
@@ -347,9 +414,10 @@ class _Chunk:
         if values or amiss:
             staged = self._register.page[REGISTER_SIZE : REGISTER_SIZE + self._filled]
             data = items.join_results(values) if joined else staged
-            words = amiss.encode(errors="replace")
-            head = ITEMS.pack(self._since, self._ended, len(values), len(words), joined)
-            worker.channel.send(Kind.ITEMS, self._from, head, words, data)
+            words, begins = amiss.encode(errors="replace"), self._begins
+            head = ITEMS.pack(self._since, self._ended, len(values), len(words), joined, bool(begins))
+            worker.channel.send(Kind.ITEMS, self._from, head, words, struct.pack(f"<{len(begins)}d", *begins), data)
+            begins.clear()
         self._from += len(values)
         numbers[STAGED] = 0
         numbers[RESULTS_FROM] = self._from
@@ -368,11 +436,17 @@ class _Chunk:
             worker.channel.send(Kind.CROWDED, serial or self._first, str(left).encode())
         return bool(left)
 
-    def _refuse(self, serial: int) -> None:
-        """That call and the next are not run here."""
+    def _refuse(self, serial: int, left: int) -> None:
+        """The calls that are left, from that one on, are not run here."""
         self._is_over = True
         self._send()
+        _say_skipped(serial, left if self._bundled else 1)
+
+    def _skip(self, serial: int) -> None:
+        """That task of a bundle was taken back; the next may run."""
+        self._send()
         worker.channel.send(Kind.SKIPPED, serial)
+        self._from = self._register.numbers[RESULTS_FROM] = serial + 1
 
     def _look_after(self, serial: int, *, slow: bool) -> None:
         """Put the process in order behind that call, send what is due; it is over if the process is not fit for more.

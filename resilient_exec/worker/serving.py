@@ -69,7 +69,9 @@ def _serve() -> None:
         if frame.kind not in (Kind.ATTEMPT, Kind.CHUNK):
             channel.leave_open()
             return
-        if worker.unfit:  # it was sent before that was known
+        if worker.unfit and frame.kind is Kind.CHUNK:  # it was sent before that was known
+            chunks.refuse(frame.serial, frame.body)
+        elif worker.unfit:
             channel.send(Kind.SKIPPED, frame.serial)
         elif frame.kind is Kind.CHUNK:
             chunks.run(frame.serial, frame.body)

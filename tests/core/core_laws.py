@@ -213,7 +213,7 @@ class Laws(LimitLaws):
 
     def check_taking_back(self, order: TakeBack) -> None:
         """What is taken back has been sent there; what is known to have begun is let be."""
-        for number, attempt in order.calls:
+        for number, attempt, _ in order.calls:
             truth = self.truths.get(number)
             assert truth is None or truth.begun != attempt, f"{order} although {number} has begun"
 

@@ -176,7 +176,7 @@ class Shell(Laws):
                 self.held[word.lane] = [
                     call
                     for call in self.held.get(word.lane, [])
-                    if call not in word.calls or self.truths[call[0]].begun == call[1]
+                    if (*call, 1) not in word.calls or self.truths[call[0]].begun == call[1]
                 ]
             case Answered():
                 self._note_answer(word)

@@ -92,7 +92,7 @@ def words(command: Command) -> str:
         case Send() | RaiseSoftTimeout():
             return f"{type(command).__name__} L{command.lane} {_called(command)}"
         case TakeBack():
-            return f"TakeBack L{command.lane} {' '.join(f'{number}#{attempt}' for number, attempt in command.calls)}"
+            return f"TakeBack L{command.lane} {' '.join(f'{number}#{attempt}' for number, attempt, _ in command.calls)}"
         case AskPolicy():
             return f"AskPolicy {_called(command)}"
         case EndStart() | EndStop() | Look():
@@ -182,7 +182,7 @@ class Play:
         return self.tell(Stalled(lane, key, attempt, idle, evidence))
 
     def taken_back(self, key: Hashable, attempt: int = 1, lane: int = 0) -> list[str]:
-        return self.tell(TakenBack(lane, ((key, attempt),)))
+        return self.tell(TakenBack(lane, ((key, attempt, 1),)))
 
     def answered(self, lane: int = 0) -> list[str]:
         """The last order to kill is over, and the worker runs on."""

@@ -77,10 +77,10 @@ class FakeLane:
                     self.words.append(Begun(self.number, *self.calls[0], 1, self.began_at))
             case TakeBack() as order:
                 first = int(self.running)
-                back = tuple(call for call in self.calls[first:] if call in order.calls)
+                back = [call for call in self.calls[first:] if (*call, 1) in order.calls]
                 self.calls = self.calls[:first] + [call for call in self.calls[first:] if call not in back]
                 if back:
-                    self.words.append(TakenBack(self.number, back))
+                    self.words.append(TakenBack(self.number, tuple((*call, 1) for call in back)))
             case RaiseSoftTimeout() as order:  # else it has ended meanwhile
                 self.told |= self.running and self.calls[0] == (order.number, order.attempt)
             case Kill() as kill:
@@ -201,7 +201,7 @@ def ghost_word(kind: type, lane: int, key: Hashable, attempt: int) -> Stimulus:
         case "Stalled":
             return Stalled(lane, key, attempt, 60.0, EVIDENCE)
         case "TakenBack":
-            return TakenBack(lane, ((key, attempt),))
+            return TakenBack(lane, ((key, attempt, 1),))
         case "Answered":
             return Answered(lane, -1)
         case "WorkerGone":

@@ -149,7 +149,7 @@ class Game(RuleBasedStateMachine):
                         return False
                     if really:  # the worker will pass over it, and say so before it says anything of the next
                         lane.calls.remove(call)
-                        lane.words.append(TakenBack(lane.number, (call,)))
+                        lane.words.append(TakenBack(lane.number, ((*call, 1),)))
                     return True
         return True
 
@@ -388,8 +388,8 @@ class Game(RuleBasedStateMachine):
                 begun = word.number in self.shell.truths and self.shell.truths[word.number].begun == word.attempt
                 return (word.number, word.attempt) not in held or not begun
             case TakenBack():
-                (call,) = word.calls
-                return call not in held or self.shell.truths[call[0]].begun == call[1]
+                ((number, attempt, _),) = word.calls
+                return (number, attempt) not in held or self.shell.truths[number].begun == attempt
             case Begun():
                 return (word.number, word.attempt) not in held[:1] or self.shell.truths[
                     word.number

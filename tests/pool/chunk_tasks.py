@@ -34,6 +34,21 @@ def misbehave(what):
         time.sleep(0.3)
 
 
+def quick(what, number=0):
+    """A task that takes no time, unless it is asked for more."""
+    if what == "who":
+        context = task_context()
+        return context.key, context.attempt
+    if what == "raise":
+        raise ValueError(number)
+    if what == "sleep":
+        time.sleep(0.05)
+    results = {"list": [number], "large": "x" * 100_000, "tuple": (number, "y"), "none": None, "now": time.monotonic()}
+    if what == "unpicklable":
+        return (one for one in "ab")
+    return results.get(what, number)
+
+
 def executions(folder, count):
     """How often each was executed."""
     return [len((Path(folder) / str(number)).read_text().splitlines()) for number in range(count)]

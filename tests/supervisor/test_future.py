@@ -15,7 +15,7 @@ class Worker:
 
     begun = 0
 
-    def take_back(self, serial):
+    def take_back_one(self, serial):
         return self.begun < serial
 
     def has_begun(self, serial):
@@ -41,7 +41,7 @@ def future():
 
 
 def send(future, worker, attempt, serial=1):
-    return future._give_to(lambda _: (worker, serial), Send(0, 7, attempt, Task(7, RetryPolicy())))
+    return future._give_to(lambda _: (worker, serial - 7), Send(0, 7, attempt, Task(7, RetryPolicy())))
 
 
 def test_what_was_sent_and_has_not_begun_is_cancelled(future, worker):
