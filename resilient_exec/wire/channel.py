@@ -52,8 +52,7 @@ END = struct.Struct("<ddI")
 """In front of an outcome: when the attempt began and ended, by the system's monotonic clock (s); length of notes."""
 ITEMS = struct.Struct("<ddII??")
 """In front of results of a chunk: when the first of these calls began and the last ended (s); how many they are; length
-of what was found amiss in the process behind them, a text; whether they are one pickle; whether the times at which each
-began come in front of them.  The serial is that of the first."""
+of what was found amiss in the process; whether they are one pickle, and the times at which each began come first."""
 
 
 class Kind(IntEnum):
