@@ -109,6 +109,7 @@ def test_ctrl_c_at_any_place_of_the_end_of_a_pool_hangs_nobody(start_script, end
 
         def interrupted(place):
             pool, interrupt = ResilientPool(1), Interrupt(place)
+            supervisor = pool._supervisor  # as it has one from its first task on
             sys.setprofile(interrupt)
             try:
                 {"at_exit" if ends == "exit" else "with_block"}(pool)
@@ -116,8 +117,8 @@ def test_ctrl_c_at_any_place_of_the_end_of_a_pool_hangs_nobody(start_script, end
                 pass
             finally:
                 sys.setprofile(None)
-            pool._supervisor.end_at_exit(kill=True)
-            pool._supervisor._thread.join()
+            supervisor.end_at_exit(kill=True)
+            supervisor._thread.join()
             return interrupt.left < 0
 
         if __name__ == "__main__":
