@@ -58,7 +58,7 @@ class Attempts(LaneOrders):
         record = lane.holds[0]
         if record.attempt != attempt:
             return None
-        if covers(record.task, number):
+        if record.task.calls and covers(record.task, number):
             return self._single_out(record, number)  # type: ignore[arg-type]
         return record if record.task.number == number else None
 

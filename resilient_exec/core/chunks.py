@@ -192,7 +192,7 @@ def spare_record(record: Record, task: Task) -> Record:
     """A record of some calls of a chunk, that stand where the chunk stands."""
     twin = Record(task, record.order, record.state, record.lane, record.attempt)
     twin.doom, twin.lost = record.doom, record.lost
-    twin.story = list(record.story)
+    twin.rows = list(record.story)
     return twin
 
 

@@ -18,7 +18,7 @@ from resilient_exec.core.messages import Command, Settle
 from resilient_exec.core.restart_budget import Starts
 from resilient_exec.core.states import LaneRecord, Limits, Record, State
 from resilient_exec.core.timers import Timers
-from resilient_exec.model.events import Event, Row, Story, event_of
+from resilient_exec.model.events import DONE, Event, Row, Story, event_of
 from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
 from resilient_exec.model.task import Outcome, Returned, Task
 
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
     from resilient_exec.model.errors import ResilientError
 
-__all__ = ["DONE", "Ledger"]
+__all__ = ["Ledger"]
 
-DONE = {"how": "done"}
 _OF_EACH = ("queued", "settled")
 # To look a member up in its class takes 0.2 us on Python 3.11: what each task does several times has these.
 _NEW, _QUEUED, _SETTLED = State.NEW, State.QUEUED, State.SETTLED

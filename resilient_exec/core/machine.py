@@ -21,7 +21,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.core.chunk_moves import ChunkMoves
-from resilient_exec.core.ledger import DONE
 from resilient_exec.core.messages import (
     Answered,
     AttemptEnded,
@@ -51,8 +50,7 @@ from resilient_exec.core.messages import (
 )
 from resilient_exec.core.states import LaneRecord, LaneState, Limits, LookTimer, Record, State
 from resilient_exec.model.errors import PoolBroken, PoolClosed
-from resilient_exec.model.events import Event, Row, Story, event_of
-from resilient_exec.model.evidence import NO_EVIDENCE
+from resilient_exec.model.events import Event, Story, ending, event_of
 from resilient_exec.model.memory_level import MemoryLevel
 from resilient_exec.model.task import Evicted, Killed, Returned
 
@@ -118,6 +116,11 @@ class Core(ChunkMoves):
         if task.group is not None:
             self._groups.add(task.group)
         self._add(record)
+        if s.problem is None and self.broken is None and not self._closing and not self._tells:
+            record.queued_at = self._now
+            self._enqueue(record)
+            return
+        record.rows = []
         if s.problem is not None:
             self._settle(record, s.problem)
         elif self.broken is not None:
@@ -159,15 +162,17 @@ class Core(ChunkMoves):
         if lane.holds[0] is record:
             lane.since, lane.slow = self._now, False
         self._stay_busy(lane)
-        self._tell("sent", record)
+        if record.rows is None:
+            record.sent_at = self._now
+        else:
+            self._tell("sent", record)
         self._out.append(Send(lane.number, record.task.number, record.attempt, record.task))
 
     def _attempt_ended(self, s: AttemptEnded) -> None:
         record = self._head(s.lane, s.number, s.attempt)
         if record is None or record.lane is None:
             return
-        lane = record.lane
-        group = record.task.group
+        lane, group = record.lane, record.task.group
         is_by_itself = group is None or group.bundled
         if record.state is _SENT and s.began is not None and type(s.outcome) is Returned and is_by_itself:
             self._return_unseen(record, lane, s, s.began)
@@ -200,23 +205,24 @@ class Core(ChunkMoves):
         lane.memory, lane.unfit = s.memory, s.unfit
         took = (now if s.ended is None else s.ended) - began
         self._lanes.learn(lane, took)
-        record.move(_SETTLED)
+        record.state = _SETTLED  # as from *sent* it may
         self.counts[_SENT] -= 1
         self.ended["done"] += 1
         self._records.pop(task.number)
         if task.group is not None:
             self._forget(task)
             task.group.pace.learn(1, took)
-        rows: tuple[Row, ...] = (
-            (began, "begun", attempt, lane.number, {"pid": lane.pid}, NO_EVIDENCE),
-            (now, "returned", attempt, lane.number),
-            (now, "settled", attempt, None, DONE, NO_EVIDENCE),
-        )
-        record.story += rows
-        if self._tells:
-            self._out += [event_of(task.key, row) for row in rows]
+        story: Story
+        if record.rows is None and record.sent_at is not None:
+            story = Story(task.key, (record.queued_at, record.sent_at, began, now, lane.number, lane.pid))
+        else:
+            rows = ending(began, now, attempt, lane.number, lane.pid)
+            record.story.extend(rows)
+            if self._tells:
+                self._out += [event_of(task.key, row) for row in rows]
+            story = Story(task.key, record.story)
         elapsed = now - (record.first_begun_at if record.begun else began)
-        self._out.append(Settle(task.number, s.outcome, attempt, elapsed, Story(task.key, record.story), task))
+        self._out.append(Settle(task.number, s.outcome, attempt, elapsed, story, task))
         record.lane = None
         del lane.holds[0]
         lane.since, lane.slow = now, False

@@ -135,7 +135,19 @@ class Record:
     lost: int = 0  # in a row
     evictions: int = 0
     timer: int = 0
-    story: list[Row] = field(default_factory=list)
+    queued_at: float = 0.0  # these two stand for the first rows of its story, until somebody wants to see it
+    sent_at: float | None = None
+    rows: list[Row] | None = None
+
+    @property
+    def story(self) -> list[Row]:
+        """What has happened to it so far; written down only when there is more than that it was queued and sent."""
+        rows = self.rows
+        if rows is None:
+            rows = self.rows = [(self.queued_at, "queued", 0, None)]
+            if self.sent_at is not None:
+                rows.append((self.sent_at, "sent", self.attempt, self.lane.number if self.lane is not None else None))
+        return rows
 
     @property
     def has_begun(self) -> bool:

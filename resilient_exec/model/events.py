@@ -11,7 +11,7 @@ from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
-__all__ = ["Event", "Row", "Story", "TaskStory", "event_of", "render"]
+__all__ = ["DONE", "Brief", "Event", "Row", "Story", "TaskStory", "ending", "event_of", "render"]
 
 _MOST_KINDS = 10  # of the last events, in the repr of a story
 
@@ -62,13 +62,44 @@ def event_of(key: Hashable, row: Row) -> Event:
     return Event(row[0], row[1], key, row[2], row[3], dict(row[4]), row[5])  # an observer may write into it
 
 
+DONE: dict[str, Any] = {"how": "done"}
+"""The detail of a task that has settled with a value."""
+
+
+def ending(began: float, now: float, attempt: int, lane: int, pid: int | None) -> tuple[Row, ...]:
+    """The last rows of a task that has returned, of which nobody had heard meanwhile."""
+    return (
+        (began, "begun", attempt, lane, {"pid": pid}, NO_EVIDENCE),
+        (now, "returned", attempt, lane),
+        (now, "settled", attempt, None, DONE, NO_EVIDENCE),
+    )
+
+
+Brief = tuple[float, float, float, float, int, "int | None"]
+"""All that there is to say of a task that has returned in its first attempt: when it was queued, sent, had begun, had
+returned; the lane, the pid."""
+
+
+def _rows_of(brief: Brief) -> list[Row]:
+    queued_at, sent_at, began, now, lane, pid = brief
+    return [(queued_at, "queued", 0, None), (sent_at, "sent", 1, lane), *ending(began, now, 1, lane, pid)]
+
+
 class Story(Sequence[Event]):
     """The events of one task, made of their rows when they are read: most stories never are."""
 
-    __slots__ = ("key", "rows")
+    __slots__ = ("_rows", "key")
 
-    def __init__(self, key: Hashable, rows: list[Row]) -> None:
-        self.key, self.rows = key, rows
+    def __init__(self, key: Hashable, rows: list[Row] | Brief) -> None:
+        self.key, self._rows = key, rows
+
+    @property
+    def rows(self) -> list[Row]:
+        """The events as the core keeps them."""
+        rows = self._rows
+        if isinstance(rows, tuple):
+            rows = self._rows = _rows_of(rows)
+        return rows
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -202,6 +202,14 @@ class Laws(LimitLaws):
             answer = told(twin, stimulus, now)
             assert [_comparable(c) for c in answer] == [_comparable(c) for c in commands], f"law 9: {stimulus}"
 
+    def a_core_that_tells_nothing_decides_and_remembers_the_same(self) -> None:
+        """Its stories are kept in short, and made when they are read."""
+        quiet = Core(dataclasses.replace(self.limits, tell=False))
+        for stimulus, now, commands in self.history:
+            answer = told(quiet, stimulus, now)
+            wanted = [_comparable(c) for c in commands if not isinstance(c, Event) or c.key is c.lane is None]
+            assert [_comparable(c) for c in answer] == wanted, f"a quiet core: {stimulus}"
+
     # -- beside the laws ---------------------------------------------------------------------------------------------
 
     def check_order(self, commands: list[Command]) -> None:

@@ -332,3 +332,4 @@ class Shell(Laws):
     def replay(self) -> None:
         self.over = True
         self.law_9_the_same_stimuli_give_the_same_commands()
+        self.a_core_that_tells_nothing_decides_and_remembers_the_same()

@@ -69,7 +69,7 @@ def test_each_move_in_the_table_is_made_by_some_stimulus(
 @pytest.mark.parametrize(("before", "after"), REFUSED)
 def test_each_other_move_is_refused_with_the_story_and_changes_nothing(before: State, after: State) -> None:
     story = [(1.0, "queued", 0, None), (2.0, "sent", 1, 0)]
-    record = Record(Task("a", NEVER), 1, before, attempt=1, story=list(story))
+    record = Record(Task("a", NEVER), 1, before, attempt=1, rows=list(story))
     with pytest.raises(IllegalTransition) as caught:
         record.move(after)
     assert f"'a' cannot go from {before} to {after}" in str(caught.value)
