@@ -161,6 +161,18 @@ def tail(side: str, count: int) -> dict[str, Any]:
         return {"value": time.perf_counter() - began}
 
 
+def straggler(side: str, count: int) -> dict[str, Any]:
+    """Tasks that may run twice, one of which is stuck for 3 s once: the time in terms of the ideal, without that."""
+    seconds = WORKERS / count  # so the ideal is 1 s
+    with opened(side) as pool, tempfile.NamedTemporaryFile(delete=False) as file:
+        submit = pool.pool.options(speculate=True).submit if side == OURS else pool.submit
+        began = time.perf_counter()
+        paths = [file.name if number == count // 2 else "/nowhere" for number in range(count)]
+        for handle in [submit(tasks.stuck_once, seconds, path) for path in paths]:
+            pool.wait(handle)
+        return {"value": time.perf_counter() - began}
+
+
 def first_result(side: str, count: int) -> dict[str, Any]:
     """Seconds from the start of an interpreter to the first result, the median of so many."""
     get = "apply_async(abs, (-7,)).get()" if side == "mp.Pool" else "submit(abs, -7).result()"
@@ -272,6 +284,7 @@ ROWS: dict[str, Callable[[str, int], dict[str, Any]]] = {
     "no-op, protected": no_op,
     "makespan": makespan,
     "tail": tail,
+    "straggler": straggler,
     "first result": first_result,
     "after a kill": after_a_kill,
     "result": lambda side, count: large("result", side, count),

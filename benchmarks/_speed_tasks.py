@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -11,6 +12,14 @@ from typing import Any
 def nothing(number: int = 0) -> int:
     """Do nothing, so that only the pool's own cost is measured."""
     return number
+
+
+def stuck_once(seconds: float, path: str) -> float:
+    """The same, but for 3 s if that file is there, which is removed: whoever comes next is quick again."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+        time.sleep(3.0)
+    return last(seconds)
 
 
 def last(seconds: float) -> float:

@@ -96,6 +96,7 @@ ROWS: dict[str, Row] = {
         [Budget(1.10), Budget(0, figure="innocents_repeated")], 3,
     ),
     "tail": Row("x ideal", [OURS, "stdlib"], (40, 40), False, [Budget(1.05)], 3),
+    "straggler": Row("x ideal", [OURS, "stdlib"], (40, 0), False, [], 3),
     "first result": Row("s", [*_EXECUTORS, _EXEC], (3, 3), False, [Budget(1, "pebble"), Budget(1, "stdlib")]),
     "after a kill": Row(
         "s", [OURS, "deadpool", "pebble", "loky", "stdlib"], (10, 5), False, [Budget(2, "deadpool")], 3

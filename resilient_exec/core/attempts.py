@@ -13,17 +13,16 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from resilient_exec.core.chunks import covers
-from resilient_exec.core.lane_orders import LaneOrders
 from resilient_exec.core.messages import (
     AskPolicy,
     Begun,
     KillAsked,
-    Look,
     MemoryExceeded,
     PolicyAnswered,
     RaiseSoftTimeout,
     Stalled,
 )
+from resilient_exec.core.speculation import Speculation
 from resilient_exec.core.states import LaneRecord, LaneState, Record, State
 from resilient_exec.core.verdicts import death_of, soft_limit, softened
 from resilient_exec.model.ports import Failure
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Attempts"]
 
 
-class Attempts(LaneOrders):
+class Attempts(Speculation):
     """The stimuli about one attempt that runs, and what becomes of its task."""
 
     # -- begin ---------------------------------------------------------------------------------------------------------
@@ -74,10 +73,12 @@ class Attempts(LaneOrders):
             self._stay_busy(record.lane)
         soft = soft_limit(record.task)
         first = record.task.timeout if soft is None else soft
+        if record.begun_at <= self._stopped[1]:
+            self._pardon(record, *self._stopped)
         if first is not None:
-            if record.begun_at <= self._stopped[1]:
-                self._pardon(record, *self._stopped)
             self._timers.set(record, record.begun_at + record.pardon + first)
+        if record.task.speculate:
+            self._watch(record)
 
     def _begin(self, record: Record, lane: LaneRecord, pid: int | None, at: float | None) -> None:
         """The attempt has begun, ``at`` a time that may be past."""
@@ -150,6 +151,10 @@ class Attempts(LaneOrders):
             self._kill_one(self._isolate(record, s.number), s)  # type: ignore[arg-type]
 
     def _kill_one(self, record: Record, s: KillAsked) -> None:
+        for one in (record,) if record.twins is None else tuple(record.twins.live):
+            self._kill_attempt(one, s)
+
+    def _kill_attempt(self, record: Record, s: KillAsked) -> None:
         if record.state is State.DOOMED:
             record.doom = Killed(s.why)  # beats the retry that a timeout would have been granted
         elif record.state in (State.SENT, State.RUNNING):
@@ -157,29 +162,25 @@ class Attempts(LaneOrders):
         else:
             self._settle(record, Killed(s.why))
 
-    def _doom(self, record: Record, doom: Outcome, why: str) -> None:
-        self._move(record, State.DOOMED)
-        record.doom, record.timer = doom, 0
-        self._tell("doomed", record, {"why": why})
-        lane = record.lane
-        if lane is not None and lane.holds[0] is record:  # one that was sent ahead is killed when it becomes the head
-            self._kill(lane, record)
-        elif lane is not None:  # unless it can be taken back before
-            self._take_back(lane, [record])
-            self._out.append(Look(lane.number))  # it may be the head by now
-
     # -- what becomes of a task ----------------------------------------------------------------------------------------
 
     def _conclude(self, record: Record, outcome: Outcome) -> None:
         """One attempt is over: settle, or back off until the next."""
         if type(outcome) is Returned:  # which nothing makes into something else
             self._tell("returned", record)
-            record.lane = record.doom = None
+        else:
+            outcome = softened(record, death_of(record, outcome))
+            self._tell(outcome.kind, record, detail_of(outcome), evidence_of(outcome))
+        record.lane = None
+        if record.task.speculate:
+            decided = self._decided(record, outcome)
+            if decided is None:
+                return
+            outcome = decided
+        if type(outcome) is Returned:
+            record.doom = None
             self._settle(record, outcome)
             return
-        outcome = softened(record, death_of(record, outcome))
-        self._tell(outcome.kind, record, detail_of(outcome), evidence_of(outcome))
-        record.lane = None
         delay = self._next_delay(record, outcome)
         if delay is None:
             self._settle(record, outcome)
@@ -220,6 +221,8 @@ class Attempts(LaneOrders):
         raised = outcome if isinstance(outcome, Raised) else None
         exception, ordinary = (raised.exception, raised.ordinary) if raised is not None else (None, False)
         elapsed, charged = self._now - record.first_begun_at, record.begun - record.evictions
+        if record.twins is not None:
+            charged -= record.twins.uncharged
         failure = Failure(record.task.key, outcome.kind, record.failures, charged, elapsed, exception)
         failure = failure._replace(ordinary=ordinary, name=record.task.name)
         return failure if record.task.retry.asks_user else record.task.retry.next_delay(failure)

@@ -47,6 +47,8 @@ class ChunkMoves(LaneLife):
                 taken += self._settle_one(record, lane, values, s.began)
         if taken and s.began is not None and s.ended is not None and head.task.group is not None:
             head.task.group.pace.learn(s.skip + s.count, s.ended - s.began)
+            if head.task.speculate:
+                self._learn(head.task, (s.ended - s.began) / (s.skip + s.count))
         if not lane.holds or lane.holds[0] is not head:
             self._advance(lane)
         elif taken and lane.state is LaneState.BUSY:
@@ -101,7 +103,8 @@ class ChunkMoves(LaneLife):
             else:
                 self._tell("taken_back", record)
                 record.lane = None
-                self._enqueue_again(record)
+                if not self._is_left_to_twin(record):
+                    self._enqueue_again(record)
         if back and lane.state is LaneState.BUSY:  # else the answer to its kill, which found nothing, is on its way
             if lane.holds and lane.holds[0] is head:
                 self._stay_busy(lane)  # it has room again

@@ -164,6 +164,7 @@ def part_of(task: Task, number: int, calls: int) -> Task:
         task.cargo,
         calls,
         task.group,
+        task.speculate,
     )
 
 

@@ -127,6 +127,8 @@ class LaneLife(Attempts):
             record.lost += 1
             self._tell("lost", record, {"why": why})
             record.lane = None
+            if self._is_left_to_twin(record):
+                continue
             if record.lost >= self.limits.uncharged:
                 self._settle(record, Lost(f"{record.lost} times in a row; {why}"))
             else:

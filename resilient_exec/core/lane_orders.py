@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilient_exec.core.ledger import Ledger
-from resilient_exec.core.messages import CloseLane, Finish, Kill, StartWorker, StopWorker, TakeBack
+from resilient_exec.core.messages import CloseLane, Finish, Kill, Look, StartWorker, StopWorker, TakeBack
 from resilient_exec.core.states import LaneRecord, LaneState, Record, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from resilient_exec.model.task import Outcome
 
 __all__ = ["LaneOrders"]
 
@@ -62,6 +64,17 @@ class LaneOrders(Ledger):
         calls = tuple((one.task.number, one.attempt, one.task.calls or 1) for one in records if not one.has_begun)
         if calls:
             self._out.append(TakeBack(lane.number, calls))
+
+    def _doom(self, record: Record, doom: Outcome, why: str) -> None:
+        self._move(record, State.DOOMED)
+        record.doom, record.timer = doom, 0
+        self._tell("doomed", record, {"why": why})
+        lane = record.lane
+        if lane is not None and lane.holds[0] is record:  # one that was sent ahead is killed when it becomes the head
+            self._kill(lane, record)
+        elif lane is not None:  # unless it can be taken back before
+            self._take_back(lane, [record])
+            self._out.append(Look(lane.number))  # it may be the head by now
 
     def _kill(self, lane: LaneRecord, record: Record, *, unless_begun: bool = False) -> None:
         order = self._await_answer(lane, record)

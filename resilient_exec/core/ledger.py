@@ -25,6 +25,7 @@ from resilient_exec.model.task import Outcome, Returned, Task
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from resilient_exec.core.stragglers import Peers
     from resilient_exec.model.errors import ResilientError
 
 __all__ = ["Ledger"]
@@ -58,6 +59,9 @@ class Ledger:
         self._serial = 0  # of the last order that is to be answered
         self._tells = limits.tell
         self._stopped = (0.0, float("-inf"))  # for how long this process was stopped last, and when it ran again
+        self._peers: dict[str, Peers] = {}  # of tasks that may run twice, by label
+        self._late: dict[Hashable, Record] = {}  # of those, attempts that take too long and have no twin, by number
+        self._pairs = 0  # twins that run
         self._closing = False
         self._no_retries = False
 
@@ -98,7 +102,7 @@ class Ledger:
         counts, ahead, surplus = self.counts, self._lanes.sent_ahead(), self._surplus
         return {
             "pending": counts[State.QUEUED] + ahead + sum(surplus.values()),
-            "running": counts[State.SENT] + counts[State.RUNNING] + counts[State.DOOMED] - ahead,
+            "running": counts[State.SENT] + counts[State.RUNNING] + counts[State.DOOMED] - ahead - self._pairs,
             "backing_off": counts[State.BACKING_OFF],
         }
 

@@ -10,6 +10,7 @@ is a class in a module of its own, derived from the next one below, and calls go
     chunk_moves    the calls of chunks: ended, taken back, shared out
     lane_life      workers start, die, are replaced, given up, looked at
     attempts       one attempt: begun, limited, killed, concluded or tried again
+    speculation    two attempts of one task at once
     lane_orders    start, run what is held, take back, kill, end
     ledger         all state: records, counts, stories
 
@@ -49,6 +50,7 @@ from resilient_exec.core.messages import (
     WorkerGone,
 )
 from resilient_exec.core.states import LaneRecord, LaneState, Limits, LookTimer, Record, State
+from resilient_exec.core.stragglers import Peers
 from resilient_exec.model.errors import PoolBroken, PoolClosed
 from resilient_exec.model.events import Event, Story, ending, event_of
 from resilient_exec.model.memory_level import MemoryLevel
@@ -103,6 +105,8 @@ class Core(ChunkMoves):
             self._fill()
         elif self._surplus[State.SENT]:
             self._share_out()
+        if self._late:
+            self._start_twins()
         if self._closing and not self._records:
             self._close_lanes()
         return commands
@@ -168,13 +172,30 @@ class Core(ChunkMoves):
             self._tell("sent", record)
         self._out.append(Send(lane.number, record.task.number, record.attempt, record.task))
 
+    def _start_twins(self) -> None:
+        """Have attempts that take too long made a second time, where lanes have nothing to do, and nothing waits."""
+        is_any_waiting = self.counts[_QUEUED] or self._surplus[_SENT]
+        if is_any_waiting or self._no_retries or not self._admission.is_open:
+            return
+        for number, record in list(self._late.items()):
+            lane = self._lanes.pick(self._now) if self._lanes.has_idle() else None
+            if record.state is not _RUNNING:  # its end is on its way
+                del self._late[number]
+            elif lane is not None:
+                del self._late[number]
+                self._send(self._twin_of(record), lane)
+            else:
+                if not self._starts.timer and not self._lanes.starting:
+                    self._start_lane()
+                return
+
     def _attempt_ended(self, s: AttemptEnded) -> None:
         record = self._head(s.lane, s.number, s.attempt)
         if record is None or record.lane is None:
             return
         lane, group = record.lane, record.task.group
-        is_by_itself = group is None or group.bundled
-        if record.state is _SENT and s.began is not None and type(s.outcome) is Returned and is_by_itself:
+        is_by_itself = (group is None or group.bundled) and not record.task.speculate
+        if is_by_itself and record.state is _SENT and s.began is not None and type(s.outcome) is Returned:
             self._return_unseen(record, lane, s, s.began)
             return
         if s.began is not None:
@@ -262,6 +283,8 @@ class Core(ChunkMoves):
                 self._task_due(owner)
             elif isinstance(owner, LookTimer):
                 self._look_due(owner)
+            elif isinstance(owner, Peers):
+                self._stragglers_due(owner)
             elif isinstance(owner, LaneRecord):
                 self._lane_due(owner)
             # else it was the starts': `_fill` finds them free
@@ -272,14 +295,15 @@ class Core(ChunkMoves):
             lane.since += s.seconds
             if lane.timer:
                 self._timers.set(lane, self._timers.due_of(lane) + s.seconds)
-        for record in self._records.values():
-            if record.asked is not None:
-                self._wake(record, self.limits.policy_timeout)
-            elif s.stopped and record.state is State.RUNNING and record.timer:
-                due = self._timers.due_of(record)
-                before = record.pardon
-                self._pardon(record, s.seconds, self._now)
-                self._timers.set(record, due + record.pardon - before)
+        for task in self._records.values():
+            for record in (task,) if task.twins is None else task.twins.live:
+                if record.asked is not None:
+                    self._wake(record, self.limits.policy_timeout)
+                elif s.stopped and record.state is State.RUNNING:
+                    before = record.pardon
+                    self._pardon(record, s.seconds, self._now)
+                    if record.timer:
+                        self._timers.set(record, self._timers.due_of(record) + record.pardon - before)
         if s.stopped:
             self._stopped = (s.seconds, self._now)
 

@@ -48,6 +48,7 @@ __all__ = [
     "PolicyAnswered",
     "Progress",
     "RaiseSoftTimeout",
+    "ResultsDiffer",
     "Send",
     "Settle",
     "ShutdownAsked",
@@ -428,6 +429,15 @@ class Settle:
 
 
 @dataclass(slots=True)
+class ResultsDiffer:
+    """Warn: two attempts at once have returned different results; that of ``kept`` is the task's."""
+
+    task: Task
+    kept: int
+    other: int
+
+
+@dataclass(slots=True)
 class Finish:
     """Everything has settled and every lane is closed."""
 
@@ -447,5 +457,6 @@ Command = (
     | CloseLane
     | Abandon
     | Settle
+    | ResultsDiffer
     | Finish
 )

@@ -8,8 +8,8 @@ A task moves by ``TRANSITIONS``::
       │                │            a result that beats the kill is kept
       └── backing_off <┴── running  the attempt failed and the task's policy granted another
 
-(and from each of them to ``settled``).  A move that is not in the table raises ``IllegalTransition`` with the
-task's story, and changes nothing.
+(and from each of them to ``settled``, where the record of an attempt goes, too, whose twin decides).  A move that is
+not in the table raises ``IllegalTransition`` with the task's story, and changes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from resilient_exec.model.events import Row
     from resilient_exec.model.task import Outcome, Task
 
-__all__ = ["TRANSITIONS", "LaneRecord", "LaneState", "Limits", "Record", "State"]
+__all__ = ["TRANSITIONS", "LaneRecord", "LaneState", "Limits", "LookTimer", "Record", "State", "Twins"]
 
 
 class State(StrEnum):
@@ -91,6 +91,9 @@ class Limits:
         max_memory_per_worker: bytes; a worker that holds more between two attempts is replaced; ``None``: never.
         kill_stalled: whether an attempt that has stalled is killed.
         start_patience: failed starts that may pass must be spread over so long before they break the pool.
+        straggler_peers: attempts of one label that must have returned before another one can be a straggler.
+        straggler_floor: which an attempt must have run for at least,
+        straggler_factor: and so many times as long as nine of ten of its label, to be one.
     """
 
     lanes: int = 1
@@ -113,6 +116,9 @@ class Limits:
     policy_timeout: float = 10.0
     tell: bool = True
     start_patience: float = 0.0
+    straggler_peers: int = 5
+    straggler_floor: float = 0.25
+    straggler_factor: float = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -134,6 +140,7 @@ class Record:
     asked: Outcome | None = None  # while its policy is asked, elsewhere, whether that is the end
     lost: int = 0  # in a row
     evictions: int = 0
+    twins: Twins | None = None  # where a second attempt was made beside the first one
     timer: int = 0
     queued_at: float = 0.0  # these two stand for the first rows of its story, until somebody wants to see it
     sent_at: float | None = None
@@ -166,6 +173,31 @@ class Record:
                 f"please report it with this story:\n{render(Story(self.task.key, self.story))}"
             )
         self.state = state
+
+
+class Twins:
+    """Two attempts of one task at once, each with a record of its own: one that has run for long, and its twin.
+
+    Attributes:
+        live: the records of those that have not ended; that of the task is among them.
+        begun: how many attempts of the task have begun by now, in all.
+        uncharged: how many of these ended while the other lived, and are charged to nobody.
+        winner: the attempt that has ended by itself while the other lived; 0: none has.
+        outcome: what that one came to, which the task comes to when the other has ended, too.
+        is_over: the task may have a twin again: it has been charged since it had one.
+    """
+
+    __slots__ = ("begun", "is_over", "live", "outcome", "uncharged", "winner")
+
+    def __init__(self) -> None:
+        self.live: list[Record] = []
+        self.begun = self.uncharged = self.winner = 0
+        self.outcome: Outcome | None = None
+        self.is_over = True
+
+    def other(self, record: Record) -> Record | None:
+        """The other one, if it has not ended."""
+        return next((one for one in self.live if one is not record), None)
 
 
 @dataclass(slots=True, eq=False)

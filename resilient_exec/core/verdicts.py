@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from resilient_exec.core.states import State
-from resilient_exec.model.task import Died, Evicted, Killed, OutOfMemory, Raised, TimedOut
+from resilient_exec.model.task import Died, Evicted, Killed, OutOfMemory, Outrun, Raised, TimedOut
 
 if TYPE_CHECKING:
     from resilient_exec.core.states import Record
@@ -20,7 +20,7 @@ def death_of(record: Record, outcome: Outcome) -> Outcome:
     doom = record.doom
     if record.state is not State.DOOMED or not isinstance(outcome, Died):
         return outcome
-    if isinstance(doom, TimedOut | OutOfMemory | Evicted | Killed):
+    if isinstance(doom, TimedOut | OutOfMemory | Evicted | Killed | Outrun):
         return replace(doom, pid=outcome.pid, evidence=outcome.evidence)
     return outcome
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from resilient_exec.model.events import ENDS
 from resilient_exec.model.exit_status import signal_name
 from resilient_exec.model.summary import named
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AttemptReport", "Dossier", "as_html", "reason", "users_frames"]
 
-_ENDS = frozenset(("returned", "raised", "died", "timed_out", "out_of_memory", "evicted", "killed", "not_sent", "lost"))
 _WORKER_MODULE = os.path.join("resilient_exec", "worker", "serving.py")
 _MAX_LINES = 40  # of each text when rendered; the dossier's attributes hold the whole text
 _MAX_LINE_LENGTH = 500  # characters, when rendered
@@ -33,7 +33,8 @@ class AttemptReport:
 
     Attributes:
         number: 1 for the first attempt that began; 0 for an attempt that never began.
-        outcome: ``returned raised died timed_out out_of_memory evicted killed not_sent lost``; ``""``: still running.
+        outcome: ``returned raised died timed_out out_of_memory evicted killed outrun not_sent lost``; ``""``: still
+            running.
         reason: the outcome in words.
         lane: the lane's number.
         pid: of the worker.
@@ -98,7 +99,7 @@ class Dossier:
         key: the task's key.
         label: the task's name for people.
         arguments: a short text about its arguments, made without running code of theirs.
-        attempts: the reports of its attempts, in order.
+        attempts: the reports of its attempts, in the order in which they began.
     """
 
     key: Hashable
@@ -109,7 +110,7 @@ class Dossier:
     @classmethod
     def of(cls, key: Hashable, label: str, arguments: str, story: Iterable[Event]) -> Dossier:
         """The dossier of a task, from its events so far."""
-        return cls(key, label, arguments, tuple(_reports(story)))
+        return cls(key, label, arguments, tuple(sorted(_reports(story), key=lambda one: one.started)))
 
     def __str__(self) -> str:
         return "\n".join([self._head(), *map(str, self.attempts)])
@@ -153,18 +154,17 @@ def _block(text: str) -> str:
 
 
 def _reports(story: Iterable[Event]) -> Iterable[AttemptReport]:
-    sent: Event | None = None
-    begun: Event | None = None
+    sent: dict[int, Event] = {}  # by attempt: two may run at once
+    begun: dict[int, Event] = {}
     for event in story:
         if event.kind == "sent":
-            sent, begun = event, None
+            sent[event.attempt] = event
         elif event.kind == "begun":
-            begun = event
-        elif event.kind in _ENDS and sent is not None:
-            yield _report(sent, begun, event)
-            sent = begun = None
-    if begun is not None:
-        yield AttemptReport(begun.attempt, lane=begun.lane, pid=begun.detail.get("pid"), started=begun.at)
+            begun[event.attempt] = event
+        elif event.kind in ENDS and event.attempt in sent:
+            yield _report(sent.pop(event.attempt), begun.pop(event.attempt, None), event)
+    for one in begun.values():
+        yield AttemptReport(one.attempt, lane=one.lane, pid=one.detail.get("pid"), started=one.at)
 
 
 def _report(sent: Event, begun: Event | None, end: Event) -> AttemptReport:
@@ -214,6 +214,8 @@ def reason(kind: str, detail: Mapping[str, Any]) -> str:
             return f"was evicted to free memory for other attempts: {detail['why']}; {worker} was killed"
         case "killed":
             return f"was ended by {detail['why']}"
+        case "outrun":
+            return f"was outrun: {detail['why']}; {worker} was killed"
         case "lost":
             return f"never began: its worker was lost before that ({detail['why']})"
         case "not_sent":

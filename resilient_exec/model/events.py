@@ -11,8 +11,13 @@ from resilient_exec.model.evidence import NO_EVIDENCE, Evidence
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
-__all__ = ["DONE", "Brief", "Event", "Row", "Story", "TaskStory", "ending", "event_of", "render"]
+__all__ = ["DONE", "ENDS", "Brief", "Event", "Row", "Story", "TaskStory"]
+__all__ += ["ending", "event_of", "pids_of_ended", "render"]
 
+ENDS = frozenset(
+    ("returned", "raised", "died", "timed_out", "out_of_memory", "evicted", "killed", "outrun", "not_sent", "lost")
+)
+"""The kinds of events with which attempts end."""
 _MOST_KINDS = 10  # of the last events, in the repr of a story
 
 
@@ -22,10 +27,10 @@ class Event:
 
     Attributes:
         at: seconds since the pool was made, on a monotonic clock that stands still while the parent is stopped.
-        kind: of a task: ``queued sent frozen begun soft_timeout stalled doomed returned raised died timed_out
-            out_of_memory evicted killed not_sent lost backing_off settled``; of a lane: ``lane_starting lane_ready
-            lane_failed lane_lost lane_overdue lane_stopping lane_abandoned lane_closed``; of the pool: ``pool_closing
-            pool_broken memory_low memory_critical memory_ok``.
+        kind: of a task: ``queued sent frozen begun soft_timeout stalled speculated doomed returned raised died
+            timed_out out_of_memory evicted killed outrun differed not_sent lost backing_off settled``; of a lane:
+            ``lane_starting lane_ready lane_failed lane_lost lane_overdue lane_stopping lane_abandoned lane_closed``; of
+            the pool: ``pool_closing pool_broken memory_low memory_critical memory_ok``.
         key: the task's key; ``None`` where no task is concerned.
         attempt: the number of the attempt, from 1; 0 where none is concerned.
         lane: the lane's number, or ``None``.
@@ -139,3 +144,10 @@ TaskStory.__module__ = "resilient_exec"  # as Event's
 def render(story: Iterable[Event]) -> str:
     """The story as text, one event per line."""
     return "\n".join(map(str, story))
+
+
+def pids_of_ended(story: Iterable[Event]) -> tuple[int, ...]:
+    """Process ids of the workers of those attempts that have begun and ended, in the order of their begin."""
+    events = tuple(story)
+    ended = {event.attempt for event in events if event.kind in ENDS}
+    return tuple(event.detail["pid"] for event in events if event.kind == "begun" and event.attempt in ended)

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-__all__ = ["Batch", "CallTimes", "Packed", "Slice"]
+__all__ = ["Batch", "CallTimes", "Packed", "Slice", "is_same_pickle"]
 
 
 class Packed:
@@ -91,3 +91,18 @@ class Slice:
         """The first value."""
         (value,) = self.batch.values(self.start, 1)
         return value.unpack() if type(value) is Packed else value
+
+
+def is_same_pickle(first: Any, second: Any) -> bool:
+    """Whether two results came as the same bytes, or, of calls of a chunk, as plain values that read the same.
+
+    Nothing of the user's runs for that.  Equal values may have different pickles (those of sets, for one).
+    """
+    first, second = _one_of(first), _one_of(second)
+    if type(first) is Packed and type(second) is Packed:
+        return bool(first.data == second.data)
+    return Packed not in (type(first), type(second)) and repr(first) == repr(second)
+
+
+def _one_of(value: Any) -> Any:
+    return value.batch.values(value.start, 1)[0] if type(value) is Slice else value

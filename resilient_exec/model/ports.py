@@ -20,7 +20,7 @@ class Failure(NamedTuple):
         key: the task's key.
         cause: the kind of the outcome: ``"died"``, ``"timed_out"``, ``"raised"``, …
         counts: how many attempts of this task have failed so far, by cause, including this one, without evictions.
-        attempts: how many attempts have begun, without those that were evicted.
+        attempts: how many attempts have begun, without those that were evicted, and those that a twin has outlived.
         elapsed: seconds since the first attempt began.
         exception: what the task raised, where ``cause`` is ``"raised"``; it may still be packed.
         ordinary: whether that is an ``Exception``.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from resilient_exec.model.events import ENDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -35,11 +37,11 @@ def progress(story: Iterable[Event], now: float, most: int | None = None) -> str
     Args:
         story: the events of the task so far, in order.
         now: seconds on the clock of the events; what runs is measured by it.
-        most: attempts in all, where there is such a limit.
+        most: attempts in all, where there is such a limit (of two at once, one counts).
     """
     state, attempt, end = "queued", 0, now
     begun: float | None = None
-    for event in story:
+    for event in _main_line(tuple(story)):
         kind = event.kind
         if kind in _STATES:
             state, end = _STATES[kind], now
@@ -55,10 +57,24 @@ def progress(story: Iterable[Event], now: float, most: int | None = None) -> str
             state, end = event.detail.get("how", "failed"), event.at
     parts = [state]
     if attempt:
-        parts.append(f"attempt {attempt}" + (f" of {most}" if most is not None else ""))
+        parts.append(f"attempt {attempt}" + (f" of {most}" if most is not None and attempt <= most else ""))
     if begun is not None:
         parts.append(span(end - begun))
     return ", ".join(parts)
+
+
+def _main_line(story: tuple[Event, ...]) -> Iterable[Event]:
+    """Of two attempts at once only the one that counts: which has settled the task, or else lives, the later one."""
+    if all(event.kind != "speculated" for event in story):
+        return story
+    live: dict[int, None] = {}
+    for event in story:
+        if event.kind == "sent":
+            live[event.attempt] = None
+        elif event.kind in ENDS:
+            live.pop(event.attempt, None)
+    shown = story[-1].attempt if story[-1].kind == "settled" or not live else list(live)[-1]
+    return (event for event in story if event.attempt in (0, shown))
 
 
 def span(seconds: float) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "NotSent",
     "OutOfMemory",
     "Outcome",
+    "Outrun",
     "Raised",
     "Returned",
     "Task",
@@ -56,6 +57,7 @@ class Task:
         cargo: what the shell needs to perform commands about the task; the core never looks at it.
         calls: of a chunk, so many calls, whose numbers begin with ``number``; 0: the task is one call by itself.
         group: what the core keeps in common for the calls of a chunk (:class:`resilient_exec.core.chunks.Group`).
+        speculate: whether a second attempt may be made beside one that takes far longer than others of its label.
     """
 
     number: Hashable
@@ -71,6 +73,7 @@ class Task:
     cargo: Any = field(default=None, compare=False)
     calls: int = 0
     group: Any = field(default=None, compare=False)
+    speculate: bool = False
 
 
 @dataclass(slots=True)
@@ -169,6 +172,16 @@ class Killed:
 
 
 @dataclass(slots=True)
+class Outrun:
+    """The attempt was ended because its twin, another attempt at the same time, ended first (``why`` names that)."""
+
+    why: str
+    pid: int | None = None
+    evidence: Evidence = field(default=NO_EVIDENCE, compare=False)
+    kind = "outrun"
+
+
+@dataclass(slots=True)
 class NotSent:
     """The call (before any attempt) or the result (of an attempt) could not be pickled or unpickled."""
 
@@ -186,7 +199,7 @@ class Lost:
     kind = "lost"
 
 
-Outcome = Returned | Raised | Died | TimedOut | OutOfMemory | Evicted | Killed | NotSent | Lost
+Outcome = Returned | Raised | Died | TimedOut | OutOfMemory | Evicted | Killed | Outrun | NotSent | Lost
 
 
 def detail_of(outcome: Outcome) -> dict[str, Any] | None:
@@ -202,7 +215,7 @@ def detail_of(outcome: Outcome) -> dict[str, Any] | None:
             return {"pid": outcome.pid, "limit": outcome.limit, "what": outcome.what}
         case OutOfMemory():
             return {"pid": outcome.pid, "limit": outcome.limit, "used": outcome.used}
-        case Killed() | Evicted():
+        case Killed() | Evicted() | Outrun():
             return {"pid": outcome.pid, "why": outcome.why}
         case NotSent():
             return {"why": outcome.message}

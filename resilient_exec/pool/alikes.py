@@ -40,7 +40,8 @@ class Alikes:
 
     def note(self, options: Options, fn: Callable[..., Any], label: str) -> None:
         """This is the last one, which goes by itself; the next ones may go together if they are like it."""
-        if not self._wanted or options.key is not UNSET or options.soft_timeout is not None:
+        is_by_itself = options.key is not UNSET or options.soft_timeout is not None or options.speculate
+        if not self._wanted or is_by_itself:
             return
         head = by_name(fn, self._script)
         if head is not None:

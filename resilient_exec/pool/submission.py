@@ -95,6 +95,7 @@ class Front:
         label: str = UNSET,
         priority: float = UNSET,
         cost: float = UNSET,
+        speculate: bool = UNSET,
     ) -> PoolView:
         """A view of the same pool with other options for the tasks that are submitted through it.
 
@@ -109,6 +110,10 @@ class Front:
             priority: larger goes first; by default 0.
             cost: how dear the task is, compared with others of the same priority: the dearest goes first, so that none
                 of them is left over at the end.  Any measure will do: seconds, rows, steps.
+            speculate: the tasks may run twice.  While nothing waits and a worker has nothing to do, an attempt that
+                takes far longer than others of the same label gets a twin, another attempt beside it.  The first that
+                returns or raises wins; the other is killed, uncharged, before the future is done.  So do this only with
+                tasks that do no harm when they run twice at the same time, or are killed.
         """
         changed = self._options_here().with_(
             timeout=timeout,
@@ -119,6 +124,7 @@ class Front:
             label=label,
             priority=priority,
             cost=cost,
+            speculate=speculate,
         )
         return PoolView(self, changed)
 

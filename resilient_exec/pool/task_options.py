@@ -29,6 +29,7 @@ class Options:
     soft_timeout: float | None = None
     memory_limit: int | None = None
     cost: float = 0
+    speculate: bool = False
 
     def task(self, number: int, label: str, key: Hashable, name: str, cargo: Any) -> Task:
         """A task that is to be run so."""
@@ -44,6 +45,7 @@ class Options:
             name,
             self.cost,
             cargo,
+            speculate=self.speculate,
         )
 
     def with_(self, **changes: Any) -> Options:
@@ -78,6 +80,12 @@ def _text(name: str, value: Any) -> str:
     return str.__str__(value)  # one of a subclass has methods that are the user's code
 
 
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+    return value
+
+
 def _number(name: str, value: Any) -> int | float:
     rule = f"{name} must be a number, larger goes first"
     if not isinstance(value, Real):
@@ -95,6 +103,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "retry": lambda _, value: as_policy(value),
     "priority": _number,
     "cost": _number,
+    "speculate": _flag,
     "label": _text,
     "key": _key,
 }

@@ -45,6 +45,7 @@ from resilient_exec.core.messages import (
     Look,
     PolicyAnswered,
     RaiseSoftTimeout,
+    ResultsDiffer,
     Send,
     Settle,
     ShutdownAsked,
@@ -58,7 +59,8 @@ from resilient_exec.core.messages import (
     TimePassed,
 )
 from resilient_exec.model.errors import InternalError, PoolClosed
-from resilient_exec.model.events import Event, Story
+from resilient_exec.model.events import Event, Story, pids_of_ended
+from resilient_exec.model.summary import named
 from resilient_exec.supervisor.bundling import task_of
 from resilient_exec.supervisor.callbacks import Notifier, ObserverThread
 from resilient_exec.supervisor.clock import LagWatch
@@ -83,6 +85,11 @@ _logger = logging.getLogger(__name__)
 _DID_NOT_END = (
     "the worker of lane %d did not end within %g s of being asked to, and is killed: what tasks had registered with "
     "atexit, or left to threads, may not be done; ResilientPool(stop_timeout=...) gives it more time"
+)
+
+_DIFFERED = (
+    "task %s (%s) ran twice at once, with speculate=True, and its attempts returned different results: that of attempt "
+    "%d, which was first, is kept, and that of attempt %d dropped (they are compared as pickles)"
 )
 
 _HEARTBEAT = 0.5  # s: the longest wait while a deadline runs, so that a stop of the parent is noticed
@@ -146,6 +153,7 @@ class Supervisor:
             CloseLane: self._close_lane,
             Abandon: self._abandon,
             Settle: self._settle,
+            ResultsDiffer: self._warn_of_differing_results,
             Finish: lambda _: None,
         }
         self._thread = threading.Thread(target=self._run, name="resilient-supervisor", daemon=True)
@@ -356,13 +364,17 @@ class Supervisor:
     def _send(self, command: Send) -> None:
         parcel = command.task.cargo
         if command.attempt > 1:
-            story = self.core.story(command.number)
-            parcel.note_pids(command.task, tuple(event.detail["pid"] for event in story if event.kind == "begun"))
+            parcel.note_pids(command.task, pids_of_ended(self.core.story(command.number)))
         lane = self._lanes[command.lane]
         if parcel.give(lane.send, command):
             self._to_flush.add(lane)
         else:
             self.post(CancelAsked(command.number))
+
+    def _warn_of_differing_results(self, command: ResultsDiffer) -> None:
+        task = command.task
+        told = (task.name or named(task.key), task.label, command.kept, command.other)
+        self.log.run(lambda: _logger.warning(_DIFFERED, *told))
 
     def _ask_policy(self, command: AskPolicy) -> None:
         self._notifier.run(lambda: self._answer(command.number, command.attempt, command.policy, command.failure))

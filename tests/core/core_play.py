@@ -31,6 +31,7 @@ from resilient_exec.core.messages import (
     MemoryExceeded,
     Progress,
     RaiseSoftTimeout,
+    ResultsDiffer,
     Send,
     Settle,
     ShutdownAsked,
@@ -106,6 +107,8 @@ def words(command: Command) -> str:
         case Settle():
             how = getattr(command.outcome, "kind", type(command.outcome).__name__)
             return f"Settle {command.number} {how} {command.attempts}"
+        case ResultsDiffer():
+            return f"ResultsDiffer {command.task.key} kept {command.kept} not {command.other}"
         case Finish():
             return "Finish"
     raise AssertionError(command)

@@ -32,7 +32,7 @@ UNIT_TESTS = [
     "test_transitions.py",
     "test_purity.py",
 ]
-GAME = ["test_machine.py"]
+GAME = ["test_machine.py", "test_speculation_game.py"]
 HANGS_AFTER = 300.0  # s
 # A bug that makes an endless loop of something must not take the memory of the machine.
 BOUNDED_PYTEST = """

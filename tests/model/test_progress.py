@@ -15,6 +15,15 @@ BACK = Event(5.0, "backing_off", "k", 1, None, {"delay": 1.0})
 SENT_2, BEGUN_2 = Event(6.0, "sent", "k", 2, 0), Event(6.1, "begun", "k", 2, 0)
 
 
+TWO = (QUEUED, SENT, BEGUN, Event(6.0, "speculated", "k", 1, 0), SENT_2, BEGUN_2)
+OUTRUN = (
+    Event(7.0, "returned", "k", 2, 1),
+    Event(7.0, "doomed", "k", 1, 0),
+    Event(7.1, "outrun", "k", 1, 0),
+    Event(7.1, "settled", "k", 2, None, {"how": "done"}),
+)
+
+
 def end(kind, **detail):
     return Event(4.0, kind, "k", 1, 0, detail), Event(4.0, "settled", "k", 1, None, {"how": "failed"})
 
@@ -37,12 +46,21 @@ def end(kind, **detail):
         ((QUEUED, SENT, BEGUN, *end("timed_out", limit=2)), "timed out, attempt 1 of 3, 2.0 s"),
         ((QUEUED, SENT, BEGUN, DIED, *end("died")), "its worker died, attempt 1 of 3, 2.0 s"),
         ((QUEUED, Event(1.0, "settled", "k", 0, None, {"how": "cancelled"})), "cancelled"),
+        ((*TWO,), "running, attempt 2 of 3, 3.9 s"),
+        ((*TWO, Event(7.0, "died", "k", 2, 1)), "running, attempt 1 of 3, 8.0 s"),
+        ((*TWO, DIED), "running, attempt 2 of 3, 3.9 s"),
+        ((*TWO, *OUTRUN[:2]), "being ended, attempt 1 of 3, 8.0 s"),
+        ((*TWO, *OUTRUN), "returned, attempt 2 of 3, 0.9 s"),
         ((QUEUED, Event(1.0, "settled", "k", 0, None, {"how": "failed"})), "failed"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_story_in_a_few_words(story, words):
     assert progress(story, 10.0, 3) == words
+
+
+def test_a_twin_is_none_of_the_attempts_that_are_granted():
+    assert progress(TWO, 10.0, 1) == "running, attempt 2, 3.9 s"
 
 
 def test_without_a_limit_no_number_of_attempts_in_all_is_told():

@@ -375,6 +375,7 @@ def test_an_argument_exists_only_where_it_works():
         "label",
         "priority",
         "cost",
+        "speculate",
     ]
 
 
