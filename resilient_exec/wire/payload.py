@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import traceback
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from resilient_exec.model.worker_errors import NotSendable
 from resilient_exec.wire import buffers, pickling
@@ -185,7 +185,10 @@ def _is_plainly_of_main(parts: tuple[Any, ...]) -> bool:
 def _dumps_plain_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]], script: Known | None) -> bytes | None:
     """Pickle a function that goes by its name, with arguments without reducers; ``None``: it is another call."""
     fn, args, kwargs = call
-    if type(fn) is not FunctionType or not _ATOMS.issuperset(map(type, args)):
+    kind = type(fn)
+    if kind is not FunctionType and not (kind is BuiltinFunctionType and type(fn.__self__) is ModuleType):
+        return None  # a method, or what has reducers of its own
+    if not _ATOMS.issuperset(map(type, args)):
         return None
     if kwargs and not _ATOMS.issuperset(map(type, kwargs.values())):
         return None

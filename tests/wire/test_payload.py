@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 import pickle
 import sys
 import threading
+import time
 import types
 
 import cloudpickle
@@ -457,3 +459,39 @@ def test_the_end_of_a_pipe_is_refused_and_never_a_bare_number(by_value):
             pack_value([far, *also])
         again = unpack_exception(pack_exception(ValueError(far)))
         assert type(again) is NotSendable
+
+
+@pytest.mark.parametrize("fn", [abs, math.sqrt, time.sleep, pickle.dumps, payload.pack_call], ids=stable)
+def test_a_function_of_a_module_goes_by_its_name(fn):
+    head = payload.by_name(fn, None)
+    assert payload.unpack_call(head) == (fn, (), {})
+    assert payload.unpack_call(payload.pack_by_name(fn, head, (1, "a"))) == (fn, (1, "a"), {})
+
+
+@pytest.mark.parametrize("fn", [[].append, "".join, int, functools.partial(abs), lambda: 0, str.upper], ids=stable)
+def test_what_holds_something_or_has_no_name_does_not(fn):
+    assert payload.by_name(fn, None) is None
+
+
+def test_a_function_whose_name_another_has_is_called_by_what_was_pickled_first(monkeypatch):
+    fn = payload.pack_arguments
+    head = payload.by_name(fn, None)
+    monkeypatch.setattr(payload, "pack_arguments", payload.by_name)
+    data = payload.pack_by_name(fn, head, (1,))
+    assert payload.unpack_call(data) == (payload.by_name, (1,), {}), "by the name, where it is unpickled"
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "may"),
+    [
+        ((1, 2.5, None, True, 1j), {}, True),
+        (("x" * 4000, b"y"), {}, True),
+        (("x" * 5000,), {}, False),
+        (([1],), {}, False),
+        ((1,), {"a": 1}, False),
+        ((True, range(3)), {}, False),
+        ((), {}, True),
+    ],
+)
+def test_short_plain_arguments_may_go_with_others(args, kwargs, may):
+    assert payload.may_go_with_others(args, kwargs) is may
