@@ -16,14 +16,12 @@ from __future__ import annotations
 import pickle
 import struct
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.core.messages import Answered, AttemptEnded, Begun, ItemsEnded, LaneReady, Progress, TakenBack
 from resilient_exec.lane.attempt import Attempt
 from resilient_exec.lane.held import Holdings
 from resilient_exec.lane.keeper import Keeper
-from resilient_exec.lane.lease import Lease, WorkerSettings
 from resilient_exec.lane.translation import call_parts, chunk_parts, failure_of, identities
 from resilient_exec.model.packed import Batch, CallTimes, Packed
 from resilient_exec.model.task import Returned
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
 
     from resilient_exec.core.messages import EndStart, EndStop, Kill, RaiseSoftTimeout, Send, TakeBack
     from resilient_exec.lane.held import Held
+    from resilient_exec.lane.lease import Lease, WorkerSettings
     from resilient_exec.model.task import Outcome
     from resilient_exec.process.tree import Identity
     from resilient_exec.supervisor.event_loop import EventLoop
@@ -50,7 +49,6 @@ _NEVER = float("inf")
 _OUTCOMES = (Kind.RETURNED, Kind.RAISED, Kind.NOT_SENDABLE)
 
 
-@dataclass(frozen=True)
 class LaneSettings:
     """What all lanes of a pool are made with.
 
@@ -60,15 +58,14 @@ class LaneSettings:
         weigh: whether to tell what a worker holds after each attempt.
     """
 
-    worker: WorkerSettings = WorkerSettings()  # noqa: RUF009  frozen
-    stall_timeout: float | None = None
-    weigh: bool = False
+    def __init__(self, worker: WorkerSettings, stall_timeout: float | None = None, *, weigh: bool = False) -> None:
+        self.worker, self.stall_timeout, self.weigh = worker, stall_timeout, weigh
 
 
 class LokyLane:
     """A lane on a loky executor with one worker.  ``loop`` is posted each fact; all methods are for its thread."""
 
-    def __init__(self, number: int, loop: EventLoop, settings: LaneSettings = LaneSettings()) -> None:
+    def __init__(self, number: int, loop: EventLoop, settings: LaneSettings) -> None:
         self.number = number
         self.settings = settings
         self.lease: Lease | None = None  # the worker, while the loop has it

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.lane.capture import Capture
@@ -50,7 +49,6 @@ _SIGSTOP = getattr(signal, "SIGSTOP", None)
 _SIGCONT = getattr(signal, "SIGCONT", None)
 
 
-@dataclass(frozen=True)
 class WorkerSettings:
     """How the workers of a pool are made.
 
@@ -62,13 +60,21 @@ class WorkerSettings:
         forking: what forks them; ``None``: loky starts each.
     """
 
-    initializer: Callable[..., object] | None = None
-    initargs: tuple[Any, ...] = ()
-    output: str = "inherit"
-    fresh_locks: bool = False
-    env: Mapping[str, str] = field(default_factory=dict)
-    forking: Forking | None = None
-    script: Script | None = None
+    def __init__(
+        self,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        output: str = "inherit",
+        fresh_locks: bool = False,
+        env: Mapping[str, str] | None = None,
+        forking: Forking | None = None,
+        script: Script | None = None,
+    ) -> None:
+        self.initializer, self.initargs = initializer, initargs
+        self.output, self.fresh_locks = output, fresh_locks
+        self.env: Mapping[str, str] = {} if env is None else env
+        self.forking, self.script = forking, script
 
     @property
     def preparation(self) -> str:
@@ -144,8 +150,11 @@ class Lease:
         the forkserver takes to be ready.  Raises whatever these raise.
         """
         try:
+            if self._before is not None:  # the script or the initializer, which may start processes
+                orphan_guard.watch()
             self._process = self._start(is_wanted)
             self.watch = Watch(self._process.pid)
+            orphan_guard.watch()  # before it is sent anything; and while it comes up, which takes as long
         finally:
             self._far_socket.close()  # only the worker may have the far end
             os.close(self._register)  # the view of it stays

@@ -17,7 +17,6 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import random
 import threading
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -32,6 +31,7 @@ except ImportError:
     from hashlib import blake2b
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable
 
     from tenacity import RetryCallState
@@ -173,6 +173,8 @@ def _call_state(failure: Failure) -> RetryCallState:
 def _evaluate(strategy: _Strategy, failure: Failure, delay: float = 0.0) -> Any:
     state = _call_state(failure)
     state.upcoming_sleep = delay  # read by stop_before_delay
+    import random  # here, as tenacity: it is needed only where strategies are given
+
     tenacitys: Any = importlib.import_module("tenacity.wait")
     if tenacitys.random is random:
         tenacitys.random = _Draws()
@@ -196,7 +198,7 @@ class _Draws:
     """The module ``random`` as tenacity's strategies see it: in other threads, and otherwise, the real one."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_here.generator or random, name)
+        return getattr(_here.generator or importlib.import_module("random"), name)
 
 
 def _is_whole(number: Any) -> bool:

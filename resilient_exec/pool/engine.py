@@ -68,7 +68,7 @@ class Engine:
         weigh = plan.limits["max_memory_per_worker"] is not None
         apart = bool(observers or weigh or self._seeded or self.logs)  # where each task goes by itself
         self._alikes = Alikes(self._script, wanted=not apart)
-        settings = LaneSettings(WorkerSettings(**workers), plan.stall_timeout, weigh)
+        settings = LaneSettings(WorkerSettings(**workers), plan.stall_timeout, weigh=weigh)
         make_lane = functools.partial(LokyLane, settings=settings)
         supervisor = self.supervisor = Supervisor(limits, make_lane, observers, guard, at_end)
         self._names = Names(self._seeded, supervisor.has_default_key)

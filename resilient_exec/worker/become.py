@@ -7,7 +7,7 @@ import os
 import pickle
 import sys
 import time
-from multiprocessing import process, spawn  # spawn, so that it is there before the fork
+from multiprocessing import process, resource_tracker, spawn  # so that they are there before the fork
 
 from resilient_exec.worker import fast_exit, serving
 
@@ -109,7 +109,6 @@ def become(fds: list[int], mark: str, base: int, changes: Changes) -> NoReturn:
 def _take_on(surroundings: dict[str, Any]) -> None:
     """Have the parent's limits, priority, affinity, umask, path, arguments, folder and tracker."""
     import resource
-    from multiprocessing import resource_tracker
 
     if surroundings["umask"] is not None:
         os.umask(surroundings["umask"])

@@ -15,6 +15,7 @@ def guarded(request):
         yield
         return
     orphan_guard.hold()
+    orphan_guard.watch()
     yield
     orphan_guard.release()
 

@@ -21,7 +21,7 @@ POOL = "from resilient_exec import ResilientPool; from resilient_exec.lane.forks
 FORKSERVER = "from resilient_exec.worker import forkserver, script"
 # What these need of the standard library in any case.
 POOLS_NEEDS = "import concurrent.futures, subprocess, socket, queue, heapq, weakref, numbers, pickle, mmap, zlib"
-FORKSERVERS_NEEDS = "import multiprocessing.spawn, ctypes, traceback, faulthandler, resource, mmap, zlib"
+FORKSERVERS_NEEDS = "import multiprocessing.resource_tracker, ctypes, traceback, faulthandler, resource, mmap, zlib"
 SAY = "import sys; print(*sys.modules)"
 
 

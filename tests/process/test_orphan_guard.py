@@ -94,7 +94,7 @@ def guard_of(pid) -> Identity | None:
 
 
 def guard_of_this_process() -> Identity:
-    """It is started when ``hold`` returns, but its command line may be a moment late."""
+    """It is started when ``watch`` returns, but its command line may be a moment late."""
     wait_until(lambda: guard_of(os.getpid()))
     return guard_of(os.getpid())
 
@@ -133,8 +133,11 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_guard(family):
 
 
 def test_the_guard_lives_exactly_as_long_as_there_are_lanes():
+    orphan_guard.watch()
+    assert guard_of(os.getpid()) is None, "nobody would end it"
     orphan_guard.hold()
     orphan_guard.hold()
+    orphan_guard.watch()
     assert guard_of_this_process() is not None
     orphan_guard.release()
     own_guard = guard_of_this_process()
@@ -143,15 +146,15 @@ def test_the_guard_lives_exactly_as_long_as_there_are_lanes():
     assert not is_alive(own_guard)
 
 
-def test_a_guard_that_was_killed_is_replaced_by_the_next_lane():
+def test_a_guard_that_was_killed_is_replaced_with_the_next_worker():
     orphan_guard.hold()
+    orphan_guard.watch()
     first = guard_of_this_process()
     os.kill(first.pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(first))
-    orphan_guard.hold()
+    orphan_guard.watch()
     second = guard_of_this_process()
     assert second not in (None, first)
-    orphan_guard.release()
     orphan_guard.release()
     assert not is_alive(second)
 
@@ -159,6 +162,7 @@ def test_a_guard_that_was_killed_is_replaced_by_the_next_lane():
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of a process with threads: that is tested here
 def test_a_forked_child_neither_ends_the_guard_nor_shares_its_mark():
     orphan_guard.hold()
+    orphan_guard.watch()
     own_guard = guard_of_this_process()
     mark = parent_mark()
     read, write = os.pipe()
