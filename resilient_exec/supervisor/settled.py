@@ -64,10 +64,10 @@ class Settled(Generic[T]):
 
         error: BaseException | None
         value: T | None = None
-        future._know_the_end()
         if future.cancelled():
             error = CancelledError()
         else:
             error = future.exception()
             value = future.result() if error is None else None
+        future._know_the_end()
         return cls(index, future.key, error is None, value, error, future._attempts, future._elapsed)

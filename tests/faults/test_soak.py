@@ -15,7 +15,7 @@ import time
 import pytest
 import soak_tasks as tasks
 
-from resilient_exec import ResilientPool, RetryPolicy, TaskTimeout
+from resilient_exec import ResilientPool, RetryPolicy, Settled, TaskTimeout
 from resilient_exec.process.memory import resident
 
 pytestmark = [
@@ -53,14 +53,23 @@ def check(done, what):
         tasks.CHECKS[what](done)
 
 
+def burst(pool, plan):
+    """All at once, so that they wait in bundles; then as many healthy ones in chunks; how many attempts there were."""
+    futures = [pool.submit(tasks.run, what, number) for number, what in enumerate(plan)]
+    for number, future in enumerate(futures):
+        check(Settled.of(number, future), plan[number])
+    healthy = pool.map(tasks.run, ["nothing"] * ROUND, range(ROUND), chunksize=None)
+    assert list(healthy) == list(range(ROUND))
+    return ROUND + sum(future.attempts for future in futures)
+
+
 def test_ten_minutes_of_random_faults_leave_no_trace_in_the_parent(tmp_path):
     draw = random.Random(4)
     attempts, seen = 0, []
     began = time.monotonic()
+    settings = {"timeout": 60, "retry": NOW, "output": "capture", "memory_limit": "400MiB", "fresh_locks": True}
     # A short limit for those that hang only: on a busy machine a crash takes half a second.
-    with ResilientPool(
-        2, timeout=60, retry=NOW, output="capture", memory_limit="400MiB", stall_timeout=0.3, fresh_locks=True
-    ) as pool:
+    with ResilientPool(2, stall_timeout=0.3, **settings) as pool, ResilientPool(2, **settings) as together:
         limited = pool.options(timeout=0.5)
         for number in itertools.count():
             if time.monotonic() - began > SECONDS:
@@ -74,6 +83,7 @@ def test_ten_minutes_of_random_faults_leave_no_trace_in_the_parent(tmp_path):
             for future in hang:
                 assert isinstance(future.exception(), TaskTimeout)
                 attempts += future.attempts
+            attempts += burst(together, others)
             seen.append(standing())
             print(f"round {number}: {attempts} attempts; descriptors, threads, children, bytes: {seen[-1]}")
     assert attempts >= ATTEMPTS_A_SECOND * SECONDS

@@ -10,7 +10,7 @@ import chunk_tasks as tasks
 import pytest
 from pool_wait import until, wait_lines
 
-from resilient_exec import NotSendable, PoolClosed, TaskKilled, TaskTimeout
+from resilient_exec import NotSendable, PoolClosed, Settled, TaskKilled, TaskTimeout
 from resilient_exec.supervisor import bundling
 
 COUNT = 50
@@ -92,6 +92,13 @@ def test_each_has_a_story_of_its_own(together):
         assert future.dossier.arguments == f"'', {number}"
     assert begins == sorted(begins)
     assert len(set(begins)) == COUNT
+
+
+def test_who_asks_how_one_has_ended_before_it_has_waits_for_that(together):
+    futures = together.submit(tasks.quick, [("", number) for number in range(COUNT)])
+    settled = [Settled.of(number, future) for number, future in enumerate(futures)]
+    assert [(one.value, one.attempts) for one in settled] == [(number, 1) for number in range(COUNT)]
+    assert all(one.elapsed > 0 for one in settled)
 
 
 def test_each_knows_its_key(together):
