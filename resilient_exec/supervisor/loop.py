@@ -23,6 +23,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -421,7 +422,7 @@ class Supervisor:
             while True:
                 item = self._loop.inbox.popleft()
                 if isinstance(item, ResilientFuture):
-                    item = Submitted(task_of(item, self._loop.inbox))
+                    item = Submitted(task_of(item, deque()))  # by itself: others may empty the inbox, too
                 if isinstance(item, Submitted):
                     self._fail_one(item.task, Story(item.task.key, []), error)
 

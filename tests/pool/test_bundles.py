@@ -249,10 +249,21 @@ def test_what_comes_in_behind_the_end_settles(make_pool, sent):
     supervisor = pool._supervisor
     pool.shutdown()
     engine = pool._engine
-    future = engine.enqueue(None, tasks.quick, ("", 1), {})
     assert supervisor.ended.is_set()
-    with pytest.raises(PoolClosed):
-        future.result(10)
+    futures = []
+
+    def late():
+        futures.extend(engine.enqueue(None, tasks.quick, ("", number), {}) for number in range(300))
+
+    threads = [threading.Thread(target=late) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(futures) == 1800
+    for future in futures:
+        with pytest.raises(PoolClosed):
+            future.result(10)
 
 
 def test_a_number_that_waits_in_a_bundle_is_nobody_elses_key(together):
