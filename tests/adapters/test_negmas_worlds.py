@@ -20,7 +20,7 @@ from scml.utils import anac2024_oneshot, anac2024_std
 import resilient_exec.adapters.negmas as adapter
 from resilient_exec import NotSendable, PoolBroken, ResilientPool
 from resilient_exec.adapters.negmas import travel
-from resilient_exec.adapters.negmas.worlds import markers
+from resilient_exec.adapters.negmas.worlds import limited_calls, markers
 from resilient_exec.adapters.negmas.worlds import task as worldset
 from resilient_exec.adapters.negmas.worlds.plan import competitors_of, world_timeout
 from resilient_exec.adapters.worker_output import WorkerOutput
@@ -36,10 +36,18 @@ from resilient_exec.adapters.worker_output import WorkerOutput
 )
 def test_a_tournament_ends_with_all_worlds_scored(tmp_path, league, competitors):
     calls = []
+    (seen := tmp_path / "seen").mkdir()
+
+    def look(_):  # in a worker
+        from negmas.helpers.timeout import TimeoutCaller
+
+        (seen / TimeoutCaller.run.__module__).touch()
+
     results = league(
         competitors,
-        tournament_path=tmp_path,
+        tournament_path=tmp_path / "tournament",
         parallelism="resilient",
+        world_progress_callback=look,
         tournament_progress_callback=lambda score, i, n: calls.append((score is not None, i, n, threading.get_ident())),
         **t.SMALL,
     )
@@ -54,6 +62,7 @@ def test_a_tournament_ends_with_all_worlds_scored(tmp_path, league, competitors)
     )
     for task in report.tasks:
         assert {name.rpartition(".")[2] for name in task.competitors} == types
+    assert [path.name for path in seen.iterdir()] == [limited_calls.__name__]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from resilient_exec.adapters.negmas import travel
 from resilient_exec.adapters.negmas.blame import entries, history
 from resilient_exec.adapters.negmas.blame.growth import Growth
 from resilient_exec.adapters.negmas.blame.notes import own_types
-from resilient_exec.adapters.negmas.worlds import markers, results, seeding
+from resilient_exec.adapters.negmas.worlds import limited_calls, markers, results, seeding
 from resilient_exec.adapters.task_output import flush_output, printing_to
 from resilient_exec.adapters.worker_output import redirect_output
 from resilient_exec.worker.context import task_context
@@ -109,6 +109,7 @@ def _run(worlds: list[dict[str, Any]], folder: Path, *, seed: int | None, **how:
         with (
             contextlib.ExitStack() as stack,
             entries.watch([kind for kind in own_types(worlds) if isinstance(kind, str)]) as watch,
+            limited_calls.handed_over(),
         ):
             watch.growth = stack.enter_context(contextlib.closing(_growth(folder)))
             result = negmas._run_worlds(
