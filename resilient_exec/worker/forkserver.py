@@ -36,7 +36,7 @@ import threading
 import warnings
 
 from resilient_exec.wire.lines import as_line
-from resilient_exec.worker import fast_exit
+from resilient_exec.worker import fast_exit, state
 from resilient_exec.worker.become import Changes, become
 from resilient_exec.worker.terminal import disregard_interrupts, leave_group
 
@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _OWN = ("resilient_exec.worker.serving", "resilient_exec.worker.script")
-_LATER = ("cloudpickle",)  # which many need, but not the first worker as a rule: it is imported when nobody waits
+# What many need, but not the first worker as a rule, or not before its first task: imported when nobody waits.
+_LATER = ("cloudpickle", "multiprocessing.resource_tracker")
+_SELDOM = 100_000  # objects between two collections while modules are imported, in place of 700
 _QUIET = 100  # ms without a request
 _PART = 250  # descriptors in one datagram, at most
 _PROBE_TIMEOUT = 60.0  # s, for a module with a "?" to be imported on trial
@@ -77,8 +79,7 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str], *, 
             importlib.import_module(name)
         gc.enable()  # it was disabled for the imports of our own, which leave nothing to collect
         with changes:
-            for name in modules:
-                _import(name, log)
+            _import_all(modules, log)
     except BaseException as error:
         import traceback
 
@@ -87,7 +88,8 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str], *, 
         os._exit(1)
     fast_exit.flush_before_fork()
     if modules:
-        gc.collect()
+        gc.collect(0)  # the young ones: what is older has been looked through
+    state.note_modules()
     gc.freeze()  # the collector of a child would else write to, and so copy, every page
     base = max(map(int, os.listdir("/proc/self/fd"))) + 1
     _say(log, "ready", str(base))
@@ -126,6 +128,16 @@ def _import_later(name: str) -> None:
 
 
 # -- importing ---------------------------------------------------------------------------------------------------------
+
+
+def _import_all(modules: list[str], log: int) -> None:
+    """Import them, with few collections: what is imported is there to stay, and is looked through again and again."""
+    before = gc.get_threshold()
+    gc.set_threshold(_SELDOM, *before[1:])
+    for name in modules:
+        _import(name, log)
+    if gc.get_threshold()[0] == _SELDOM:  # else a module has set its own
+        gc.set_threshold(*before)
 
 
 def _import(name: str, log: int) -> None:

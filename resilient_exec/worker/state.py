@@ -38,9 +38,9 @@ except ImportError:  # another system, on which nothing of this is looked at
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
+    from typing import Any, ClassVar
 
-__all__ = ["WorkerState"]
+__all__ = ["WorkerState", "note_modules"]
 
 _ON_UNIX = os.name == "posix"
 _SPARE_DESCRIPTORS = 32
@@ -60,12 +60,38 @@ _BLOCK = int(getattr(signal, "SIG_BLOCK", 0))
 _SIGCHLD = int(getattr(signal, "SIGCHLD", 0))
 
 
+class _BeforeFork:
+    modules: ClassVar[dict[str, Any]] = {}  # of the forkserver; outside of one there are none
+
+
+def note_modules() -> None:
+    """In the forkserver: keep its modules by name, for its children to compare theirs with."""
+    _BeforeFork.modules = dict(_modules)
+
+
+def _there() -> tuple[dict[str, Any], ...]:
+    """This process's modules by name: those of the forkserver, as it has kept them, and the others.
+
+    A copy of the table refers to all that is in it, and so writes to each page that a module or its name is in, which
+    copies the page: 1,600 with negmas and scml.  What was imported since the fork stands at the table's end.
+    """
+    before = _BeforeFork.modules
+    last = next(reversed(before), None)
+    since: dict[str, Any] = {}
+    for name in reversed(_modules):
+        if name == last:
+            break
+        since[name] = _modules[name]
+    is_whole = last is not None and len(before) + len(since) == len(_modules)  # none was removed, or moved to the end
+    return (before, since) if is_whole else (dict(_modules),)
+
+
 class WorkerState:
     """How a process stands; made by :meth:`take`."""
 
     def __init__(self) -> None:
         self._recursion = sys.getrecursionlimit()
-        self._modules = dict(sys.modules)
+        self._modules = _there()
         self._builtins = dict(_builtins)
         self._path = list(sys.path)
         self._meta_path, self._path_hooks = list(sys.meta_path), list(sys.path_hooks)
@@ -194,8 +220,9 @@ class WorkerState:
     def _mended_names(self) -> Iterator[str]:
         if sys.modules is not _modules or any(name not in _modules for name in self._needed()):
             sys.modules = _modules
-            for name, module in self._modules.items():
-                _modules.setdefault(name, module)
+            for some in self._modules:
+                for name, module in some.items():
+                    _modules.setdefault(name, module)
             yield "modules removed from sys.modules"
         if gone := self._builtins.keys() - _builtins.keys():
             _builtins.update({name: self._builtins[name] for name in gone})
@@ -208,7 +235,7 @@ class WorkerState:
     def _needed(self) -> Iterator[str]:
         """Modules without which next to nothing goes on: the standard library's, and ours."""
         own = ("resilient_exec", "loky", "cloudpickle")
-        for name in self._modules:
+        for name in (name for some in self._modules for name in some):
             first = name.partition(".")[0]
             if first in sys.stdlib_module_names or first in own:
                 yield name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import re
@@ -17,6 +18,10 @@ from resilient_exec import ResilientPool
 
 def look(name):
     return os.getpid(), os.getppid(), name in sys.modules
+
+
+def collector():
+    return gc.isenabled(), gc.get_threshold()
 
 
 def surroundings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -48,6 +49,16 @@ def broken(pool):
 
 
 # -- what workers find -------------------------------------------------------------------------------------------------
+
+
+def test_workers_collect_garbage_as_ever(make_pool, module):
+    pool = make_pool(1, preload=(module("import gc"),))
+    assert pool.submit(tasks.collector).result(60) == (True, gc.get_threshold())
+
+
+def test_what_a_preloaded_module_says_of_the_collector_holds_in_workers(make_pool, module):
+    pool = make_pool(1, preload=(module("import gc; gc.set_threshold(5_000, 7, 9); gc.disable()"),))
+    assert pool.submit(tasks.collector).result(60) == (False, (5_000, 7, 9))
 
 
 def test_workers_are_forked_from_one_process_that_has_imported_what_was_named_once(make_pool, module, tmp_path):

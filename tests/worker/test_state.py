@@ -53,6 +53,40 @@ def test_what_only_differs_is_left_alone(function):
     assert _left_by(function.__name__) == ""
 
 
+# What the forkserver had is kept once, before the fork; what a process of it has besides is found at the table's end.
+FORKED = """
+import sys, json, colorsys
+from resilient_exec.worker import state
+
+del sys.modules["colorsys"]
+state.note_modules()
+{meanwhile}
+taken = state.WorkerState.take()
+sys.modules.clear()
+words = taken.compare(None)
+print(words, *(name in sys.modules for name in ("json", "colorsys", "json.decoder")), sep="; ")
+"""
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "there"),
+    [
+        ("", (True, False, True)),
+        ("import colorsys", (True, True, True)),
+        ("del sys.modules['json']", (False, False, True)),
+        ("del sys.modules['json']; import colorsys", (False, True, True)),
+        ("sys.modules['json'] = sys.modules.pop('json')", (True, False, True)),
+        ("del sys.modules[[*sys.modules][-1]]; import colorsys", (True, True, True)),
+    ],
+    ids=["nothing", "an import", "a removal", "both", "one is moved", "the last one goes"],
+)
+def test_modules_are_those_of_the_forkserver_and_what_has_changed_since(meanwhile, there):
+    paths = [str(Path(resilient_exec.__file__).parents[1])]
+    program = f"import sys; sys.path[:0] = {paths}\n{FORKED.format(meanwhile=meanwhile)}"
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert ended.stdout.strip() == "; ".join(map(str, ("modules removed from sys.modules", *there))), ended.stderr
+
+
 # -- in a pool ---------------------------------------------------------------------------------------------------------
 
 
