@@ -23,6 +23,7 @@ class Outline:
         names: what is bound outside of them, and not in them.
         plain: those of them that are functions without a decorator.
         does_more: whether anything but imports stands outside of them.
+        code: its own.
         codes: the code of each function and class, by its qualified name.
     """
 
@@ -30,6 +31,7 @@ class Outline:
     names: frozenset[str]
     plain: frozenset[str]
     does_more: bool
+    code: CodeType
     codes: dict[str, list[CodeType]]
 
     def is_guarded(self, line: int) -> bool:
@@ -44,10 +46,11 @@ def outline_of(source: str, path: str) -> Outline:
     scan = _Scan()
     scan.block(tree.body, guarded=False)
     codes: dict[str, list[CodeType]] = {}
-    for code in codes_in(compile(source, path, "exec", dont_inherit=True)):
+    whole = compile(source, path, "exec", dont_inherit=True)
+    for code in codes_in(whole):
         codes.setdefault(code.co_qualname, []).append(code)
     names = frozenset(scan.outside - scan.inside)
-    return Outline(tuple(scan.guards), names, frozenset(scan.plain), scan.does_more, codes)
+    return Outline(tuple(scan.guards), names, frozenset(scan.plain), scan.does_more, whole, codes)
 
 
 def codes_in(code: CodeType) -> Iterator[CodeType]:

@@ -94,19 +94,24 @@ class Script:
         module: its name for ``import``, where it was started with ``-m``; else empty.
         path: its file.
         source: its text.
+        code: what that compiles to, as :mod:`marshal` has it, so that not each worker compiles it; empty in the parent.
         is_required: whether a worker in which its import raises is of no use; else tasks of modules go on there.
     """
 
     # Not a dataclass: what makes those takes a forkserver 6 ms to import.
-    def __init__(self, module: str, path: str, source: str, is_required: bool = False) -> None:  # noqa: FBT001, FBT002
-        self.module, self.path, self.source, self.is_required = module, path, source, is_required
+    def __init__(self, module: str, path: str, source: str, is_required: bool = False, code: bytes = b"") -> None:  # noqa: FBT001, FBT002
+        self.module, self.path, self.source, self.is_required, self.code = module, path, source, is_required, code
         self._known: dict[int, tuple[Any, bool]] = {}
 
     def _all(self) -> tuple[str, str, str, bool]:
         return self.module, self.path, self.source, self.is_required
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Script, self._all()
+        import marshal
+
+        from resilient_exec.wire.outline import outline_of  # as it has been asked for before
+
+        return Script, (*self._all(), marshal.dumps(outline_of(self.source, self.path).code))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Script) and self._all() == other._all()

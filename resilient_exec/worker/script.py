@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import linecache
+import marshal
 import sys
 import traceback
 from multiprocessing import process
@@ -66,7 +67,7 @@ def _import(script: Script) -> None:
         _name_module(main, script.module)
     lines = script.source.splitlines(keepends=True)
     linecache.cache[script.path] = (len(script.source), None, lines, script.path)  # the file may be edited meanwhile
-    code = compile(script.source, script.path, "exec", dont_inherit=True)
+    code = marshal.loads(script.code)  # noqa: S302  the parent has made it, by this same interpreter
     _former_mains.append(sys.modules["__main__"])
     sys.modules["__main__"] = sys.modules[IMPORTED] = main
     current: Any = process.current_process()

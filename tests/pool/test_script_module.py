@@ -177,6 +177,23 @@ def test_a_cached_function_behind_the_guard_is_refused_with_the_cure(run):
     assert "define it above" in line
 
 
+def test_a_script_is_compiled_once_and_not_by_each_worker(run, tmp_path):
+    (tmp_path / "listens.py").write_text(
+        "import sys\nheard = []\n"
+        "sys.addaudithook(lambda name, args: heard.append(args[1]) if name == 'compile' else None)\n"
+    )
+    text = """
+        def heard():
+            import listens
+            return __file__ in map(str, listens.heard), eval("__name__")
+        if __name__ == "__main__":
+            with ResilientPool(1, preload=("listens",), max_tasks_per_worker=1) as pool:
+                print(*(pool.submit(heard).result() for _ in range(2)))
+    """
+    (line,) = run(text)
+    assert line == "(False, '__mp_main__') (False, '__mp_main__')"
+
+
 PLACES = """
     import os, sys
     def places():
