@@ -28,11 +28,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
-import random
-import resource
 import shutil
 import statistics
 import sys
@@ -45,11 +42,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _environments as environments
+from _tournament_program import SEED
 
 if TYPE_CHECKING:
     import subprocess
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+PROGRAM = Path(__file__).resolve().with_name("_tournament_program.py")
 OLD = ("negmas==0.11.3", "scml==0.7.7", "pandas<3", "rich>=13")
 NEW = ("negmas==0.16.0", "scml==0.8.4", "rich>=13")
 BARE = ("scml-agents==0.5.2",)  # unlike older versions, it imports only the agents that are used
@@ -57,41 +56,7 @@ PARTS = {"old": OLD, "clean": NEW, "sabotaged": NEW}
 WORLDS_PER_CONFIG = 42  # 7 competitors: 21 pairs, each in both orders
 FULL = 18
 THROUGH = ("stock", "ours", "reused")
-SEED = 1
 DECLARED = 900.0  # s: `time_limit` of SCML's worlds
-
-
-# --- inside the child ----------------------------------------------------------------------------------------------
-
-
-def child_main(parallelism: str, configs: int, timeout: float, folder: Path) -> None:
-    """Run one tournament, and write its scores and times to outcome.json."""
-    agents = importlib.import_module("_tournament_agents")
-    utils = importlib.import_module("scml.utils")
-    arguments: dict[str, Any] = {
-        "n_configs": configs,
-        "n_runs_per_world": 1,
-        "n_competitors_per_world": 2,
-        "n_steps": 5,
-    }
-    random.seed(SEED)  # the worlds and their names are drawn from it
-    importlib.import_module("numpy").random.seed(SEED)
-    arguments |= {"tournament_path": folder / "tournament", "parallelism": parallelism}
-    began = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        if parallelism.startswith("resilient"):
-            adapter = importlib.import_module("resilient_exec.adapters.negmas")
-            stack.enter_context(adapter.options(timeout=timeout, retry=1))
-        scores = utils.anac2024_std(list(agents.COMPETITORS), **arguments).scores
-    seconds = time.monotonic() - began
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu = sum(one.ru_utime + one.ru_stime for one in spent)
-    outcome: dict[str, Any] = {"scored": int(scores["run_id"].nunique()), "seconds": seconds, "cpu": cpu}
-    outcome["scores"] = {str(name): sorted(world["score"]) for name, world in scores.groupby("world")}
-    environments.write_json(folder / "outcome.json", outcome)
-
-
-# --- outside -------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -143,9 +108,9 @@ def run_one(part: str, through: str, python: Path, args: argparse.Namespace) -> 
     parallelism = ("parallel" if through == "stock" else "resilient") + (":0.5" if part == "clean" else "")
     if through == "reused":
         variables["RESILIENT_EXEC_FRESH_PROCESS"] = "0"
-    call = ["--child", parallelism, str(args.configs), str(args.timeout), str(folder)]
+    call = [parallelism, str(args.configs), str(args.timeout), str(folder)]
     child = environments.start_marked(
-        [str(python), "-W", "ignore", str(Path(__file__).resolve()), *call], folder, folder.name, variables
+        [str(python), "-W", "ignore", str(PROGRAM), *call], folder, folder.name, variables
     )
     try:
         follow(run, child, folder, args)
@@ -277,8 +242,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        child_main(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), Path(sys.argv[5]))
-    else:
-        os.environ.pop("RESILIENT_EXEC_TOURNAMENT_SABOTAGED", None)
-        sys.exit(main(sys.argv[1:]))
+    os.environ.pop("RESILIENT_EXEC_TOURNAMENT_SABOTAGED", None)
+    sys.exit(main(sys.argv[1:]))
