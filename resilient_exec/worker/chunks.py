@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["refuse", "run"]
 
-_FLUSH = 0.004  # s between two times at which results are sent
+_FLUSH = 0.01  # s between two times at which results are sent; less than until the parent looks for itself
 _VERY_QUICK = 0.00005  # s: calls that take less, on average, are run in spurts
 _FEW = 8  # for fewer that is not worth it
 _monotonic = time.monotonic

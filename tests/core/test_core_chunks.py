@@ -103,7 +103,7 @@ def test_a_timeout_strikes_the_call_that_is_seen_to_run() -> None:
     game.start_all()
     worker = run_some(game, 2)
     worker.begin()
-    game.after(0.01)
+    game.after(0.02)
     game.after(1.0)
     assert game.charged == [2]
     finish(game)
