@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ast
 import functools
-from dataclasses import dataclass
 from types import CodeType
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["Outline", "codes_in", "guard_of", "outline_of"]
 
 
-@dataclass(frozen=True)
 class Outline:
     """What a script's text says about its top level.
 
@@ -27,12 +25,12 @@ class Outline:
         codes: the code of each function and class, by its qualified name.
     """
 
-    guards: tuple[tuple[int, int], ...]
-    names: frozenset[str]
-    plain: frozenset[str]
-    does_more: bool
-    code: CodeType
-    codes: dict[str, list[CodeType]]
+    def __init__(self, scan: _Scan, code: CodeType, codes: dict[str, list[CodeType]]) -> None:
+        self.guards = tuple(scan.guards)
+        self.names = frozenset(scan.outside - scan.inside)
+        self.plain = frozenset(scan.plain)
+        self.does_more = scan.does_more
+        self.code, self.codes = code, codes
 
     def is_guarded(self, line: int) -> bool:
         """Whether that line is behind a guard."""
@@ -49,8 +47,7 @@ def outline_of(source: str, path: str) -> Outline:
     whole = compile(source, path, "exec", dont_inherit=True)
     for code in codes_in(whole):
         codes.setdefault(code.co_qualname, []).append(code)
-    names = frozenset(scan.outside - scan.inside)
-    return Outline(tuple(scan.guards), names, frozenset(scan.plain), scan.does_more, whole, codes)
+    return Outline(scan, whole, codes)
 
 
 def codes_in(code: CodeType) -> Iterator[CodeType]:

@@ -195,12 +195,16 @@ def _script_of(main: ModuleType) -> Script:
 
 def _is_command(script: Script, outline: Outline) -> bool:
     """Whether it only starts what is in modules, as installed commands (``pytest``) and ``__main__`` of packages do."""
-    import sysconfig
-
     if outline.does_more:
         return False
+    if script.module.endswith(".__main__"):
+        return True
     folder = os.path.realpath(os.path.dirname(script.path))
-    return script.module.endswith(".__main__") or folder == os.path.realpath(sysconfig.get_path("scripts"))
+    if os.path.basename(folder).lower() not in ("bin", "scripts"):  # whatever the scheme of the installation
+        return False
+    import sysconfig  # which may take some ms to find out
+
+    return folder == os.path.realpath(sysconfig.get_path("scripts"))
 
 
 def _stands_behind(outline: Outline, main: ModuleType, path: str) -> bool:
