@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _OWN = ("resilient_exec.worker.serving", "resilient_exec.worker.script")
-# What many need, but not the first worker as a rule, or not before its first task: imported when nobody waits.
-_LATER = ("cloudpickle", "multiprocessing.resource_tracker")
+_LATER = ("cloudpickle",)  # which many need, but not the first worker as a rule: it is imported when nobody waits
 _SELDOM = 100_000  # objects between two collections while modules are imported, in place of 700
 _QUIET = 100  # ms without a request
 _PART = 250  # descriptors in one datagram, at most
