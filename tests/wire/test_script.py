@@ -197,8 +197,10 @@ def test_import_says_what_is_missing(monkeypatch, attributes, why):
 
 
 def test_an_installed_command_is_not_imported(monkeypatch, tmp_path):
-    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
-    path = tmp_path / "command"
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(folder))
+    path = folder / "command"
     path.write_text(
         "import sys\nfrom resilient_exec.wire.script import find_script\nif __name__ == '__main__':\n"
         "    sys.found = find_script('auto')\n"
