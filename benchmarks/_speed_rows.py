@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _speed_tasks as tasks
-from _speed_sides import OURS, SIDES, WORKERS
+from _speed_sides import LEARNED, OURS, SIDES, WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,8 +151,9 @@ def tail(side: str, count: int) -> dict[str, Any]:
     seconds = 0.8 / count
     with opened(side) as pool:
         began = time.perf_counter()
-        if side == OURS:
-            short, long = pool.pool.options(cost=seconds), pool.pool.options(cost=1.0)
+        if side in (OURS, LEARNED):
+            costs = (seconds, 1.0) if side == OURS else ("learned", "learned")
+            short, long = (pool.pool.options(cost=cost, label=str(place)) for place, cost in enumerate(costs))
             handles = [short.submit(tasks.last, seconds) for _ in range(count)] + [long.submit(tasks.last, 1.0)]
         else:
             handles = [pool.submit(tasks.last, each) for each in [seconds] * count + [1.0]]

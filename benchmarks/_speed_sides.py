@@ -241,9 +241,11 @@ def _old(method: str) -> Callable[[int], OldPool]:
 LIMIT = 60  # s, for pools that support one; it is never reached
 OURS = "resilient_exec"
 PROTECTED = "resilient_exec, protected"
+LEARNED = "resilient_exec, cost learned"
 SIDES: dict[str, Side] = {
     OURS: Side(Ours),
     PROTECTED: Side(Ours, options={"timeout": LIMIT, "memory_limit": "4GiB", "output": "capture"}),
+    LEARNED: Side(Ours),
     "stdlib": Side(Stdlib),
     "loky": Side(Loky, "loky"),
     "pebble": Side(Pebble, "pebble"),

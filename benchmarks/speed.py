@@ -27,13 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import _speed_table
-from _speed_sides import OURS, PROTECTED, SIDES
+from _speed_sides import LEARNED, OURS, PROTECTED, SIDES
 
 HERE = Path(__file__).resolve().parent
 CELL = 100.0  # s for one measurement ...
 LONGEST = {"tournament": 900.0}  # ... of other rows
 _EXEC = "resilient_exec, by exec"
-_ALL = [name for name in SIDES if name != "joblib" and not name.endswith((", protected", ", timeout"))]
+_ALL = [
+    name for name in SIDES if name != "joblib" and not name.endswith((", protected", ", timeout", ", cost learned"))
+]
 _MAPS = [OURS, "joblib", "mp.Pool", "stdlib", "pebble", "mpire"]
 _EXECUTORS = [OURS, "stdlib", "loky", "pebble", "mp.Pool", "deadpool"]
 
@@ -95,7 +97,7 @@ ROWS: dict[str, Row] = {
         "x ideal", [OURS, "pebble", "deadpool"], (200, 0), False,
         [Budget(1.10), Budget(0, figure="innocents_repeated")], 3,
     ),
-    "tail": Row("x ideal", [OURS, "stdlib"], (40, 40), False, [Budget(1.05)], 3),
+    "tail": Row("x ideal", [OURS, LEARNED, "stdlib"], (40, 40), False, [Budget(1.05)], 3),
     "straggler": Row("x ideal", [OURS, "stdlib"], (40, 0), False, [], 3),
     "first result": Row("s", [*_EXECUTORS, _EXEC], (3, 3), False, [Budget(1, "pebble"), Budget(1, "stdlib")]),
     "after a kill": Row(

@@ -172,7 +172,7 @@ class Attempts(Speculation):
             outcome = softened(record, death_of(record, outcome))
             self._tell(outcome.kind, record, detail_of(outcome), evidence_of(outcome))
         record.lane = None
-        if record.task.speculate:
+        if record.task.timed:
             decided = self._decided(record, outcome)
             if decided is None:
                 return

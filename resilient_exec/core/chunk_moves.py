@@ -47,7 +47,7 @@ class ChunkMoves(LaneLife):
                 taken += self._settle_one(record, lane, values, s.began)
         if taken and s.began is not None and s.ended is not None and head.task.group is not None:
             head.task.group.pace.learn(s.skip + s.count, s.ended - s.began)
-            if head.task.speculate:
+            if head.task.timed:
                 self._learn(head.task, (s.ended - s.began) / (s.skip + s.count))
         if not lane.holds or lane.holds[0] is not head:
             self._advance(lane)

@@ -165,6 +165,7 @@ def part_of(task: Task, number: int, calls: int) -> Task:
         calls,
         task.group,
         task.speculate,
+        task.timed,
     )
 
 

@@ -47,7 +47,7 @@ class Ledger:
         self._now = 0.0
         self._out: list[Command] = []
         self._records: dict[Hashable, Record] = {}
-        self._backlog = Backlog()
+        self._backlog = Backlog(self._usual)
         self._groups = Groups()
         self._surplus = dict.fromkeys(State, 0)  # calls of chunks, beyond the one for which the record counts
         self._elastic = 0  # of those that are queued, how many other lanes could be sent
@@ -191,6 +191,11 @@ class Ledger:
             rest.lane.holds.insert(rest.lane.holds.index(rest), first)
         elif rest.state is _QUEUED:
             self._backlog.add(first, comes_back=True)
+
+    def _usual(self, label: str) -> float:
+        """How long a task with that label takes (s), as far as it is known; infinite: it may be long."""
+        peers = self._peers.get(label)
+        return peers.usual() if peers is not None else float("inf")
 
     # -- moves ---------------------------------------------------------------------------------------------------------
 

@@ -194,7 +194,7 @@ class Core(ChunkMoves):
         if record is None or record.lane is None:
             return
         lane, group = record.lane, record.task.group
-        is_by_itself = (group is None or group.bundled) and not record.task.speculate
+        is_by_itself = (group is None or group.bundled) and not record.task.timed
         if is_by_itself and record.state is _SENT and s.began is not None and type(s.outcome) is Returned:
             self._return_unseen(record, lane, s, s.began)
             return

@@ -54,7 +54,10 @@ class Speculation(LaneOrders):
     def _learn(self, task: Task, took: float) -> None:
         """An attempt of that task has returned after so many seconds."""
         peers = self._peers_of(task)
+        before = peers.usual()
         peers.learn(took)
+        if peers.usual() != before:
+            self._backlog.rank_again(task.label)
         self._await_straggler(peers)
 
     def _await_straggler(self, peers: Peers) -> None:

@@ -1,6 +1,6 @@
 """How long attempts of tasks with one label take, and which of those that run take far longer.
 
-Book-keeping for :mod:`resilient_exec.core.speculation`, as pure as the core itself.
+Book-keeping for :mod:`resilient_exec.core.speculation` and for costs that are learned, as pure as the core itself.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ class Peers:
         insort(self._sorted, took)
         if len(self._last) > _REMEMBERED:
             del self._sorted[bisect_left(self._sorted, self._last.popleft())]
+
+    def usual(self) -> float:
+        """How long one takes, in seconds, to a factor of two (a half have taken less); infinite: none is known."""
+        known = self._sorted
+        return (1 << int(1e6 * known[len(known) // 2]).bit_length()) / 2e6 if known else float("inf")
 
     def longest(self) -> float | None:
         """After how many seconds one takes far longer than the others; ``None``: too few have returned.

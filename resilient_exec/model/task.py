@@ -53,11 +53,13 @@ class Task:
         memory_limit: bytes that the worker and its descendants may hold during an attempt; ``None``: no limit.
         key: what the user calls it, for events.
         name: the key as a text; empty where printing the key runs nobody's code.
-        cost: relative; of equal priority the dearest goes first.
+        cost: relative; of equal priority the dearest goes first; ``None``: the seconds that others of its label take.
         cargo: what the shell needs to perform commands about the task; the core never looks at it.
         calls: of a chunk, so many calls, whose numbers begin with ``number``; 0: the task is one call by itself.
         group: what the core keeps in common for the calls of a chunk (:class:`resilient_exec.core.chunks.Group`).
-        speculate: whether a second attempt may be made beside one that takes far longer than others of its label.
+        speculate: of one that is timed: whether a second attempt may be made beside one that takes far longer than
+            others of its label.
+        timed: whether it is learned how long its attempts take.
     """
 
     number: Hashable
@@ -69,11 +71,12 @@ class Task:
     memory_limit: int | None = None
     key: Hashable = None
     name: str = ""
-    cost: float = 0
+    cost: float | None = 0
     cargo: Any = field(default=None, compare=False)
     calls: int = 0
     group: Any = field(default=None, compare=False)
     speculate: bool = False
+    timed: bool = False
 
 
 @dataclass(slots=True)

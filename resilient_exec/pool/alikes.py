@@ -40,7 +40,7 @@ class Alikes:
 
     def note(self, options: Options, fn: Callable[..., Any], label: str) -> None:
         """This is the last one, which goes by itself; the next ones may go together if they are like it."""
-        is_by_itself = options.key is not UNSET or options.soft_timeout is not None or options.speculate
+        is_by_itself = options.key is not UNSET or options.soft_timeout is not None or options.is_timed
         if not self._wanted or is_by_itself:
             return
         head = by_name(fn, self._script)

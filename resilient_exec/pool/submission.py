@@ -94,7 +94,7 @@ class Front:
         key: Hashable = UNSET,
         label: str = UNSET,
         priority: float = UNSET,
-        cost: float = UNSET,
+        cost: float | str = UNSET,
         speculate: bool = UNSET,
     ) -> PoolView:
         """A view of the same pool with other options for the tasks that are submitted through it.
@@ -109,7 +109,9 @@ class Front:
             label: what errors and events call the task.
             priority: larger goes first; by default 0.
             cost: how dear the task is, compared with others of the same priority: the dearest goes first, so that none
-                of them is left over at the end.  Any measure will do: seconds, rows, steps.
+                of them is left over at the end.  Any measure will do: seconds, rows, steps.  ``"learned"``: the time
+                that the last tasks of the same label have taken in this pool, in seconds, to a factor of two; one with
+                a label of which nothing is known yet goes first.
             speculate: the tasks may run twice.  While nothing waits and a worker has nothing to do, an attempt that
                 takes far longer than others of the same label gets a twin, another attempt beside it.  The first that
                 returns or raises wins; the other is killed, uncharged, before the future is done.  So do this only with

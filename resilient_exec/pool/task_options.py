@@ -14,7 +14,10 @@ from resilient_exec.pool.options import UNSET, as_float, check_order, seconds, s
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-__all__ = ["Options"]
+__all__ = ["LEARNED", "Options"]
+
+LEARNED = "learned"
+"""As the cost of a task: how long others with its label take."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Options:
     priority: float = 0
     soft_timeout: float | None = None
     memory_limit: int | None = None
-    cost: float = 0
+    cost: float | str = 0  # or LEARNED
     speculate: bool = False
 
     def task(self, number: int, label: str, key: Hashable, name: str, cargo: Any) -> Task:
@@ -43,10 +46,16 @@ class Options:
             self.memory_limit,
             key,
             name,
-            self.cost,
+            None if self.cost == LEARNED else self.cost,  # type: ignore[arg-type]
             cargo,
             speculate=self.speculate,
+            timed=self.is_timed,
         )
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it is to be learned how long its attempts take."""
+        return self.speculate or self.cost == LEARNED
 
     def with_(self, **changes: Any) -> Options:
         """The same with ``changes``, checked; what is ``UNSET`` in them stays as it is."""
@@ -96,13 +105,21 @@ def _number(name: str, value: Any) -> int | float:
     return number
 
 
+def _cost(name: str, value: Any) -> Any:
+    if isinstance(value, str) and value == LEARNED:
+        return LEARNED
+    if not isinstance(value, Real):
+        raise TypeError(f'{name} must be a number, larger goes first, or "{LEARNED}"; got {value!r}')
+    return _number(name, value)
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "timeout": seconds,
     "soft_timeout": seconds,
     "memory_limit": size,
     "retry": lambda _, value: as_policy(value),
     "priority": _number,
-    "cost": _number,
+    "cost": _cost,
     "speculate": _flag,
     "label": _text,
     "key": _key,

@@ -54,3 +54,55 @@ def test_lines_that_are_empty_do_not_pile_up() -> None:
         backlog.pop()
         backlog.clear()
     assert len(backlog._lines) <= 1
+
+
+# -- costs that are learned --------------------------------------------------------------------------------------------
+
+
+def _labelled(order: int, label: str, *, priority: float = 0, cost: float | None = None) -> Record:
+    return Record(Task(order, NEVER, priority=priority, cost=cost, label=label), order, State.QUEUED)
+
+
+def test_with_learned_costs_the_longest_label_goes_first_whatever_is_learned_in_between() -> None:
+    chance = random.Random(7)
+    for _ in range(200):
+        known = dict.fromkeys("abcd", float("inf"))
+        backlog, waiting, order = Backlog(known.__getitem__), [], 0
+        for _ in range(60):
+            what = chance.random()
+            if waiting and what < 0.4:
+                first = min(
+                    waiting,
+                    key=lambda r: (
+                        -r.task.priority,
+                        -(known[r.task.label] if r.task.cost is None else r.task.cost),
+                        r.task.cost is None,
+                        r.order,
+                    ),
+                )
+                waiting.remove(first)
+                assert backlog.pop() is first
+                if chance.random() < 0.2:
+                    first.attempt = 1
+                    backlog.add(first)
+                    waiting.append(first)
+            elif what < 0.6:
+                label = chance.choice("abcd")
+                known[label] = chance.choice([0.5, 1.0, 2.0, 4.0])
+                backlog.rank_again(label)
+            else:
+                order += 1
+                cost = chance.choice([None, None, None, 0, 3.0])
+                waiting.append(_labelled(order, chance.choice("abcd"), priority=chance.choice([0, 1]), cost=cost))
+                backlog.add(waiting[-1])
+        assert sorted(r.order for r in backlog) == sorted(r.order for r in waiting)
+
+
+def test_lines_of_labels_that_are_done_are_forgotten() -> None:
+    backlog = Backlog(lambda _: 1.0)
+    for number in range(1000):
+        backlog.add(_labelled(number, str(number)))
+    while backlog.size:
+        backlog.pop()
+    backlog.clear()
+    assert max(len(backlog._lines), len(backlog._learned), len(backlog._ranks)) <= 1

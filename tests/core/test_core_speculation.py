@@ -30,7 +30,7 @@ ONE, OTHER = Returned(Packed(b"1", bytes)), Returned(Packed(b"2", bytes))
 def _known(lanes: int = 2, **limits: object) -> Play:
     """One task has taken 1 s, so the others are to take 2 s at most; lane 0 is idle."""
     p = Play(lanes, straggler_peers=1, straggler_floor=0.5, straggler_factor=2.0, **limits)
-    p.running("w", label="f", speculate=True)
+    p.running("w", label="f", speculate=True, timed=True)
     p.now += 1
     p.ended("w")
     return p
@@ -39,7 +39,7 @@ def _known(lanes: int = 2, **limits: object) -> Play:
 def _two(retry: object = NEVER, **task: object) -> Play:
     """``a`` runs in lane 0, its twin in lane 1; it is 3 s."""
     p = _known()
-    p.running("a", retry, label="f", speculate=True, **task)
+    p.running("a", retry, label="f", speculate=True, timed=True, **task)
     assert p.after(1.9) == []
     assert p.after(0.1) == ["lane_starting L1", "StartWorker L1"]
     assert p.ready(1) == ["lane_ready L1", "speculated a#1", "sent a#2", "Send L1 a#2"]
@@ -65,19 +65,19 @@ def test_without_speculate_nothing_runs_twice() -> None:
 
 def test_nothing_is_known_of_tasks_with_another_label_or_of_too_few() -> None:
     p = _known()
-    p.running("a", label="g", speculate=True)
+    p.running("a", label="g", speculate=True, timed=True)
     assert p.after(1000) == []
     p = Play(2, straggler_peers=2)
-    p.running("w", label="f", speculate=True)
+    p.running("w", label="f", speculate=True, timed=True)
     p.ended("w")
-    p.running("a", label="f", speculate=True)
+    p.running("a", label="f", speculate=True, timed=True)
     assert p.after(1000) == []
 
 
 def test_while_something_waits_there_is_no_twin() -> None:
     p = _known(lanes=2)
     p.submit("b", priority=1, label="g")
-    p.submit("a", label="f", speculate=True)
+    p.submit("a", label="f", speculate=True, timed=True)
     p.ready(1)
     p.begun("b")
     p.begun("a", lane=1)
@@ -91,7 +91,7 @@ def test_while_something_waits_there_is_no_twin() -> None:
 
 def test_while_calls_of_a_chunk_wait_in_their_worker_there_is_no_twin() -> None:
     p = _known(lanes=3)
-    p.running("a", label="f", speculate=True)
+    p.running("a", label="f", speculate=True, timed=True)
     for lane in (1, 2):
         p.submit(lane, label="g")
     for lane in (1, 2):
@@ -110,7 +110,7 @@ def test_a_retry_of_one_that_took_too_long_has_its_own_time() -> None:
     p = _known(lanes=2)
     p.submit("x", label="g")
     p.begun("x")
-    p.submit("a", Grant(0.0), label="f", speculate=True)
+    p.submit("a", Grant(0.0), label="f", speculate=True, timed=True)
     p.ready(1)
     p.begun("a", lane=1)
     assert p.after(5) == []
@@ -126,7 +126,7 @@ def test_a_retry_of_one_that_took_too_long_has_its_own_time() -> None:
 def test_memory_that_is_low_and_a_shutdown_that_cancels_let_nothing_run_twice() -> None:
     p = _known()
     p.memory("low")
-    p.running("a", label="f", speculate=True)
+    p.running("a", label="f", speculate=True, timed=True)
     assert p.after(10) == []
     assert p.memory("ok") == ["memory_ok", "lane_starting L1", "StartWorker L1"]
     p.shutdown(cancel=True)
@@ -135,7 +135,7 @@ def test_memory_that_is_low_and_a_shutdown_that_cancels_let_nothing_run_twice() 
 
 def test_a_shutdown_that_waits_lets_the_last_ones_be_rescued() -> None:
     p = _known()
-    p.running("a", label="f", speculate=True)
+    p.running("a", label="f", speculate=True, timed=True)
     p.shutdown()
     p.after(2)
     assert p.ready(1)[-1] == "Send L1 a#2"
@@ -146,7 +146,7 @@ def test_a_shutdown_that_waits_lets_the_last_ones_be_rescued() -> None:
 
 def test_time_in_which_this_process_was_stopped_makes_nobody_a_straggler() -> None:
     p = _known()
-    p.running("a", label="f", speculate=True)
+    p.running("a", label="f", speculate=True, timed=True)
     p.now += 50
     p.tell(Lagged(50.0, stopped=True))
     assert p.after(1.9) == []
@@ -155,9 +155,9 @@ def test_time_in_which_this_process_was_stopped_makes_nobody_a_straggler() -> No
 
 def test_each_straggler_gets_its_twin_when_its_time_has_come() -> None:
     p = _known(lanes=4)
-    p.running("a", label="f", speculate=True)
+    p.running("a", label="f", speculate=True, timed=True)
     p.now += 0.5
-    p.submit("b", label="f", speculate=True)
+    p.submit("b", label="f", speculate=True, timed=True)
     p.ready(1)
     p.begun("b", lane=1)
     p.now += 1.5
@@ -171,7 +171,7 @@ def test_each_straggler_gets_its_twin_when_its_time_has_come() -> None:
 
 def test_calls_of_a_chunk_are_rescued_too() -> None:
     p = Play(2, straggler_peers=1, straggler_floor=0.5)
-    p.tell(Submitted(chunk(0, 4, NEVER, label="f", speculate=True)))
+    p.tell(Submitted(chunk(0, 4, NEVER, label="f", speculate=True, timed=True)))
     p.ready()
     p.tell(ItemsEnded(0, 0, 1, 3, Batch(b"", lambda *_: [0, 1, 2]), began=0.0, ended=0.3))
     p.tell(Begun(0, 3, 1, 4000, 0.3))
@@ -186,7 +186,7 @@ def test_calls_of_a_chunk_are_rescued_too() -> None:
 def test_whoever_labels_each_task_anew_does_not_fill_the_memory() -> None:
     p = Play()
     for number in range(3000):
-        p.sent(number, label=str(number), speculate=True)
+        p.sent(number, label=str(number), speculate=True, timed=True)
         p.tell(AttemptEnded(0, number, 1, VALUE, began=p.now, ended=p.now))
     assert len(p.core._peers) <= 1000
 
@@ -215,7 +215,7 @@ def test_the_first_one_that_returns_after_all_wins_and_its_twin_is_killed() -> N
 
 def test_a_twin_that_has_not_begun_is_killed_as_well() -> None:
     p = _known()
-    p.running("a", label="f", speculate=True)
+    p.running("a", label="f", speculate=True, timed=True)
     p.after(2)
     p.ready(1)
     assert p.ended("a")[-1] == "Kill L1 a#2"
@@ -360,7 +360,7 @@ def test_a_twin_is_evicted_first_and_that_is_no_eviction_of_the_task() -> None:
 
 def test_a_twin_whose_worker_is_lost_before_it_begins_is_not_sent_again() -> None:
     p = _known()
-    p.running("a", label="f", speculate=True)
+    p.running("a", label="f", speculate=True, timed=True)
     p.after(2)
     p.ready(1)
     assert p.gone(1) == ["lane_lost L1", "lost a#2"]
@@ -370,7 +370,7 @@ def test_a_twin_whose_worker_is_lost_before_it_begins_is_not_sent_again() -> Non
 
 def test_a_twin_that_is_taken_back_is_not_sent_again() -> None:
     p = _known()
-    p.running("a", label="f", speculate=True)
+    p.running("a", label="f", speculate=True, timed=True)
     p.after(2)
     p.ready(1)
     assert p.taken_back("a", 2, lane=1) == ["taken_back a#2"]
@@ -380,7 +380,7 @@ def test_a_twin_that_is_taken_back_is_not_sent_again() -> None:
 
 def test_a_twin_that_alone_is_left_and_is_lost_is_sent_again() -> None:
     p = _known()
-    p.running("a", Grant(), label="f", speculate=True)
+    p.running("a", Grant(), label="f", speculate=True, timed=True)
     p.after(2)
     p.ready(1)
     p.died("a")
@@ -465,7 +465,7 @@ def test_only_the_last_hundred_count_and_a_pause_of_a_moment_is_no_straggler() -
 
 def test_a_ready_lane_that_nobody_needs_any_more_stays_idle() -> None:
     p = _known()
-    p.running("a", label="f", speculate=True)
+    p.running("a", label="f", speculate=True, timed=True)
     p.after(2)
     p.ended("a")
     assert p.tell(LaneReady(1, 4001)) == ["lane_ready L1"]

@@ -171,9 +171,8 @@ class Game(RuleBasedStateMachine):
         free = [key for key in KEYS if key not in self.tasks]
         if free and not self.is_closing:
             key = free[who % len(free)]
-            self.tasks[key] = Task(
-                key, Policy(delays), timeout, soft_timeout=soft, key=key, label="f", speculate=speculate
-            )
+            limits = {"soft_timeout": soft, "speculate": speculate, "timed": speculate}
+            self.tasks[key] = Task(key, Policy(delays), timeout, key=key, label="f", **limits)
             self.submitted += 1
             self.tell(Submitted(self.tasks[key]))
 

@@ -37,9 +37,13 @@ def _do(folder, what):
         raise ValueError("no")
     elif what.startswith("await "):
         name, _, then = what.removeprefix("await ").partition(", ")
-        while not (Path(folder) / name).exists():
-            time.sleep(0.002)
+        await_file(Path(folder) / name)
         _do(folder, then)
+
+
+def await_file(path):
+    while not Path(path).exists():
+        time.sleep(0.002)
 
 
 def act_once(folder, number, odd):
