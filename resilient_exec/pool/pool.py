@@ -304,6 +304,9 @@ class ResilientPool(Front, Executor):
     def preloaded(self) -> tuple[str, ...] | None:
         """Have the forkserver started, and ``preload`` done, now, rather than with the first task, and wait for it.
 
+        What the pool itself works with is imported, too, which takes the first :meth:`submit` some 60 ms otherwise: an
+        event loop may want to have that behind it.
+
         Returns:
             The modules with a ``?`` that had to be left out; ``None``: this pool has no forkserver.
 
@@ -311,9 +314,9 @@ class ResilientPool(Front, Executor):
             PoolBroken: a module could not be imported, or not within ``start_timeout``; in its own words.
         """
         self._check_open()
+        self._made()
         if self._forking is None:
             return None
-        self._made()
         try:
             return self._forking.warm(lambda: not self._shut)
         except (RuntimeError, OSError) as error:

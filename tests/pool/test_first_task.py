@@ -70,6 +70,14 @@ def test_the_options_of_a_pool_hold_for_its_first_task(make_pool):
     assert error.attempt == 1
 
 
+@pytest.mark.parametrize("forkserver", [True, False])
+def test_preloaded_takes_the_wait_from_the_first_submit(make_pool, forkserver):
+    pool = make_pool(1, forkserver=forkserver)
+    assert pool.preloaded() == (() if forkserver else None)
+    assert pool._engine is not None
+    assert pool.submit(tasks.same, 1).result(60) == 1
+
+
 def test_threads_that_submit_the_first_tasks_at_the_same_time_share_one_supervisor(make_pool):
     pool, barrier, values = make_pool(2), threading.Barrier(6), []
 
@@ -215,6 +223,7 @@ def test_a_child_that_is_forked_behind_the_first_submit_may_import_whatever_it_l
     assert script.out.splitlines() == ["0 7", "[]"]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_is_refused_an_unused_pool_as_well(make_pool):
     pool = make_pool(1)
     child = os.fork() if threading.active_count() == 1 else None
