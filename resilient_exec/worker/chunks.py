@@ -164,6 +164,7 @@ class _Chunk:
         call = self._call_softly if self._soft else self._fn
         captured, notes = worker.streams.is_captured, self._register.notes
         looked_at, serial, count = now, begun - 1, 0
+        pause = 0.0 if bundled else upkeep.QUICK  # the tasks of a bundle were quick so far: the first one may be enough
         opens = self._problem is not None or bool(self._places)
         while calls:
             args: Any = calls.pop()
@@ -202,7 +203,7 @@ class _Chunk:
                 self._may_spurt = False
             began, now = now, _monotonic()
             count += 1
-            if now - looked_at >= upkeep.QUICK or self._is_over:
+            if now - looked_at >= pause or self._is_over:
                 self._look_after(serial, slow=now - began > upkeep.QUICK)
                 if self._may_spurt and not self._is_over and now - looked_at < _VERY_QUICK * count:
                     serial = self._run_in_spurts(serial, (now - looked_at) / count)
@@ -212,7 +213,7 @@ class _Chunk:
                     if calls:
                         self._refuse(serial + 1, len(calls))
                     return
-                now, count = _monotonic(), 0
+                now, count, pause = _monotonic(), 0, upkeep.QUICK
                 looked_at = now
 
     # -- very quick calls ----------------------------------------------------------------------------------------------
