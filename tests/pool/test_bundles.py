@@ -308,4 +308,4 @@ def test_the_order_is_kept_and_a_larger_priority_goes_first(make_pool, sent, tmp
     first, then = ([future.result(30) for future in futures] for futures in (soon, late))
     assert first == sorted(first)
     assert then == sorted(then)
-    assert max(first) < min(then[16:]), "but for what the worker had been sent before they came in"
+    assert max(first) < min(then[33:]), "but for what the worker had been sent before they came in"
