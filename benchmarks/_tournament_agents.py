@@ -12,10 +12,13 @@ import time
 import zlib
 from typing import Any
 
+from _calm import calm
 from scml.std import GreedyStdAgent, GreedySyncAgent, RandomStdAgent, SyncRandomStdAgent
 from scml_agents.scml2025.standard.team_276 import LitaAgentCIR, LitaAgentY, LitaAgentYR
 
 __all__ = ["COMPETITORS", "FAULTS", "SABOTAGED", "fault_of"]
+
+calm()  # here, since every process of a tournament imports this module, in stock negmas and in ours
 
 SABOTAGED = "RESILIENT_EXEC_TOURNAMENT_SABOTAGED"
 """Environment variable; worlds are sabotaged only if it is set."""

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from _at_once import compare, start, wait_for_the_others
+from _calm import calm
 
 from resilient_exec.adapters.negmas.blame import entries
 from resilient_exec.wire.register import Register, register_file
@@ -36,18 +37,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 SEED = 7
-
-
-class ConstantRandom:
-    """Replaces ``random`` in negmas' mechanisms, so that their draws do not depend on the clock."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(random, name)
-
-    @staticmethod
-    def random() -> float:
-        """Always the same."""
-        return 0.5
 
 
 TRACKS = {
@@ -74,7 +63,7 @@ def prepare(cpu: int) -> None:
     warnings.simplefilter("ignore")
     os.sched_setaffinity(0, {cpu})
     os.chdir(tempfile.mkdtemp())
-    importlib.import_module("negmas.mechanisms").random = ConstantRandom()  # type: ignore[attr-defined]
+    calm()
     context.set_notes(Register(register_file()))
 
 

@@ -7,9 +7,9 @@ What is run, each time in a process of its own
     GB with PyTorch and TensorFlow and are not used by the LitaAgents.
       old        negmas 0.11.3, scml 0.7.7: stock, which hangs after 10 worlds per worker, and ours. Stock is ended when
                  no world has ended for `--standstill` s.
-      clean      negmas 0.16.0, scml 0.8.4: stock, ours, and ours with `fresh_process=False` ("reused") at the same
-                 time, each with as many workers as half of the CPUs, so that changes of the machine's speed affect all;
-                 `--rounds` times.
+      clean      negmas 0.16.0, scml 0.8.4: stock, ours, and ours with `fresh_process=False` ("reused") run the very
+                 same worlds (`_calm.py`) at the same time, each with as many workers as half of the CPUs, so that
+                 changes of the machine's speed affect all; `--rounds` times.
       sabotaged  the same versions: in one of twenty worlds an agent kills its process by SIGKILL, exits, hangs or
                  raises KeyboardInterrupt. A hang takes `--timeout` s here, and in stock the limit that a world
                  declares (900 s).
