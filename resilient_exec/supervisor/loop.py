@@ -69,7 +69,6 @@ from resilient_exec.supervisor.event_loop import EventLoop
 from resilient_exec.supervisor.failures import internal_error
 from resilient_exec.supervisor.future import ResilientFuture
 from resilient_exec.supervisor.latch import Latch, mark_as_supervising
-from resilient_exec.supervisor.memory_guard import LOOK_INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -293,11 +292,11 @@ class Supervisor:
             self._notifier.tend()
 
     def _longest_wait(self) -> float | None:
-        looks = self._pressure is not None and self.core.is_busy
-        longest = LOOK_INTERVAL if looks else _HEARTBEAT
+        pressure = self._pressure if self.core.is_busy else None
+        longest = _HEARTBEAT if pressure is None else pressure.interval
         due = self.core.next_due()
         if due is None:
-            return longest if looks or self._notifier.behind else None
+            return longest if pressure is not None or self._notifier.behind else None
         return min(max(due - self.now(), 0.0), longest)
 
     def _handle(self, stimulus: Stimulus) -> None:

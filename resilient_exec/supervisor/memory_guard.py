@@ -12,9 +12,11 @@ from resilient_exec.process import memory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LOOK_INTERVAL", "Pressure", "default_reserve"]
+__all__ = ["Pressure", "default_reserve"]
 
-LOOK_INTERVAL = 0.25  # s
+_INTERVAL = 0.25  # s between two looks
+_INTERVAL_IN_PLENTY = 0.5  # s: each look wakes a thread whose code is in no cache by then
+_PLENTY = 4 << 30  # bytes beyond the reserve, which are not taken within that time
 _SHARE = 0.04  # of all memory
 _MOST = 512 << 20  # bytes
 _BACK = 1.25  # times the reserve must be free again before it counts as enough: else it would flutter
@@ -26,7 +28,11 @@ def default_reserve(total: int) -> int:
 
 
 class Pressure:
-    """Below ``reserve`` bytes memory is low, below half of that critical.  ``None``: the default reserve."""
+    """Below ``reserve`` bytes memory is low, below half of that critical.  ``None``: the default reserve.
+
+    Attributes:
+        interval: seconds until it is to look again.
+    """
 
     def __init__(
         self, reserve: int | None = None, machine: Callable[[], memory.Machine | None] = memory.machine
@@ -35,17 +41,20 @@ class Pressure:
         self._reserve = reserve
         self._level = MemoryLevel.OK
         self._due = 0.0
+        self.interval = _INTERVAL
 
     def look(self) -> MachineMemory | None:
         """Look, if it is time to; what is worth telling: a change of the level, and each look at a critical one."""
         now = time.monotonic()
         if now < self._due:
             return None
-        self._due = now + LOOK_INTERVAL
+        self._due = now + self.interval
         found = self._machine()
         if found is None:
             return None
         reserve = default_reserve(found.total) if self._reserve is None else self._reserve
+        self.interval = _INTERVAL_IN_PLENTY if found.available > reserve + _PLENTY else _INTERVAL
+        self._due = now + self.interval
         before, self._level = self._level, self._judge(found.available, reserve)
         if self._level is before and before is not MemoryLevel.CRITICAL:
             return None

@@ -87,7 +87,7 @@ def main(control: int, log: int, parent: int, mark: str, modules: list[str], *, 
         os._exit(1)
     fast_exit.flush_before_fork()
     if modules:
-        gc.collect(0)  # the young ones: what is older has been looked through
+        gc.collect()  # all: a child then looks through all only when it has made a quarter as many objects
     state.note_modules()
     gc.freeze()  # the collector of a child would else write to, and so copy, every page
     base = max(map(int, os.listdir("/proc/self/fd"))) + 1

@@ -61,3 +61,22 @@ def test_it_looks_four_times_a_second_at_most(monkeypatch):
     for _ in range(5):
         pressure.look()
     assert len(looks) == 1
+
+
+def test_it_looks_half_as_often_where_there_is_plenty(monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock) / 100)
+    looks = []
+
+    def machine():
+        looks.append(1)
+        return Machine(16 * GIB if len(looks) < 5 else 2 * GIB, 16 * GIB)
+
+    pressure = Pressure(GIB, machine)
+    intervals = []
+    while len(looks) < 8:
+        pressure.look()
+        intervals.append(pressure.interval)
+    assert len(intervals) == 4 * 50 + 3 * 25 + 1
+    assert set(intervals[:200]) == {0.5}
+    assert set(intervals[201:]) == {0.25}
