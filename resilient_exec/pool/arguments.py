@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import os
 
+import resilient_exec
 from resilient_exec.lane.interpreter import fill_standard_descriptors
 from resilient_exec.pool.options import (
     as_tuple,
@@ -236,8 +237,9 @@ def forkserver_of(
     if wanted and can_fork():
         forking = Forking(modules, env, start_timeout)
         if script is not None and "resilient_exec" in script.source:
-            # Each worker would import all of the pool with the script: 65 ms for each start and restart.
-            forking.own = ("resilient_exec.pool.pool",)
+            # Each worker would import with the script what that names of this package: up to 65 ms of each start.
+            homes = {home for name, home in resilient_exec._HOME.items() if name in script.source}
+            forking.own = tuple(f"resilient_exec.{home}" for home in sorted({"pool.pool", *homes}))
         return forking
     if wanted:
         tell_that_there_is_none(modules)

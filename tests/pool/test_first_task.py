@@ -70,6 +70,25 @@ def test_the_options_of_a_pool_hold_for_its_first_task(make_pool):
     assert error.attempt == 1
 
 
+def test_the_forkserver_imports_what_a_script_names_of_this_package_and_no_worker_does(start_script):
+    script = start_script("""
+        import sys
+
+        before = {name for name in sys.modules if name.startswith("resilient_exec")}
+        from resilient_exec import ResilientPool, RetryPolicy, Settled
+        new = {name for name in sys.modules if name.startswith("resilient_exec")} - before
+
+        def imported_here():
+            return sorted(new)
+
+        if __name__ == "__main__":
+            with ResilientPool(1, retry=RetryPolicy(deaths=1)) as pool:
+                print(pool.submit(imported_here).result(60))
+    """)
+    assert script.wait(100) == 0, script.err
+    assert script.out.strip() == "[]"
+
+
 @pytest.mark.parametrize("forkserver", [True, False])
 def test_preloaded_takes_the_wait_from_the_first_submit(make_pool, forkserver):
     pool = make_pool(1, forkserver=forkserver)
