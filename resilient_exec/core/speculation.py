@@ -32,7 +32,9 @@ class Speculation(LaneOrders):
         peers = self._peers.get(task.label)
         if peers is None:
             if len(self._peers) >= _MOST_LABELS:
-                del self._peers[next((label for label, one in self._peers.items() if not one.running), task.label)]
+                unused = next((label for label, one in self._peers.items() if not one.running), None)
+                if unused is not None:
+                    del self._peers[unused]
             peers = self._peers[task.label] = Peers(self.limits)
         return peers
 

@@ -191,6 +191,18 @@ def test_whoever_labels_each_task_anew_does_not_fill_the_memory() -> None:
     assert len(p.core._peers) <= 1000
 
 
+def test_more_labels_may_run_at_once_than_are_remembered() -> None:
+    p = Play(1100)
+    for number in range(1100):
+        p.submit(number, label=str(number), speculate=True, timed=True)
+        p.ready(number)
+        p.begun(number, lane=number)
+    for number in range(1100):
+        assert p.ended(number, lane=number)[-1] == f"Settle {number} returned 1"
+    p.submit("last", label="last", speculate=True, timed=True)
+    assert len(p.core._peers) <= 1100
+
+
 # -- what the two come to ----------------------------------------------------------------------------------------------
 
 
