@@ -42,11 +42,17 @@ def _folders(text: str) -> list[Path]:
     return found
 
 
+def _kills_of_machine() -> int:
+    """Processes that the kernel has killed for want of memory since it was started."""
+    return _number(_read(Path("/proc/vmstat")), "oom_kill") or 0
+
+
 class Limits:
     """The counters of one process's cgroups, compared with those at the beginning.
 
-    A process may be moved to another cgroup while it is watched (by the command that starts it): the counters are then
-    compared with those of that moment.
+    A process may be moved to another cgroup while it is watched (by the command that starts it).  That is seen a little
+    later, and somebody may have been killed there meanwhile: of the kills that the other one counts, as many are new as
+    the whole machine has had since the beginning.
     """
 
     def __init__(self, pid: int) -> None:
@@ -60,17 +66,18 @@ class Limits:
     def _follow(self) -> None:
         text = _read(Path(f"/proc/{self._pid}/cgroup"))
         if text and text != self._text:
-            before = self.oom_kills() if self._text else 0
+            is_first, before = not self._text, self.oom_kills() if self._text else 0
             self._text, self._folders = text, _folders(text)
-            self._kills = self._count_kills() - before
-            if not self._machine_kills:
-                self._machine_kills = _number(_read(Path("/proc/vmstat")), "oom_kill") or 0
+            count = self._count_kills()
+            if is_first:
+                self._machine_kills = _kills_of_machine()
+            self._kills = count - max(before, min(before + count, _kills_of_machine() - self._machine_kills))
             self._cpu, self.share = None, 0.0
 
     def _count_kills(self) -> int:
         counts = [_number(_read(folder / name), "oom_kill") for folder in self._folders for name in _OOM_FILES]
         known = [count for count in counts if count is not None]
-        return sum(known) if known else _number(_read(Path("/proc/vmstat")), "oom_kill") or 0
+        return sum(known) if known else _kills_of_machine()
 
     def oom_kills(self) -> int:
         """Processes of these cgroups that the kernel has killed for want of memory, since the beginning."""
@@ -81,7 +88,7 @@ class Limits:
 
         Empty where the log cannot be read (an ordinary user, a container).
         """
-        since = (_number(_read(Path("/proc/vmstat")), "oom_kill") or 0) - self._machine_kills
+        since = _kills_of_machine() - self._machine_kills
         return {pid: line for line, pid in oom_log()[-since:]} if since > 0 else {}
 
     def throttled(self) -> str:

@@ -30,6 +30,7 @@ from resilient_exec.pool.cancellation import cancelling_task, cancels
 from resilient_exec.pool.once import Once
 from resilient_exec.pool.options import choice, count, seconds
 from resilient_exec.pool.refusals import check_program, refuse_unknown
+from resilient_exec.pool.reserve import Reserve
 from resilient_exec.pool.submission import Front
 from resilient_exec.supervisor import exit_hook
 from resilient_exec.supervisor.latch import is_supervising
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = ["ResilientPool"]
 
 _SHUT = "cannot schedule new futures after shutdown"
+_FIRST_TASK = 4  # descriptors that the first task needs, for an import and for the loop; another would have to fail
 _LOOK_UP = 0.2  # s, between two looks whether the asyncio task that waits for a pool was cancelled meanwhile
 
 
@@ -195,7 +197,7 @@ class ResilientPool(Front, Executor):
         self._plan = Plan(
             limits, options, workers, observers, stall_timeout=stall, memory_reserve=reserve, logs=logged, seed=seed
         )
-        self._once = Once()
+        self._once, self._reserve = Once(), Reserve(_FIRST_TASK)
         self._engine: Engine | None = None
         self._pid, self._here, self._shut = os.getpid(), _here, False
 
@@ -232,6 +234,7 @@ class ResilientPool(Front, Executor):
         try:
             if for_work and forking is not None:
                 forking.begin()  # it imports what it needs while this process does
+            self._reserve.release()
             from resilient_exec.pool.engine import Engine
             from resilient_exec.pool.live import register
 

@@ -193,6 +193,10 @@ def test_what_the_kernel_says():
     assert name(scene(PLACED, deaths=(died,))) is None
     assert name(scene(PLACED, deaths=(died,), oom_kills=1, oom_victims={7: "Killed process 7"})) == "out-of-memory"
     assert name(scene(PLACED, deaths=(died,), oom_kills=1, oom_victims={8: "Killed process 8"})) is None
+    pool = Pool(1, "multiprocessing.Pool", done=7, pending=1, max_workers=2, more={"created": 3})
+    assert name(scene(PLACED, pools=(pool,), oom_kills=1)) == "out-of-memory", "a worker that died before any look"
+    assert name(scene(PLACED, pools=(replace(pool, more={"created": 2}),), oom_kills=1)) != "out-of-memory"
+    assert name(scene(PLACED, pools=(pool,))) != "out-of-memory"
     throttled = "its cgroup was denied the CPU for 80%"
     assert name(scene(PLACED, throttled=throttled)) == "throttled"
     assert name(scene(PLACED, throttled=throttled, busy={PLACED.pid: 1.0})) is None  # more threads than CPUs, all used

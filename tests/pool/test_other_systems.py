@@ -89,7 +89,8 @@ if __name__ == "__main__":
         future.kill()
         print(type(future.exception(100)).__name__)
         print(pool.submit(square, 7).result(100))
-    if not psutil.pid_exists(int((HERE / "child").read_text())):
+    child = int((HERE / "child").read_text())
+    if not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE:  # init will reap it
         print("its child is gone")
 """
 

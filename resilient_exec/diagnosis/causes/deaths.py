@@ -12,7 +12,7 @@ from resilient_exec.diagnosis.roles import HELPERS
 if TYPE_CHECKING:
     from resilient_exec.diagnosis.facts import Death, Pool, Process, Scene, Thread
 
-__all__ = ["dying_at_start", "half_a_message", "how", "lock_of_the_dead", "lost_task", "unguarded_main"]
+__all__ = ["dying_at_start", "half_a_message", "how", "lock_of_the_dead", "lost_task", "replaced", "unguarded_main"]
 
 _SEVERAL = 3  # deaths at the start: no accident any more
 _QUEUE_CODE = ("/queues.py", "pebble/pool/channel.py")
@@ -101,14 +101,14 @@ _DYING = "the workers of a pool die at their start, again and again"
 def _without_words(scene: Scene) -> Cause | None:
     """``multiprocessing.Pool``: what its workers raise outside of tasks is only in the program's stderr."""
     for pool in scene.fresh_pools:
-        replaced = _replaced(pool)
+        had_died = replaced(pool)
         # A task that ends its worker can do so only once: more workers than tasks are no tasks' doing.
         tasks = pool.more.get("messages", pool.unfinished)
-        if pool.done == 0 and pool.unfinished and replaced > max(_SEVERAL, tasks):
+        if pool.done == 0 and pool.unfinished and had_died > max(_SEVERAL, tasks):
             died = [death for death in _violent(scene) if pool.kind in death.role]
             evidence = (
                 f"a {pool.kind} in process {pool.pid}: {pool.text()}",
-                f"it has replaced {replaced} workers, more than it has tasks, and no task was done",
+                f"it has replaced {had_died} workers, more than it has tasks, and no task was done",
                 *([f"some of them: {_told(died)}"] if died else []),
                 "why is in the program's stderr: a traceback for each",
             )
@@ -116,7 +116,7 @@ def _without_words(scene: Scene) -> Cause | None:
     return None
 
 
-def _replaced(pool: Pool) -> int:
+def replaced(pool: Pool) -> int:
     """How many workers a ``multiprocessing.Pool`` that does not recycle them has had to replace, at most."""
     if pool.kind != "multiprocessing.Pool" or pool.max_tasks is not None:
         return 0
@@ -229,7 +229,7 @@ def lost_task(scene: Scene) -> Cause | None:
         if pool.kind != "multiprocessing.Pool" or not pool.unfinished or not workers or owner is None:
             continue
         # Of a pool that recycles its workers nobody counts how many have died otherwise.
-        may_have_died = violent or _replaced(pool) or pool.max_tasks is not None
+        may_have_died = violent or replaced(pool) or pool.max_tasks is not None
         if not may_have_died or pool.more.get("queued") or not _only_waits(owner):
             continue
         if all(map(_is_idle_worker, workers)):
@@ -255,7 +255,7 @@ def lost_task(scene: Scene) -> Cause | None:
 def _how_many_were_replaced(pool: Pool) -> str:
     if pool.max_tasks is not None:
         return f"it replaces each worker after {pool.max_tasks} tasks; one has ended before it was done with its task"
-    return f"it has replaced {_replaced(pool)} of its workers"
+    return f"it has replaced {replaced(pool)} of its workers"
 
 
 def _only_waits(owner: Process) -> bool:

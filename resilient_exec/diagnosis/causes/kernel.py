@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from resilient_exec.diagnosis.activity import asks
 from resilient_exec.diagnosis.cause import Cause
-from resilient_exec.diagnosis.causes.deaths import how
+from resilient_exec.diagnosis.causes.deaths import how, replaced
 from resilient_exec.diagnosis.facts import describe_function
 from resilient_exec.diagnosis.roles import HELPERS
 
@@ -47,12 +47,13 @@ def out_of_memory(scene: Scene) -> Cause | None:
     victims = scene.oom_victims
     if victims:
         killed = [death for death in killed if death.pid in victims]
-    if not scene.oom_kills or not killed:
+    unseen = not scene.deaths and any(map(replaced, scene.pools))  # it died before there was a look at it
+    if not scene.oom_kills or not (killed or unseen):
         return None
     times = "once" if scene.oom_kills == 1 else f"{scene.oom_kills} times"
     evidence = (
         f"the kernel's OOM killer has struck {times} since the watch began",
-        "; ".join(how(death) for death in killed[-3:]),
+        "; ".join(how(death) for death in killed[-3:]) or "a pool has replaced a worker, which had died unseen",
         *(f"the kernel's log: {victims[death.pid]}" for death in killed[-3:] if death.pid in victims),
     )
     remedy = (
