@@ -157,8 +157,8 @@ class Front:
         the options hold for each; one that raises, hangs or kills its worker has that outcome, and is tried again, by
         itself; its neighbours' values stay, or they run elsewhere, charged with nothing.  Each has its own key (its
         number, unless the options give one), story, dossier and random numbers.  Calls that wait behind one that takes
-        long are given to a worker that has nothing to do.  A mistake that a call leaves in its process is found a
-        millisecond later, not before the next quick call.
+        long are given to a worker that has nothing to do.  A mistake that a call leaves in its process is found some
+        milliseconds later, not before the next quick call.
         """
         from resilient_exec.pool.mapping import checked_chunksize, map_in_chunks, run_chunk
 

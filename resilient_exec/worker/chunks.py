@@ -8,8 +8,8 @@ of a chunk all from one call on, of a bundle, whose calls are tasks with a futur
 parent may look at it while the next call takes long.  What is staged is sent every few milliseconds, and at the end.
 Anything else (an exception, a large result, one that leaves children behind) is sent by itself, as that of an attempt.
 
-**The process is looked after** behind each call that took longer than a millisecond, and behind quicker ones as often
-as that: what one of a thousand quick calls leaves behind is found a millisecond later.
+**The process is looked after** behind each call that took longer than two milliseconds, and behind quicker ones every
+four (of a bundle, and in spurts: every millisecond): what a quick call leaves behind is found so much later.
 
 Longer than 400 lines: it is one loop, in two speeds, and what it shares with the next call and the next message.
 """
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 __all__ = ["refuse", "run"]
 
 _FLUSH = 0.01  # s between two times at which results are sent; less than until the parent looks for itself
+_LONG = 0.002  # s: behind a call that takes as long the process is looked at in any case
+_LOOK_AFTER = 0.004  # s between two looks at the process, which take 0.08 ms behind calls that sleep
 _VERY_QUICK = 0.00005  # s: calls that take less, on average, are run in spurts
 _FEW = 8  # for fewer that is not worth it
 _monotonic = time.monotonic
@@ -164,7 +166,7 @@ class _Chunk:
         call = self._call_softly if self._soft else self._fn
         captured, notes = worker.streams.is_captured, self._register.notes
         looked_at, serial, count = now, begun - 1, 0
-        pause = 0.0 if bundled else upkeep.QUICK  # the tasks of a bundle were quick so far: the first one may be enough
+        pause = 0.0 if bundled else _LOOK_AFTER  # the tasks of a bundle were quick so far: the first one may be enough
         opens = self._problem is not None or bool(self._places)
         while calls:
             args: Any = calls.pop()
@@ -203,7 +205,7 @@ class _Chunk:
                 self._may_spurt = False
             began, now = now, _monotonic()
             count += 1
-            if now - looked_at >= pause or self._is_over:
+            if now - looked_at >= pause or now - began >= _LONG or self._is_over:
                 self._look_after(serial, slow=now - began > upkeep.QUICK)
                 if self._may_spurt and not self._is_over and now - looked_at < _VERY_QUICK * count:
                     serial = self._run_in_spurts(serial, (now - looked_at) / count)
@@ -213,7 +215,7 @@ class _Chunk:
                     if calls:
                         self._refuse(serial + 1, len(calls))
                     return
-                now, count, pause = _monotonic(), 0, upkeep.QUICK
+                now, count, pause = _monotonic(), 0, upkeep.QUICK if bundled else _LOOK_AFTER
                 looked_at = now
 
     # -- very quick calls ----------------------------------------------------------------------------------------------
