@@ -288,6 +288,7 @@ class ResilientPool(Front, Executor):
             return  # in a forked child there is nothing of this pool
         engine = self._engine or self._engine_on_its_way()
         if engine is None:
+            self._reserve.release()
             return
         self._finalizer.detach()
         why = "shutdown(kill=True)" if kill else "shutdown(cancel_futures=True)" if cancel_futures else "shutdown()"
