@@ -317,8 +317,11 @@ def test_law_8_an_event_is_told_before_its_command_is_performed(make_pool):
     tell = observer.tell
     lane.send = lambda *given: (order.append("performed"), send(*given))
     observer.tell = lambda event: (order.append(event.kind), tell(event))
+    gate = threading.Event()
+    pool._supervisor.post(lambda: gate.wait(10) and None)  # the loop is held up until the sink is there
     future = pool.submit(tasks.same, 1)
     future._sink = Sink(order)
+    gate.set()
     assert future.result(60) == 1
     until(lambda: "done" in order)
     assert order == ["queued", "sent", "performed", "begun", "returned", "settled", "done"]
