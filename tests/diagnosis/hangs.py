@@ -470,7 +470,7 @@ def prepare():
 
 if __name__ == "__main__":
     with multiprocessing.get_context("fork").Pool(2, initializer=prepare) as pool:
-        print(pool.map(abs, range(100)))
+        print(pool.map(abs, range(100), chunksize=1))
 """
 
 RESULT_DOES_NOT_UNPICKLE = """
