@@ -88,8 +88,7 @@ class ChunkParcel:
         del number
         return self.future
 
-    @staticmethod
-    def give(send: Callable[[Any], tuple[Any, int] | None], order: Send) -> bool:
+    def give(self, send: Callable[[Any], tuple[Any, int] | None], order: Send) -> bool:
         """See :class:`Parcel`; whether calls begin is judged by whoever takes them back."""
         send(order)
         return True

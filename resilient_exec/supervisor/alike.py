@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resilient_exec.core.chunks import Pace, key_of_call
+from resilient_exec.core.chunks import Pace
 from resilient_exec.model.events import Story
 
 if TYPE_CHECKING:
@@ -57,11 +57,10 @@ class Alike:
 class Returns:
     """How tasks of a bundle have returned: in each the same has happened, at another time."""
 
-    __slots__ = ("_attempts", "_elapsed", "_first", "_key", "_rows", "_start", "_times")
+    __slots__ = ("_attempts", "_elapsed", "_first", "_rows", "_start", "_times")
 
     def __init__(self, command: Settle, values: Slice) -> None:
         self._first: Any = command.task.number
-        self._key = key_of_call(command.task, 0)
         self._rows, self._attempts, self._elapsed = command.story.rows, command.attempts, command.elapsed
         self._times, self._start = values.batch.times, values.start
 

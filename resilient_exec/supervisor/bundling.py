@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resilient_exec.core.chunks import Group, part_of
-from resilient_exec.core.lane_port import Parcel
+from resilient_exec.core.lane_port import ChunkParcel, Parcel
 from resilient_exec.core.messages import Settle
 from resilient_exec.model.events import Story
 from resilient_exec.model.packed import Packed, Slice
@@ -24,7 +24,7 @@ from resilient_exec.supervisor.alike import Returns
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
 
     from resilient_exec.core.messages import Send
     from resilient_exec.model.task import Task
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bundle", "task_of"]
 
-_MOST_SENT = 64  # tasks that a worker is sent at once; it may hold two bundles, and 16 others
+_MOST_SENT = 64  # tasks that a worker is sent at once
 _MOST_TAKEN = 256  # tasks that are put into one bundle
 _FEWEST = 4
 
@@ -65,21 +65,14 @@ def _arguments_of(future: ResilientFuture[Any]) -> tuple[Any, ...]:
     return arguments  # type: ignore[no-any-return]
 
 
-class Bundle:
-    """What the shell needs of tasks in a bundle: see :class:`resilient_exec.core.lane_port.Parcel`.
+class Bundle(ChunkParcel):
+    """What the shell needs of tasks in a bundle: as of a chunk, but each has a future, and they share no arguments."""
 
-    Attributes:
-        call: the pickled function.
-        calls: the arguments of each; ``places`` of what they share: nowhere.
-    """
-
-    __slots__ = ("__weakref__", "_alike", "_first", "_futures", "_pids", "call", "calls", "packed_key", "places")
+    __slots__ = ("_alike", "_first", "_futures")
 
     def __init__(self, alike: Alike, futures: list[ResilientFuture[Any]]) -> None:
+        super().__init__(alike.head, (), list(map(_arguments_of, futures)))
         self._alike, self._futures, self._first = alike, futures, futures[0].number
-        self.call, self.calls = alike.head, list(map(_arguments_of, futures))
-        self.packed_key, self.places = None, ()
-        self._pids: dict[Hashable, tuple[int, ...]] = {}
 
     def call_of(self, task: Task) -> bytes:
         """The pickled call of one of them."""
@@ -88,14 +81,6 @@ class Bundle:
     def future_of(self, number: int) -> ResilientFuture[Any]:
         """The future of that one."""
         return self._futures[number - self._first]
-
-    def pids_before(self, task: Task) -> tuple[int, ...]:
-        """See ``Parcel``."""
-        return self._pids.get(task.number, ())
-
-    def note_pids(self, task: Task, pids: tuple[int, ...]) -> None:
-        """See ``Parcel``."""
-        self._pids[task.number] = pids
 
     def _part(self, task: Task) -> slice:
         start: int = task.number - self._first  # type: ignore[operator]

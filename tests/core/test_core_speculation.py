@@ -36,6 +36,15 @@ def _known(lanes: int = 2, **limits: object) -> Play:
     return p
 
 
+def _sent() -> Play:
+    """``a`` runs in lane 0, its twin was sent to lane 1."""
+    p = _known()
+    p.running("a", label="f", speculate=True, timed=True)
+    p.after(2)
+    p.ready(1)
+    return p
+
+
 def _two(retry: object = NEVER, **task: object) -> Play:
     """``a`` runs in lane 0, its twin in lane 1; it is 3 s."""
     p = _known()
@@ -226,10 +235,7 @@ def test_the_first_one_that_returns_after_all_wins_and_its_twin_is_killed() -> N
 
 
 def test_a_twin_that_has_not_begun_is_killed_as_well() -> None:
-    p = _known()
-    p.running("a", label="f", speculate=True, timed=True)
-    p.after(2)
-    p.ready(1)
+    p = _sent()
     assert p.ended("a")[-1] == "Kill L1 a#2"
     assert p.gone(1)[-2:] == ["settled a#1", "Settle a returned 1"]
 
@@ -371,20 +377,14 @@ def test_a_twin_is_evicted_first_and_that_is_no_eviction_of_the_task() -> None:
 
 
 def test_a_twin_whose_worker_is_lost_before_it_begins_is_not_sent_again() -> None:
-    p = _known()
-    p.running("a", label="f", speculate=True, timed=True)
-    p.after(2)
-    p.ready(1)
+    p = _sent()
     assert p.gone(1) == ["lane_lost L1", "lost a#2"]
     assert p.after(100) == []
     assert p.ended("a")[-1] == "Settle a returned 1"
 
 
 def test_a_twin_that_is_taken_back_is_not_sent_again() -> None:
-    p = _known()
-    p.running("a", label="f", speculate=True, timed=True)
-    p.after(2)
-    p.ready(1)
+    p = _sent()
     assert p.taken_back("a", 2, lane=1) == ["taken_back a#2"]
     assert p.lane(1)["state"] == "idle"
     assert p.ended("a")[-1] == "Settle a returned 1"

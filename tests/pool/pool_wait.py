@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -24,6 +26,17 @@ def until(predicate, seconds: float = 60, why: str = "it never came true"):
         assert time.monotonic() < deadline, why
         time.sleep(0.005)
     return value
+
+
+@contextlib.contextmanager
+def held_up(pool):
+    """The pool's loop handles nothing meanwhile: what is done in here it finds all at once."""
+    gate = threading.Event()
+    pool._supervisor.post(lambda: gate.wait(10) and None)
+    try:
+        yield
+    finally:
+        gate.set()
 
 
 def lines(path) -> list[str]:

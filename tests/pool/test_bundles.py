@@ -8,7 +8,7 @@ import threading
 
 import chunk_tasks as tasks
 import pytest
-from pool_wait import until, wait_lines
+from pool_wait import held_up, until, wait_lines
 
 from resilient_exec import NotSendable, PoolClosed, Settled, TaskKilled, TaskTimeout
 from resilient_exec.supervisor import bundling
@@ -30,12 +30,8 @@ class Together:
                 future.result(30)
 
     def submit(self, fn, calls):
-        gate = threading.Event()
-        self.pool._supervisor.post(lambda: gate.wait(10) and None)
-        try:
+        with held_up(self.pool):
             return [self.pool.submit(fn, *args) for args in calls]
-        finally:
-            gate.set()
 
 
 @pytest.fixture
@@ -287,10 +283,8 @@ def test_tasks_of_other_options_go_by_themselves(make_pool, sent):
     together = Together(make_pool(1), sent)
     pool = together.pool
     views = [pool.options(key=f"key {number}") for number in range(8)]
-    gate = threading.Event()
-    pool._supervisor.post(lambda: gate.wait(10) and None)
-    futures = [view.submit(tasks.quick, "who", number) for number, view in enumerate(views)]
-    gate.set()
+    with held_up(pool):
+        futures = [view.submit(tasks.quick, "who", number) for number, view in enumerate(views)]
     assert [future.result(30) for future in futures] == [(f"key {number}", 1) for number in range(8)]
     assert sent == []
 
@@ -300,11 +294,9 @@ def test_the_order_is_kept_and_a_larger_priority_goes_first(make_pool, sent, tmp
     together.learn(tasks.noted, str(tmp_path), COUNT)
     pool = together.pool
     urgent = pool.options(priority=1)
-    gate = threading.Event()
-    pool._supervisor.post(lambda: gate.wait(10) and None)
-    late = [pool.submit(tasks.quick, "now", number) for number in range(COUNT)]
-    soon = [urgent.submit(tasks.quick, "now", number) for number in range(COUNT)]
-    gate.set()
+    with held_up(pool):
+        late = [pool.submit(tasks.quick, "now", number) for number in range(COUNT)]
+        soon = [urgent.submit(tasks.quick, "now", number) for number in range(COUNT)]
     first, then = ([future.result(30) for future in futures] for futures in (soon, late))
     assert first == sorted(first)
     assert then == sorted(then)

@@ -10,7 +10,7 @@ import threading
 import pool_odd as odd
 import pool_tasks as tasks
 import pytest
-from pool_wait import lines, meet_all, until, wait_lines
+from pool_wait import held_up, lines, meet_all, until, wait_lines
 
 from resilient_exec import InternalError, PoolBroken, RetryPolicy, TaskKilled, WorkerDied
 
@@ -317,11 +317,9 @@ def test_law_8_an_event_is_told_before_its_command_is_performed(make_pool):
     tell = observer.tell
     lane.send = lambda *given: (order.append("performed"), send(*given))
     observer.tell = lambda event: (order.append(event.kind), tell(event))
-    gate = threading.Event()
-    pool._supervisor.post(lambda: gate.wait(10) and None)  # the loop is held up until the sink is there
-    future = pool.submit(tasks.same, 1)
-    future._sink = Sink(order)
-    gate.set()
+    with held_up(pool):
+        future = pool.submit(tasks.same, 1)
+        future._sink = Sink(order)
     assert future.result(60) == 1
     until(lambda: "done" in order)
     assert order == ["queued", "sent", "performed", "begun", "returned", "settled", "done"]
